@@ -1,0 +1,15 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+BUILD := swift build -c release -Xswiftc -enable-testing
+PROTOS := $(wildcard Protos/*.proto)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build the product and the workloads
+	$(BUILD)
+
+protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
+	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated $(notdir $(PROTOS))
+
+.PHONY: help build protos

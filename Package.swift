@@ -1,0 +1,48 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// Arrows point only downwards: a target never depends on one that stands above it in this list.
+// docs/architecture.md says what each one holds.
+let package = Package(
+    name: "apus",
+    products: [
+        .executable(name: "apus", targets: ["apus"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+    ],
+    targets: [
+        .executableTarget(
+            name: "apus",
+            dependencies: [
+                "Agent", "Testbed",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+        .target(name: "Testbed", dependencies: ["Agent", "LinuxKernel"]),
+        .target(
+            name: "Agent",
+            dependencies: [
+                "Migration", "Containers",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ]),
+        .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers"]),
+        .target(name: "Containers", dependencies: ["LinuxKernel"]),
+        .target(
+            name: "Engine",
+            dependencies: [
+                "Memory", "LinuxKernel",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ]),
+        .target(name: "Memory", dependencies: ["LinuxKernel"]),
+        .target(name: "LinuxKernel", dependencies: ["CLinux"]),
+        .target(name: "CLinux"),
+        .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,66 @@
+// An owned file descriptor: closed when the last reference goes.
+import CLinux
+import Glibc
+
+/// An open file descriptor that this object owns.
+public final class FileDescriptor: Sendable {
+    /// The number, valid as long as this object lives.
+    public let number: Int32
+
+    /// Takes over an open descriptor.
+    public init(owning number: Int32) { self.number = number }
+    deinit { close(number) }
+
+    /// open(2) with O_CLOEXEC.
+    public convenience init(opening path: String, _ flags: Int32, mode: mode_t = 0o600) throws(KernelError) {
+        self.init(owning: try checkC(open(path, flags | O_CLOEXEC, mode), "opening \(path)"))
+    }
+
+    /// Reads up to `count` bytes at `offset` (pread(2)); fewer at the end of the file.
+    public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(KernelError) -> Int {
+        try check(clx_pread(number, buffer.baseAddress, buffer.count, offset), "reading descriptor \(number)")
+    }
+
+    /// Writes the whole buffer (write(2), repeated).
+    public func write(_ buffer: UnsafeRawBufferPointer) throws(KernelError) {
+        var rest = buffer
+        while !rest.isEmpty {
+            let n = Glibc.write(number, rest.baseAddress, rest.count)
+            if n < 0 && Glibc.errno == EINTR { continue }
+            try checkC(n, "writing descriptor \(number)")
+            rest = UnsafeRawBufferPointer(rebasing: rest[n...])
+        }
+    }
+}
+
+/// Whole small files, as /proc and /sys have them.
+public enum SmallFile {
+    /// The content of a file whose size stat(2) does not tell.
+    public static func read(_ path: String) throws(KernelError) -> [UInt8] {
+        let file = try FileDescriptor(opening: path, O_RDONLY)
+        var content = [UInt8]()
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let n = chunk.withUnsafeMutableBytes { Glibc.read(file.number, $0.baseAddress, $0.count) }
+            if n < 0 && Glibc.errno == EINTR { continue }
+            if try checkC(n, "reading \(path)") == 0 { return content }
+            content += chunk[..<n]
+        }
+    }
+
+    /// The content as text, without the last line's end.
+    public static func text(_ path: String) throws(KernelError) -> String {
+        var bytes = try read(path)
+        if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Writes a file in one write(2), as control files want it; the file must exist.
+    public static func write(_ text: String, to path: String) throws(KernelError) {
+        let file = try FileDescriptor(opening: path, O_WRONLY)
+        var text = text
+        try text.withUTF8 { buffer throws(KernelError) in
+            try checkC(Glibc.write(file.number, buffer.baseAddress, buffer.count), "writing \(path)")
+        }
+    }
+}

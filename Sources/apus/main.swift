@@ -1,0 +1,4 @@
+import ArgumentParser
+import Agent
+import Testbed
+print("apus")

@@ -1,0 +1,122 @@
+// What a migration tells about itself: its state and progress while it runs, its report at the end.
+
+/// The states of a session, in order. docs/protocol.md describes the transitions.
+public enum SessionState: String, Codable, Sendable, CaseIterable {
+    case offered, accepted, staged, copying, frozen, prepared, promised, releasing, released, retired
+    /// Ended before the promise: the source runs on (or never stopped).
+    case aborted
+    /// Neither side may decide: ended by `apus resolve`.
+    case inDoubt = "in-doubt"
+
+    public var isFinal: Bool { self == .retired || self == .aborted }
+}
+
+/// A snapshot of a running migration.
+public struct MigrationProgress: Codable, Sendable {
+    public var state: SessionState = .offered
+    /// Rounds or syncs so far.
+    public var passes = 0
+    public var pagesSent: UInt64 = 0
+    public var bytesSent: UInt64 = 0
+    /// Bytes a second over the last second.
+    public var rate = 0.0
+    /// Pages that the last pass found dirty.
+    public var lastPassPages: UInt64 = 0
+    /// MiGrror: age of the mirror in milliseconds: since the oldest change that is not at the destination.
+    public var mirrorAge: Double?
+    /// Seconds since the migration's decision.
+    public var elapsed = 0.0
+    /// What the migration waits for or worries about, for a person to read.
+    public var remark: String?
+
+    public init() {}
+}
+
+/// One pass over memory: a round, a sync, or the last one in the freeze.
+public struct PassReport: Codable, Sendable {
+    /// Milliseconds after the migration's decision.
+    public var start: Double
+    public var duration: Double
+    public var pages: UInt64
+    /// Bytes on the wire, frame headers included.
+    public var bytes: UInt64
+    public init(start: Double, duration: Double, pages: UInt64, bytes: UInt64) {
+        self.start = start
+        self.duration = duration
+        self.pages = pages
+        self.bytes = bytes
+    }
+}
+
+/// A named stretch of time, microseconds.
+public struct StepReport: Codable, Sendable {
+    public var name: String
+    /// "source" or "destination".
+    public var side: String
+    /// Microseconds after the freeze began (negative: before).
+    public var start: Double
+    public var duration: Double
+    public init(name: String, side: String, start: Double, duration: Double) {
+        self.name = name
+        self.side = side
+        self.start = start
+        self.duration = duration
+    }
+}
+
+/// What a finished migration measured.
+public struct MigrationReport: Codable, Sendable {
+    public var id = ""
+    public var container = ""
+    public var source = ""
+    public var destination = ""
+    public var plan: MigrationPlan
+    /// ISO 8601, UTC.
+    public var startedAt = ""
+    /// Freeze begun to release, milliseconds.
+    public var engineDowntime = 0.0
+    /// "shared" (both hosts read one monotonic clock) or "estimated ± N µs".
+    public var clock = "shared"
+    /// CLOCK_MONOTONIC nanoseconds on the source's clock: when the freeze began and when the destination was released.
+    public var frozenAt: Int64 = 0
+    public var releasedAt: Int64 = 0
+    /// From the decision to the destination serving, milliseconds.
+    public var migrationTime = 0.0
+    /// Milliseconds of migration time by phase, in order: negotiate, stage, copy, freeze.
+    public var phases: [Phase] = []
+    /// Rounds or syncs before the freeze, then the last pass.
+    public var passes: [PassReport] = []
+    /// MiGrror: milliseconds after the decision when nothing known to be dirty was unsent for the first time.
+    public var inSyncAt: Double?
+    /// Age of the mirror over time (milliseconds after the decision, age in milliseconds).
+    public var mirrorAge: [MirrorAge] = []
+    /// How events were noticed: "scan" or "faults".
+    public var events: String?
+    public var pagesSent: UInt64 = 0
+    public var bytesSent: UInt64 = 0
+    /// Bytes of the state at the handover: resident pages that had to be carried, and the rest.
+    public var stateBytes: UInt64 = 0
+    /// (bytes sent - size of the state) / size of the state.
+    public var overhead: Double { stateBytes == 0 ? 0 : (Double(bytesSent) - Double(stateBytes)) / Double(stateBytes) }
+    /// Every step of the freeze on both sides.
+    public var steps: [StepReport] = []
+
+    public struct Phase: Codable, Sendable {
+        public var name: String
+        public var duration: Double
+        public init(name: String, duration: Double) {
+            self.name = name
+            self.duration = duration
+        }
+    }
+    public struct MirrorAge: Codable, Sendable {
+        public var at: Double
+        public var age: Double
+        public init(at: Double, age: Double) {
+            self.at = at
+            self.age = age
+        }
+    }
+
+    public init(plan: MigrationPlan) { self.plan = plan }
+}

@@ -1,0 +1,79 @@
+// What a user chooses: a technique is two choices, and a plan adds its parameters.
+
+/// What happens before the handover.
+public enum CopyPhase: String, Codable, Sendable, CaseIterable {
+    /// Nothing: the container is frozen at once.
+    case none
+    /// Rounds on the clock: round *i* sends what was dirtied while round *i-1* was sent.
+    case rounds
+    /// Every memory change is sent as soon as it is noticed.
+    case mirroring
+}
+
+/// What happens at the handover to the pages that the destination still lacks.
+public enum RestPhase: String, Codable, Sendable, CaseIterable {
+    /// The container stays frozen until they have arrived.
+    case stopAndCopy
+}
+
+/// A migration technique by its name in the field.
+public enum Technique: String, Codable, Sendable, CaseIterable {
+    case cold
+    case preCopy = "pre-copy"
+    case migrror = "MiGrror"
+
+    public var copy: CopyPhase {
+        switch self {
+        case .cold: .none
+        case .preCopy: .rounds
+        case .migrror: .mirroring
+        }
+    }
+    public var rest: RestPhase { .stopAndCopy }
+
+    /// Finds a technique by name, whatever its case and with or without the hyphen.
+    public init?(name: String) {
+        let plain = { (text: String) in text.lowercased().filter { $0 != "-" } }
+        guard let found = Self.allCases.first(where: { plain($0.rawValue) == plain(name) }) else { return nil }
+        self = found
+    }
+}
+
+/// When the handover happens.
+public enum HandoverPolicy: String, Codable, Sendable, CaseIterable {
+    /// As soon as the technique can.
+    case whenReady = "when-ready"
+    /// At an instant given from outside (`apus handover`).
+    case atTrigger = "at-trigger"
+}
+
+/// How memory changes are noticed.
+public enum EventSource: String, Codable, Sendable, CaseIterable {
+    /// By scans of the page table, spaced in time.
+    case scan
+    /// By the page-fault tracepoint; a scan stays the ground truth.
+    case faults
+    /// Faults where the tracepoint is to be had, else scans.
+    case auto
+}
+
+/// A technique with all its parameters.
+public struct MigrationPlan: Codable, Sendable {
+    public var technique: Technique
+    public var handover: HandoverPolicy = .whenReady
+    /// Pre-copy: rounds before the last one (1...1000).
+    public var maxRounds = 30
+    /// Pre-copy: least time from the start of one round to the next in milliseconds; nil: back to back.
+    public var roundInterval: Double?
+    /// Pre-copy: the handover begins when the rest can be sent in this time, in milliseconds.
+    public var downtimeLimit = 5.0
+    /// MiGrror: dirty pages that make an event (1 or more).
+    public var eventPages = 1
+    /// MiGrror: least time between two syncs in milliseconds; nil: adaptive.
+    public var minSpacing: Double?
+    public var events: EventSource = .auto
+    /// How long a state that cannot be carried may postpone the handover, in seconds.
+    public var postponeLimit = 10.0
+
+    public init(technique: Technique) { self.technique = technique }
+}

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -176,6 +177,7 @@ ssize_t clx_pread(int fd, void *buffer, size_t size, uint64_t offset) {
 ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset) {
   return RESULT(pwrite(fd, buffer, size, (off_t)offset));
 }
+int clx_eventfd(void) { return RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 int clx_memfd_create(const char *name, unsigned flags) { return RESULT(memfd_create(name, flags)); }
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------
@@ -195,3 +197,12 @@ int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns) 
   return RESULT(syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0));
 }
 int clx_futex_wake(const uint32_t *word) { return RESULT(syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0)); }
+
+// ---- Code ----------------------------------------------------------------------------------------------------
+
+extern const uint8_t clx_blob_start[], clx_blob_end[], clx_stub_start[], clx_stub_end[], clx_stub_syscall[];
+
+const uint8_t *clx_code(int symbol) {
+  const uint8_t *const symbols[] = {clx_blob_start, clx_blob_end, clx_stub_start, clx_stub_end, clx_stub_syscall};
+  return symbols[symbol];
+}

@@ -61,6 +61,8 @@ ssize_t clx_process_vm_writev(int pid, const struct iovec *local, unsigned long 
                               const struct iovec *remote, unsigned long remote_count);
 ssize_t clx_pread(int fd, void *buffer, size_t size, uint64_t offset);
 ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
+/// eventfd(0), close-on-exec and non-blocking.
+int clx_eventfd(void);
 int clx_memfd_create(const char *name, unsigned flags);
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------
@@ -129,7 +131,8 @@ struct clx_batch {
   struct clx_call calls[];
 };
 enum { CLX_BATCH_HEADER = 64, CLX_CALL_SIZE = 80 };
-extern const uint8_t clx_blob_start[], clx_blob_end[];
-extern const uint8_t clx_stub_start[], clx_stub_end[], clx_stub_syscall[];
+enum { CLX_CODE_BLOB_START, CLX_CODE_BLOB_END, CLX_CODE_STUB_START, CLX_CODE_STUB_END, CLX_CODE_STUB_SYSCALL };
+/// The address of a symbol of blob.S (arrays of unknown length are not imported by Swift).
+const uint8_t *clx_code(int symbol);
 
 #endif

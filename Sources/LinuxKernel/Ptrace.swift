@@ -91,6 +91,13 @@ public struct Tracee: Sendable, Hashable {
         }
     }
 
+    /// PTRACE_GETEVENTMSG: of a clone event, the new task's TID.
+    public func eventMessage() throws(KernelError) -> Int32 {
+        var message: UInt64 = 0
+        try check(clx_ptrace_ptr(0x4201, tid, 0, &message), "reading the event of task \(tid)")
+        return Int32(truncatingIfNeeded: message)
+    }
+
     // ---- State ---------------------------------------------------------------------------------------------
 
     public func registers() throws(KernelError) -> user_regs_struct {

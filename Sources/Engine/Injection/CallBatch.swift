@@ -31,6 +31,7 @@ struct CallBatch {
     }
     private var calls: [Call] = []
     private(set) var data: [UInt8] = []
+    private var addresses: [(target: Int, place: Int)] = []
 
     var count: Int { calls.count }
     var isEmpty: Bool { calls.isEmpty }
@@ -59,6 +60,11 @@ struct CallBatch {
     /// Adds integers.
     mutating func words(_ words: [UInt64]) -> DataReference {
         bytes(words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } })
+    }
+
+    /// Has the address of one piece of memory written into another when the batch is laid out.
+    mutating func setAddress(of target: DataReference, at place: DataReference) {
+        addresses.append((target.offset, place.offset))
     }
 
     /// Bytes the batch takes in the injection area.
@@ -96,6 +102,9 @@ struct CallBatch {
             local.storeBytes(of: raw, toByteOffset: Int(CLX_BATCH_HEADER) + index * Int(CLX_CALL_SIZE), as: clx_call.self)
         }
         data.withUnsafeBytes { if let base = $0.baseAddress { (local + dataOffset).copyMemory(from: base, byteCount: $0.count) } }
+        for (target, place) in addresses {
+            local.storeBytes(of: remote + UInt64(dataOffset + target), toByteOffset: dataOffset + place, as: UInt64.self)
+        }
     }
 
     /// What the calls answered; throws the first failure of a call that had to succeed.

@@ -39,9 +39,9 @@ typedef unsigned long long number;
 // -- What the kinds call
 
 static void remove_folder(void);
+static atomic_flag told = ATOMIC_FLAG_INIT;  // The last line has been said.
 
 void changed(const char *kind, const char *format, ...) {
-  static atomic_flag told = ATOMIC_FLAG_INIT;
   static struct line line, detail;
   if (atomic_flag_test_and_set(&told))
     for (;;) sleep_until(now_ns() + SECOND);
@@ -189,7 +189,9 @@ static void report(bool final) {
   line_send(&line);
 }
 
+// From here on nothing counts as changed: the files vanish while their kinds still run.
 static void __attribute__((noreturn)) finish(void) {
+  while (atomic_flag_test_and_set(&told)) sleep_until(now_ns() + SECOND);
   report(true);
   remove_folder();
   _exit(0);

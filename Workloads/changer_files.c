@@ -40,6 +40,7 @@ static uint8_t byte_of(unsigned file, off_t place) { return (uint8_t)mix((uint64
 static bool prepare_descriptors(void *state, struct random *random) {
   struct descriptors *all = state;
   (void)random;
+  for (int place = 0; place < NUMBERS; place++) close(FIRST_NUMBER + place);  // Whatever was inherited there.
   for (int index = 0; index < 2; index++) {
     char *path = all->folders[index], mark[4300];
     snprintf(path, sizeof all->folders[0], "%s/%s", changer_folder, index ? "two" : "one");

@@ -167,13 +167,13 @@ static void change_pending(struct pending *pending, struct random *random, bool 
   for (unsigned index = 0; index < pending->count; index++) send_value(to_thread, signal, pending->first + index);
 }
 
-// Takes one pending signal if there is any.
+// Takes one pending signal if there is any. The library's sigtimedwait would show SI_TKILL as SI_USER.
 static int take(int signal, siginfo_t *info) {
   sigset_t set;
   struct timespec at_once = {0, 0};
   sigemptyset(&set);
   sigaddset(&set, signal);
-  return sigtimedwait(&set, info, &at_once);
+  return (int)syscall(SYS_rt_sigtimedwait, &set, info, &at_once, 8);
 }
 
 static void check_pending(const struct pending *pending, const char *kind, int signal) {

@@ -31,8 +31,12 @@ drive() { # drive SECONDS PROGRAM OPTION...
   status=$?
   mv "$output.verdict" "$output"
 }
-# Runs a program to its own end.
-spoil() { "$programs/$1" --run-for 3 --corrupt-after 200 --corrupt-kind "$2" $3 >"$output" 2>&1 </dev/null; status=$?; }
+# Spoils a state and runs the program to its end, which for some comes with the discovery.
+spoil() { # spoil PROGRAM KIND SECONDS OPTIONS
+  # shellcheck disable=SC2086 # the options are several words
+  "$programs/$1" --run-for "$3" --corrupt-after 200 --corrupt-kind "$2" $4 >"$output" 2>&1 </dev/null
+  status=$?
+}
 about() { [ "$1" -ge $(($2 * 95 / 100)) ] && [ "$1" -le $(($2 * 105 / 100)) ]; }
 
 for distribution in uniform sequential zipf; do
@@ -41,7 +45,7 @@ for distribution in uniform sequential zipf; do
   check "dirtier $distribution ends on SIGTERM" [ $status -eq 0 ]
   check "dirtier $distribution keeps its rate" about "$(($(field writes) * 1000 / ($(field elapsed_us) / 1000)))" 5000
   for kind in bit zero stale both swap; do
-    spoil dirtier $kind "--memory 4M --rate 500 --distribution $distribution"
+    spoil dirtier $kind 1 "--memory 4M --rate 500 --distribution $distribution"
     check "dirtier $distribution notices: $kind" [ $status -eq 3 ] && check "and says so" found '"oracle":"corrupt"'
   done
 done
@@ -56,7 +60,7 @@ check "torture ends on SIGTERM" [ $status -eq 0 ]
 drive 2 torture --operations-per-second 0 --threads 2 --seed 7
 check "torture at full speed is right" found '"oracle":"ok"'
 for kind in bit zero protection hole; do
-  spoil torture $kind ""
+  spoil torture $kind 2 ""
   check "torture notices: $kind" [ $status -eq 3 ] && check "and says so" found '"oracle":"corrupt"'
 done
 
@@ -67,7 +71,7 @@ kinds=$(sed -n 's/.*"kinds":{\([^}]*\)}.*/\1/p' "$output" | tail -n 1 | tr ',' '
 check "changer runs its kinds" [ "$(echo "$kinds" | wc -w)" -ge 30 ]
 check "changer changes each of them" eval '! found "\":0[,}]" || ! found "\"kinds\":{[^}]*:0[,}]"'
 for kind in $kinds; do
-  spoil changer "$kind" "--kinds $kind"
+  spoil changer "$kind" 3 "--kinds $kind"
   check "changer notices: $kind" [ $status -eq 3 ] && check "and says so" found '"state":"changed"'
 done
 

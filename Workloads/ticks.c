@@ -38,7 +38,7 @@ static void note_gap(struct ticks *ticks, uint64_t start, uint64_t end) {
     ticks->largest_start = start;
     ticks->largest_end = end;
   }
-  if (end - start <= MILLISECOND) return;
+  if (end - start <= MILLISECOND || end - start <= 5 * ticks->interval) return;
   ticks->lost += end - start;
   struct ticks_gap *place =
       ticks->gaps_count < TICKS_GAPS ? &ticks->gaps[ticks->gaps_count++] : smallest_gap(ticks);

@@ -1,5 +1,7 @@
 // A ticker: a thread that ticks into a shared page and so knows every gap in which its process did not run.
 //
+// A gap is worth a place in the list from 1 ms and five intervals on.
+//
 // The page is plain memory with a fixed layout: a migration tool or a test may map the file behind it and read the
 // gaps without asking the program. All instants are CLOCK_MONOTONIC in nanoseconds, thus comparable between hosts
 // only where they share that clock.
@@ -25,10 +27,10 @@ struct ticks {
   uint64_t count;
   uint64_t largest;               // The largest gap since the last reset, and where it was.
   uint64_t largest_start, largest_end;
-  uint64_t lost;                  // The sum of all gaps beyond 1 ms since the start; never reset.
+  uint64_t lost;                  // The sum of all such gaps since the start; never reset.
   uint64_t backwards;             // How often the clock went backwards; never reset.
   uint64_t gaps_count;            // How many of the following are in use.
-  struct ticks_gap gaps[TICKS_GAPS];  // The largest gaps beyond 1 ms since the last reset, in no order.
+  struct ticks_gap gaps[TICKS_GAPS];  // The largest such gaps since the last reset, in no order.
 };
 
 _Static_assert(sizeof(struct ticks) <= PAGE, "the ticks fit one page");

@@ -178,6 +178,7 @@ ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset) {
   return RESULT(pwrite(fd, buffer, size, (off_t)offset));
 }
 int clx_eventfd(void) { return RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+ssize_t clx_tee(int from, int to, size_t size) { return RESULT(tee(from, to, size, SPLICE_F_NONBLOCK)); }
 int clx_memfd_create(const char *name, unsigned flags) { return RESULT(memfd_create(name, flags)); }
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------

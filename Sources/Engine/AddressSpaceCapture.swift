@@ -30,7 +30,7 @@ public final class AddressSpaceReader {
     private var flags: [AreaFlags] = []
     private var verified: [FileIdentity: VerifiedFile] = [:]
     /// The engine's own mapping in the process, which is none of the program's.
-    var excluded: AddressRange?
+    public var excluded: AddressRange?
     /// As of the last `refresh`.
     public private(set) var areas: [MemoryArea] = []
     public private(set) var obstacles: [Obstacle] = []

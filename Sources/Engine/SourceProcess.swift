@@ -246,6 +246,16 @@ public final class SourceProcess {
         }
     }
 
+    /// Stops the leader for a moment and maps the injection area, so that the freeze need not.
+    public func attach() throws {
+        try stop(onlyLeader: true)
+        defer { try? letGo() }
+        _ = try openArea()
+    }
+
+    /// The engine's own mapping in the process.
+    public var injected: AddressRange? { area?.range }
+
     /// Removes every trace of the engine from the running process.
     public func disarm() throws {
         if !threads.isEmpty {

@@ -63,6 +63,7 @@ ssize_t clx_pread(int fd, void *buffer, size_t size, uint64_t offset);
 ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
 /// eventfd(0), close-on-exec and non-blocking.
 int clx_eventfd(void);
+ssize_t clx_tee(int from, int to, size_t size);
 int clx_memfd_create(const char *name, unsigned flags);
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 # `make` alone lists the targets.
 SHELL := /bin/bash
 BUILD := swift build -c release -Xswiftc -enable-testing
-PROTOS := $(wildcard Protos/*.proto)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -10,6 +9,8 @@ build: ## build the product and the workloads
 	$(BUILD)
 
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
-	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated $(notdir $(PROTOS))
+	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
+	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
+	    --swift_out=Sources/Migration/Generated Session.proto
 
 .PHONY: help build protos

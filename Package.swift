@@ -31,7 +31,10 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
-        .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers"]),
+        .target(name: "Migration", dependencies: [
+                "Engine", "Memory", "Containers",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ]),
         .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
         .target(
             name: "Engine",

@@ -4,9 +4,18 @@ import Memory
 
 /// A capture of a stopped process; keeps copies of its descriptors until it goes.
 public struct Capture {
-    public let image: ProcessImage
+    public internal(set) var image: ProcessImage
     /// The process's open files, for what has to be done with them besides (sockets in repair mode).
     let probes: [DescriptorProbe]
+    /// Connections under repair.
+    var repaired: [Repaired] = []
+    /// Where each connection stood when it was captured, by its index in the image's files.
+    var positions: [Int: TCPSocket.Position] = [:]
+
+    struct Repaired {
+        let copy: FileDescriptor
+        let reuseAddress: Bool
+    }
 }
 
 extension SourceProcess {

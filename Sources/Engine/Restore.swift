@@ -10,7 +10,7 @@ extension StubProcess {
     }
 
     /// Makes the process out of its final image. Page contents are in place already, or come before `release`.
-    public func restore(_ image: ProcessImage) throws {
+    public func restore(_ image: ProcessImage, _ tools: RestoreTools = RestoreTools()) throws {
         guard image.version == ProcessImage.currentVersion else {
             throw EngineError.invalidImage("format \(image.version), this engine reads \(ProcessImage.currentVersion)")
         }
@@ -18,7 +18,7 @@ extension StubProcess {
             throw EngineError.invalidImage("pid \(image.pid) has no leader here")
         }
         try setThreads(image.threads.map(\.tid))
-        try DescriptorTable.restore(image, self)
+        try DescriptorTable.restore(image, self, tools)
 
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)

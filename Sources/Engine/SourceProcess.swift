@@ -8,7 +8,7 @@ import LinuxKernel
 public final class SourceProcess {
     public let pid: Int32
     public let pidfd: FileDescriptor
-    let memory: ProcessMemory
+    public let memory: ProcessMemory
     let undo: any UndoLog
     /// Stopped threads, the leader first; empty while the process runs.
     private(set) var threads: [StoppedThread] = []
@@ -267,6 +267,9 @@ public final class SourceProcess {
         defer { try? letGo() }
         try closeArea()
     }
+
+    /// SIGKILL. Frozen by its cgroup, it dies at the thaw, before another instruction.
+    public func kill() { _ = clx_pidfd_send_signal(pidfd.number, SIGKILL) }
 
     /// Gives up the traced threads of a process that is about to be killed: they stay frozen by their cgroup.
     public func abandon() {

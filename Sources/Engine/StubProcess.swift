@@ -102,6 +102,16 @@ public final class StubProcess {
         }
     }
 
+    /// Does untouched memory at this address hold a file's content rather than zeros?
+    public func isFileBacked(_ address: UInt64) -> Bool {
+        var low = 0, high = layout.count
+        while low < high {
+            let middle = (low + high) / 2
+            if layout[middle].end <= address { low = middle + 1 } else { high = middle }
+        }
+        return low < layout.count && layout[low].kind == .privateFile
+    }
+
     private func currentMaps() throws -> [MapEntry] {
         let reader = try MemoryMapReader(pid: pid)
         _ = try reader.refresh()

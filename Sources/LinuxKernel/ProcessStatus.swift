@@ -46,6 +46,13 @@ public enum ProcessFiles {
         return children
     }
 
+    /// When a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    public static func startTime(of pid: Int32) throws(KernelError) -> UInt64 {
+        let text = try SmallFile.text("/proc/\(pid)/stat")
+        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
+        return fields.count > 20 ? UInt64(fields[20]) ?? 0 : 0
+    }
+
     /// Names of a folder that are numbers, ascending.
     private static func numbers(in path: String) throws(KernelError) -> [Int32] {
         guard let folder = opendir(path) else { throw KernelError("listing \(path)", Errno(Glibc.errno)) }

@@ -100,7 +100,7 @@ public final class DirtyTracker {
         // A page that was written may have been dropped since; reading it would fault a zero page into the process.
         let shared = AddressRanges(areas.filter { $0.kind == .sharedAnonymous }.map(\.range))
         let look = changed.union(stopped ? suspects.all : suspects.all.subtracting(shared))
-        let present = try self.present(look, areas)
+        let present = try pagemap.contents(of: look, in: areas)
         let absent = look.subtracting(present)
         suspects.settle(absent: absent)
         var result = DirtyPass()
@@ -123,28 +123,6 @@ public final class DirtyTracker {
             guard protect, error.errno == .notPermitted else { throw error }
             return [range]
         }
-    }
-
-    /// Pages with content of their own in the given ranges.
-    private func present(_ ranges: AddressRanges, _ areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
-        var pages: [AddressRange] = []
-        for area in areas {
-            for range in AddressRanges([area.range]).intersection(ranges).ranges {
-                switch area.kind {
-                case .sharedAnonymous:
-                    pages.append(range)
-                case .anonymous, .privateFile:
-                    var query = Pagemap.Query()
-                    query.any = [.present, .swapped]
-                    query.returned = [.present, .swapped, .file, .zeroPage]
-                    try pagemap.scan(range, query) { found, categories in
-                        let own = categories.isDisjoint(with: area.kind == .anonymous ? .zeroPage : [.file, .zeroPage])
-                        if own { pages.append(found) }
-                    }
-                }
-            }
-        }
-        return AddressRanges(pages)
     }
 
     /// Parts of `all` that no userfaultfd tracks (any more).

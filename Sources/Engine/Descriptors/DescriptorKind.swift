@@ -47,7 +47,7 @@ protocol DescriptorKind {
     /// Adds the calls that make the file in the destination's process; the index of the one whose result is its number.
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws -> CallBatch.Argument
     /// Gives the file its state through a copy of its descriptor in the engine; all descriptors have their numbers.
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage) throws
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws
     /// Adds the calls that need every descriptor in its place.
     static func connect(_ file: OpenFile, number: Int32, _ batch: inout CallBatch)
     /// Does `fill` have anything to do?
@@ -56,14 +56,15 @@ protocol DescriptorKind {
 
 extension DescriptorKind {
     static func obstacle(_ probe: DescriptorProbe) -> String? { nil }
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage) throws {}
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {}
     static func connect(_ file: OpenFile, number: Int32, _ batch: inout CallBatch) {}
     static var needsFilling: Bool { false }
 }
 
 /// In the order in which they are asked.
 let descriptorKinds: [any (DescriptorKind & Sendable).Type] = [
-    StreamKind.self, PathFileKind.self, PipeKind.self, EventCounterKind.self, EpollKind.self,
+    StreamKind.self, PathFileKind.self, PipeKind.self, EventCounterKind.self, EpollKind.self, TCPListenerKind.self,
+    TCPConnectionKind.self,
 ]
 
 /// What capture knows of the container around a descriptor.

@@ -94,7 +94,7 @@ enum DescriptorTable {
     // ---- Restore -------------------------------------------------------------------------------------------
 
     /// Makes all files and puts them at their numbers.
-    static func restore(_ image: ProcessImage, _ stub: StubProcess) throws {
+    static func restore(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
         let kinds = try image.files.map { file in
             guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
                 throw EngineError.invalidImage("an open file of unknown kind")
@@ -105,11 +105,14 @@ enum DescriptorTable {
             throw EngineError.invalidImage("a descriptor without its file")
         }
         _ = try stub.run(try makingBatch(image, kinds, stub))
-        for (index, file) in image.files.enumerated() where kinds[index].needsFilling {
+        // Listeners first: a connection's forced reuse of its address does not extend to one that comes later.
+        let order = image.files.indices.sorted { kinds[$0] == TCPListenerKind.self && kinds[$1] != TCPListenerKind.self }
+        for index in order where kinds[index].needsFilling {
+            let file = image.files[index]
             guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
             let copy = FileDescriptor(
                 owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
-            try kinds[index].fill(file, copy, image)
+            try kinds[index].fill(file, copy, image, tools)
         }
         var batch = CallBatch()
         for (index, file) in image.files.enumerated() {

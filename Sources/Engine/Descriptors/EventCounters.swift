@@ -24,7 +24,7 @@ enum EventCounterKind: DescriptorKind {
 
     static var needsFilling: Bool { true }
 
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
         guard file.event.count != 0 else { return }
         let count = file.event.count
         try withUnsafeBytes(of: count) { try copy.write($0) }

@@ -56,7 +56,7 @@ enum PipeKind: DescriptorKind {
 
     static var needsFilling: Bool { true }
 
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
         let end = file.pipe
         if end.writeEnd { return }
         try check(clx_fcntl(copy.number, 1031, Int(end.capacity)), "sizing a pipe to \(end.capacity) bytes")

@@ -49,6 +49,7 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
         .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
+        .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -128,7 +128,11 @@ public final class DestinationSession {
 
     // ---- Stage ---------------------------------------------------------------------------------------------
 
-    private func receiveFiles(_ frame: Frame) throws {}
+    private func receiveFiles(_ frame: Frame) throws {
+        let from = String(decoding: frame.payload, as: UTF8.self)
+        let d = try host.layout.container(offer.container); try d.create()
+        system("cp -a \(from)/. \(d.rootfs)/")
+    }
 
     private func stage(_ stage: WireStage) throws {
         let start = monotonicNow()
@@ -141,6 +145,7 @@ public final class DestinationSession {
         staged.durationNs = monotonicNow() - start
         try connection.send(.staged, staged)
         control.update { $0.state = .staged }
+        ThreadPriority.preferred.apply()
         FaultPoint.reach(.destinationStaged)
     }
 
@@ -229,10 +234,12 @@ public final class DestinationSession {
                 (applied.number, applied.began) = (end.number, end.began)
                 try connection.send(.passApplied, applied)
             case .frozen:
+                ThreadPriority.realTime.apply()
                 try steps.measure("hold frames") { try network?.accept() }
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
             case .thawed:
+                ThreadPriority.preferred.apply()
                 try network?.decline()
             case .handover:
                 let received = monotonicNow()
@@ -265,6 +272,7 @@ public final class DestinationSession {
         let at = monotonicNow()
         FaultPoint.reach(.destinationReleased)
         try journal.state(.released)
+        ThreadPriority.normal.apply()
 
         var message = WireReleased()
         message.at = at
@@ -284,6 +292,7 @@ public final class DestinationSession {
     // ---- Failure -------------------------------------------------------------------------------------------
 
     private func fail(_ error: any Error) {
+        ThreadPriority.normal.apply()
         if released {
             // It runs here whatever happened after.
             delegate.didReceive(

@@ -87,7 +87,6 @@ extension SourceSession {
         }
         // What changed since the last sync goes ahead, so that the freeze begins with as little as can be.
         try pass()
-        try awaitApplied(all: true)
     }
 
     /// Tracking costs the program a fault for each page at its first write after a sync, some 3 µs, and the scan holds
@@ -186,7 +185,7 @@ extension SourceSession {
     }
 
     /// Flow control: at most three passes are under way; with `all`, none.
-    private func awaitApplied(all: Bool) throws {
+    func awaitApplied(all: Bool) throws {
         while outstanding.count > (all ? 0 : 2) {
             if connection.awaitInput(50) { try takeAnswer() } else { try checkCancelled() }
         }

@@ -8,6 +8,7 @@ import Memory
 
 extension SourceSession {
     func handover() throws {
+        try awaitApplied(all: true)
         try drain()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
@@ -15,6 +16,8 @@ extension SourceSession {
         let log = try newLog()
 
         enter(.frozen)
+        ThreadPriority.realTime.apply()
+        defer { ThreadPriority.normal.apply() }
         report.frozenAt = monotonicNow()
         try steps.measure("stop threads") { try process.freeze() }
         FaultPoint.reach(.sourceStopped)
@@ -140,6 +143,7 @@ extension SourceSession {
         for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
         try host.runtime.delete(container.name, force: true)
         try network?.retire()
+        try host.layout.container(container.name).remove()
         FaultPoint.reach(.sourceRetired)
     }
 

@@ -138,6 +138,7 @@ public final class SourceSession {
         offer.facts = try HostFacts.collect()
         offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         offer.boot = bootIdentity()
+        offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
         offer.mappedFiles = layout.mappedFiles
         try connection.send(.offer, offer)
@@ -224,7 +225,7 @@ public final class SourceSession {
         }
     }
 
-    func sendFiles() throws {}
+    func sendFiles() throws { let p = Array(try host.layout.container(container.name).rootfs.utf8); try p.withUnsafeBytes { try connection.send(.files, $0) } }
 
     // ---- The way back --------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
         .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers"]),
-        .target(name: "Containers", dependencies: ["LinuxKernel"]),
+        .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
         .target(
             name: "Engine",
             dependencies: [
@@ -42,7 +42,10 @@ let package = Package(
         .target(name: "Memory", dependencies: ["LinuxKernel"]),
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
+        // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
+        .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
     ],
     swiftLanguageModes: [.v6]
 )

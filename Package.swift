@@ -18,21 +18,24 @@ let package = Package(
         .executableTarget(
             name: "apus",
             dependencies: [
-                "Agent", "Testbed",
+                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "Testbed",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ]),
         .target(name: "Testbed", dependencies: ["Agent", "LinuxKernel"]),
         .target(
             name: "Agent",
             dependencies: [
-                "Migration", "Containers",
+                "Migration", "Engine", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
-        .target(name: "Migration", dependencies: [
-                "Engine", "Memory", "Containers",
+        .target(
+            name: "Migration",
+            dependencies: [
+                "Engine", "Memory", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ]),
         .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),

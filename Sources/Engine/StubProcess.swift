@@ -281,8 +281,14 @@ public final class StubProcess {
     /// Ends the stub.
     public func kill() {
         _ = clx_pidfd_send_signal(pidfd.number, SIGKILL)
-        for thread in threads.values where thread != leader { _ = try? thread.wait() }
-        _ = try? leader.wait()
+        // Each thread's end is collected, the leader's last; a thread that ended before is nobody's.
+        for _ in 0..<2000 {
+            for thread in threads.values where thread != leader { _ = try? thread.poll() }
+            switch try? leader.poll() {
+            case .exited, .killed, nil: return
+            default: usleep(1000)
+            }
+        }
     }
 }
 

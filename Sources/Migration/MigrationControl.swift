@@ -1,26 +1,37 @@
-// The handle by which a running migration is steered and watched from other threads.
+// How others steer and watch a migration that runs on its own thread.
 import Synchronization
 
-/// Steers one migration.
+/// What a migration and those who watch it share: wishes go in, progress comes out. Never waits.
 public final class MigrationControl: Sendable {
-    private struct State {
-        var cancelled = false
-        var triggered = false
-        var progress = MigrationProgress()
+    /// What an operator decided about a migration in doubt.
+    public enum Resolution: String, Codable, Sendable, CaseIterable {
+        /// The source's copy is the one that lives.
+        case source
+        /// The destination's copy is the one that lives.
+        case destination
     }
-    private let state = Mutex(State())
+
+    private let cancelFlag = Atomic(false)
+    private let handoverFlag = Atomic(false)
+    private let snapshot = Mutex(MigrationProgress())
+    private let decision = Mutex<Resolution?>(nil)
 
     public init() {}
 
-    /// Asks for the end of the migration; it has an effect until the promise is given.
-    public func cancel() { state.withLock { $0.cancelled = true } }
-    public var isCancelled: Bool { state.withLock { $0.cancelled } }
+    /// Asks for the end of the migration; heeded until the promise, afterwards without effect.
+    public func cancel() { cancelFlag.store(true, ordering: .releasing) }
+    public var isCancelled: Bool { cancelFlag.load(ordering: .acquiring) }
 
-    /// Gives the trigger that `HandoverPolicy.atTrigger` waits for.
-    public func triggerHandover() { state.withLock { $0.triggered = true } }
-    public var isTriggered: Bool { state.withLock { $0.triggered } }
+    /// Gives the trigger that the handover policy at-trigger waits for.
+    public func triggerHandover() { handoverFlag.store(true, ordering: .releasing) }
+    public var handoverTriggered: Bool { handoverFlag.load(ordering: .acquiring) }
 
-    /// The newest snapshot.
-    public var progress: MigrationProgress { state.withLock { $0.progress } }
-    public func update(_ change: (inout MigrationProgress) -> Void) { state.withLock { change(&$0.progress) } }
+    /// Ends doubt by an operator's word.
+    public func resolve(_ resolution: Resolution) { decision.withLock { $0 = resolution } }
+    public var resolution: Resolution? { decision.withLock { $0 } }
+
+    /// As of the last `update`.
+    public var progress: MigrationProgress { snapshot.withLock { $0 } }
+    /// Changes the snapshot; for the migration's own threads, a few times a second, never in the freeze.
+    public func update(_ change: (inout MigrationProgress) -> Void) { snapshot.withLock { change(&$0) } }
 }

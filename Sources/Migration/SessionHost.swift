@@ -7,14 +7,16 @@ import LinuxKernel
 public struct SessionHost: Sendable {
     public var layout: HostLayout
     public var runtime: any ContainerRuntime
-    /// Bridge that containers are attached to, and its port towards the other hosts; nil: no container networks here.
-    public var bridge: String?
-    public var backhaul: String?
+    /// What a container's network is attached to here; nil: no container networks on this host.
+    public var attachment: @Sendable (_ container: String) -> NetworkAttachment?
     /// Where this host's agent listens for sessions, as others reach it: "10.77.0.1:7700".
     public var address: String
 
-    public init(layout: HostLayout, runtime: any ContainerRuntime, bridge: String?, backhaul: String?, address: String) {
-        (self.layout, self.runtime, self.bridge, self.backhaul, self.address) = (layout, runtime, bridge, backhaul, address)
+    public init(
+        layout: HostLayout, runtime: any ContainerRuntime, address: String,
+        attachment: @escaping @Sendable (_ container: String) -> NetworkAttachment? = { _ in nil }
+    ) {
+        (self.layout, self.runtime, self.address, self.attachment) = (layout, runtime, address, attachment)
     }
     var name: String { layout.hostName }
     /// The stub's executable on this host.

@@ -26,7 +26,7 @@ final class TwoHosts: Sendable {
             let (listener, port) = try Self.listen()
             hosts.append(
                 SessionHost(
-                    layout: layout, runtime: Runc(root: layout.runtimeRoot), bridge: nil, backhaul: nil, address: "127.0.0.1:\(port)"))
+                    layout: layout, runtime: Runc(root: layout.runtimeRoot), address: "127.0.0.1:\(port)"))
             listeners.append(listener)
         }
         (self.hosts, self.listeners) = (hosts, listeners)
@@ -136,7 +136,10 @@ private final class Arrivals: DestinationDelegate {
 
     func willReceive(migration: String, container: String, from host: String, control: MigrationControl) {}
     func didReceive(migration: String, _ container: RunningContainer) { arrived.withLock { $0[migration] = container } }
-    func didFail(migration: String, container: String, _ error: any Error) { failed.withLock { $0[migration] = "\(error)" } }
+    func didFail(migration: String, container: String, _ error: any Error) {
+        print("destination failed: \(error)")
+        failed.withLock { $0[migration] = "\(error)" }
+    }
 
     func wait(for migration: String) throws -> RunningContainer {
         for _ in 0..<5000 {

@@ -9,7 +9,10 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "clinux_files.h"
 #include "clinux_net.h"
+#include "clinux_probe.h"
+
 
 // ---- Processes -----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ public final class DestinationSession {
     private var offer = WireOffer()
     private var journal: Journal?
     private var directory: ContainerDirectory?
+    private var config: ContainerConfig?
+    private var trees: DestinationTrees?
     private var stub: StubProcess?
     private var pages: PageReceiver?
     private var network: DestinationHandover?
@@ -81,7 +83,7 @@ public final class DestinationSession {
                 var probe: WireClockProbe = try frame.message()
                 probe.answered = monotonicNow()
                 try connection.send(.clockProbe, probe)
-            case .files: try receiveFiles(frame)
+            case .tree: try receiveTree(frame)
             case .stage:
                 try stage(try frame.message())
                 try copy()
@@ -113,7 +115,7 @@ public final class DestinationSession {
         if free < offer.residentBytes {
             reasons.append("\(host.name) has \(free >> 20) MiB of memory available, the container holds \(offer.residentBytes >> 20) MiB")
         }
-        if !offer.network.isEmpty, host.bridge == nil || host.backhaul == nil {
+        if !offer.network.isEmpty, host.attachment(offer.container) == nil {
             reasons.append("\(host.name) has no bridge for the container's network; give its agent --bridge and --backhaul-port")
         }
         return reasons
@@ -126,13 +128,13 @@ public final class DestinationSession {
         return (line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? .max / 1024) * 1024
     }
 
-    // ---- Stage ---------------------------------------------------------------------------------------------
-
-    private func receiveFiles(_ frame: Frame) throws {
-        let from = String(decoding: frame.payload, as: UTF8.self)
-        let d = try host.layout.container(offer.container); try d.create()
-        system("cp -a \(from)/. \(d.rootfs)/")
+    private func receiveTree(_ frame: Frame) throws {
+        let tree: WireTree = try frame.message()
+        if trees == nil { try makeDirectory() }
+        try trees!.receive(tree, over: connection)
     }
+
+    // ---- Stage ---------------------------------------------------------------------------------------------
 
     private func stage(_ stage: WireStage) throws {
         let start = monotonicNow()
@@ -149,16 +151,22 @@ public final class DestinationSession {
         FaultPoint.reach(.destinationStaged)
     }
 
+    private func makeDirectory() throws {
+        let directory = try host.layout.container(offer.container)
+        let config = try ContainerConfig(json: [UInt8](offer.config))
+        try journal!.write(.madeContainer)
+        made.append { try? directory.remove() }
+        try directory.create()
+        (self.directory, self.config) = (directory, config)
+        trees = try DestinationTrees(config: config, directory: directory, host: host)
+    }
+
     private func makeContainer(_ stage: WireStage) throws {
         let name = offer.container, journal = journal!
-        let directory = try host.layout.container(name)
-        self.directory = directory
-        let config = try ContainerConfig(json: [UInt8](offer.config))
-        try journal.write(.madeContainer)
+        guard let directory, let config else { throw MigrationError.protocolViolation("the stage before the root file system") }
         if !offer.network.isEmpty {
             let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
-            let attachment = NetworkAttachment(
-                container: name, bridge: host.bridge!, backhaul: host.backhaul!, folder: host.layout.runFolder + "/netns")
+            guard let attachment = host.attachment(name) else { throw MigrationError.refused(["\(host.name) has no bridge"]) }
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
             networkRecord = record
             try journal.update { $0.network = record }
@@ -170,8 +178,6 @@ public final class DestinationSession {
             network = handover
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }
-        made.append { try? directory.remove() }
-        if !directory.exists { try directory.create() }
         try stage.log.write(to: URL(fileURLWithPath: directory.log))
         try Stub.install(at: host.stubPath)
         let placement = ContainerConfig.Placement(
@@ -187,6 +193,7 @@ public final class DestinationSession {
             $0.startTime = (try? ProcessFiles.startTime(of: pid)) ?? 0
         }
         try checkMappedFiles(pid)
+        trees!.pid = pid
         stub = try StubProcess(pid: pid)
         guard try ProcessStatus(pid: pid).numbers("NSpid").last == UInt64(offer.pid) else {
             throw MigrationError.refused(["the runtime gave the stub another PID than \(offer.pid)"])
@@ -222,6 +229,7 @@ public final class DestinationSession {
             case .pages:
                 try pages.apply(frame.payload)
                 FaultPoint.reach(.destinationCopying)
+            case .tree: try receiveTree(frame)
             case .discard: try pages.discard(try frame.ranges())
             case .layout:
                 let layout: WireLayout = try frame.message()
@@ -254,6 +262,7 @@ public final class DestinationSession {
     private func complete(_ handover: WireHandover) throws {
         let stub = stub!, journal = journal!
         try steps.measure("restore process") { try stub.restore(handover.image, tools) }
+        if !handover.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(handover.files) } }
         FaultPoint.reach(.destinationRestored)
         if !handover.log.isEmpty {
             let log = try FileDescriptor(opening: directory!.log, O_WRONLY | O_APPEND)
@@ -307,9 +316,9 @@ public final class DestinationSession {
             try? journal.settle()
         }
         control.update { $0.state = .aborted }
-        if case MigrationError.refused(let reasons) = error {
+        if let error = error as? MigrationError, error.kind == .refused {
             var refused = WireRefused()
-            refused.reasons = reasons
+            refused.reasons = [error.message]
             try? connection.send(.refused, refused)
         } else {
             var abort = WireAbort()

@@ -261,14 +261,44 @@ public nonisolated struct WireHandover: Sendable {
   /// The promise rides along: release as soon as everything is in place.
   public var promised: Bool = false
 
-  /// Root file system changes, see RootFileSystem.
-  public var files: Data = Data()
+  /// The last changes of the container's files.
+  public var files: [WireTreeChanges] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _image: Engine.ProcessImage? = nil
+}
+
+/// A tree of files follows in `files` frames: whole, or what changed.
+public nonisolated struct WireTree: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// 0: the root file system; then the temporary file systems as the configuration lists them.
+  public var tree: UInt32 = 0
+
+  public var changes: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireTreeChanges: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var tree: UInt32 = 0
+
+  public var content: Data = Data()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireStep: Sendable {
@@ -868,7 +898,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 1: try { try decoder.decodeSingularMessageField(value: &self._image) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.log) }()
       case 3: try { try decoder.decodeSingularBoolField(value: &self.promised) }()
-      case 4: try { try decoder.decodeSingularBytesField(value: &self.files) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
       default: break
       }
     }
@@ -889,7 +919,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
       try visitor.visitSingularBoolField(value: self.promised, fieldNumber: 3)
     }
     if !self.files.isEmpty {
-      try visitor.visitSingularBytesField(value: self.files, fieldNumber: 4)
+      try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 4)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -899,6 +929,76 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.log != rhs.log {return false}
     if lhs.promised != rhs.promised {return false}
     if lhs.files != rhs.files {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireTree: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Tree"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tree\0\u{1}changes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.tree) }()
+      case 2: try { try decoder.decodeSingularBoolField(value: &self.changes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.tree != 0 {
+      try visitor.visitSingularUInt32Field(value: self.tree, fieldNumber: 1)
+    }
+    if self.changes != false {
+      try visitor.visitSingularBoolField(value: self.changes, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTree, rhs: WireTree) -> Bool {
+    if lhs.tree != rhs.tree {return false}
+    if lhs.changes != rhs.changes {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireTreeChanges: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TreeChanges"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tree\0\u{1}content\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.tree) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.content) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.tree != 0 {
+      try visitor.visitSingularUInt32Field(value: self.tree, fieldNumber: 1)
+    }
+    if !self.content.isEmpty {
+      try visitor.visitSingularBytesField(value: self.content, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireTreeChanges, rhs: WireTreeChanges) -> Bool {
+    if lhs.tree != rhs.tree {return false}
+    if lhs.content != rhs.content {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

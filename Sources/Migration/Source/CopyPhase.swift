@@ -16,7 +16,7 @@ extension SourceSession {
     /// With the at-trigger policy: waits for the trigger, doing something meanwhile.
     private func awaitTrigger(_ meanwhile: () throws -> Void) throws {
         guard plan.handover == .atTrigger else { return }
-        while !control.isTriggered {
+        while !control.handoverTriggered {
             try checkCancelled()
             try meanwhile()
             usleep(500)
@@ -42,7 +42,7 @@ extension SourceSession {
         var start = monotonicNow()
         try pass()
         for _ in 1..<max(plan.maxRounds, 2) {
-            if plan.handover == .atTrigger && control.isTriggered { break }
+            if plan.handover == .atTrigger && control.handoverTriggered { break }
             if let interval = plan.roundInterval {
                 while Double(monotonicNow() - start) / 1e6 < interval { try idle(500) }
             }
@@ -78,11 +78,11 @@ extension SourceSession {
             if report.inSyncAt == nil, outstanding.count <= 1, took < max(spacing, 5) {
                 report.inSyncAt = Double(monotonicNow() - decidedAt) / 1e6
             }
-            if plan.handover == .whenReady ? report.inSyncAt != nil : control.isTriggered { break }
+            if plan.handover == .whenReady ? report.inSyncAt != nil : control.handoverTriggered { break }
             if plan.minSpacing == nil { spacing = adaptedSpacing(pages: found, scan: lastScan) }
             while Double(monotonicNow() - start) / 1e6 < spacing {
                 try idle(Int32(min(spacing * 1000, 500)))
-                if plan.handover == .atTrigger, control.isTriggered { break }
+                if plan.handover == .atTrigger, control.handoverTriggered { break }
             }
         }
         // What changed since the last sync goes ahead, so that the freeze begins with as little as can be.

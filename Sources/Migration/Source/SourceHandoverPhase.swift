@@ -10,6 +10,7 @@ extension SourceSession {
     func handover() throws {
         try awaitApplied(all: true)
         try drain()
+        try trees!.sendChanges(over: connection)
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         try journal.note(.socketRepair(pid: container.pid, descriptors: []))
@@ -55,7 +56,7 @@ extension SourceSession {
             handover.image = capture!.image
             handover.log = log
             handover.promised = true
-            handover.files = try fileChanges()
+            handover.files = try trees!.lastChanges()
             try journal.state(.promised)
             FaultPoint.reach(.sourcePromisedUnsent)
             promised = true
@@ -111,8 +112,6 @@ extension SourceSession {
         let pending = try TCPDrain.pending(diagnosis)
         if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; "), told: true) }
     }
-
-    func fileChanges() throws -> Data { Data() }
 
     private func note(_ released: WireReleased) {
         report.releasedAt = released.at - clockOffset

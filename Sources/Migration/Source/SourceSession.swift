@@ -25,6 +25,7 @@ public final class SourceSession {
     let steps = StepClock()
     var tracker: DirtyTracker?
     var network: SourceHandover?
+    var trees: SourceTrees?
     var diagnosis: NetlinkSocket?
     var descriptors = DescriptorContext()
     var report: MigrationReport
@@ -195,7 +196,8 @@ public final class SourceSession {
         try process.attach()
         layout.excluded = process.injected
         try layout.refresh()
-        try sendFiles()
+        trees = try SourceTrees(pid: container.pid, directory: host.layout.container(container.name), host: host)
+        try trees!.send(root: true, over: connection)
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas
@@ -207,6 +209,7 @@ public final class SourceSession {
         sentGeneration = layout.generation
         try connection.send(.stage, stage)
         let _: WireStaged = try connection.expect(.staged)
+        try trees!.send(root: false, over: connection)
         enter(.staged)
         FaultPoint.reach(.sourceStaged)
     }
@@ -225,7 +228,6 @@ public final class SourceSession {
         }
     }
 
-    func sendFiles() throws { let p = Array(try host.layout.container(container.name).rootfs.utf8); try p.withUnsafeBytes { try connection.send(.files, $0) } }
 
     // ---- The way back --------------------------------------------------------------------------------------
 

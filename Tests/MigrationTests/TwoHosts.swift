@@ -134,9 +134,9 @@ private final class Arrivals: DestinationDelegate {
     private let arrived = Mutex<[String: RunningContainer]>([:])
     private let failed = Mutex<[String: String]>([:])
 
-    func willReceive(migration: String, container: String, from host: String, control: MigrationControl) {}
-    func didReceive(migration: String, _ container: RunningContainer) { arrived.withLock { $0[migration] = container } }
-    func didFail(migration: String, container: String, _ error: any Error) {
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) -> MigrationControl { MigrationControl() }
+    func didReceive(migration: String, _ container: RunningContainer, from host: String) { arrived.withLock { $0[migration] = container } }
+    func didFail(migration: String, _ error: any Error) {
         print("destination failed: \(error)")
         failed.withLock { $0[migration] = "\(error)" }
     }

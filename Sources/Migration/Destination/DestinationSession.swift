@@ -11,11 +11,11 @@ import Memory
 /// What the agent does when a container has arrived, and how it answers questions about migrations.
 public protocol DestinationDelegate: AnyObject, Sendable {
     /// A migration is being offered; throws to refuse it.
-    func willReceive(migration: String, container: String, from host: String, control: MigrationControl) throws
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws -> MigrationControl
     /// The container runs here now.
-    func didReceive(migration: String, _ container: RunningContainer)
-    /// The migration ended before the container ran here.
-    func didFail(migration: String, container: String, _ error: any Error)
+    func didReceive(migration: String, _ container: RunningContainer, from host: String)
+    /// A migration that was accepted ended before the container ran here.
+    func didFail(migration: String, _ error: any Error)
 }
 
 /// Receives one container.
@@ -23,7 +23,9 @@ public final class DestinationSession {
     private let host: SessionHost
     private let connection: Connection
     private let delegate: any DestinationDelegate
-    private let control = MigrationControl()
+    private var control = MigrationControl()
+    /// The agent's books know of it.
+    private var isEntered = false
     private let steps = StepClock()
     private var offer = WireOffer()
     private var journal: Journal?
@@ -66,7 +68,9 @@ public final class DestinationSession {
     private func receive() throws {
         let reasons = try refusals()
         if !reasons.isEmpty { throw MigrationError.refused(reasons) }
-        try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, control: control)
+        let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
+        control = try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
+        isEntered = true
         journal = try Journal(
             JournalHeader(
                 migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
@@ -290,7 +294,8 @@ public final class DestinationSession {
         FaultPoint.reach(.destinationTold)
         control.update { $0.state = .released }
         delegate.didReceive(
-            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, network: networkRecord))
+            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, network: networkRecord),
+            from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
         let _: WireRetired? = try? connection.expect(.retired)
         try? network?.finish()
@@ -305,7 +310,8 @@ public final class DestinationSession {
         if released {
             // It runs here whatever happened after.
             delegate.didReceive(
-                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, network: networkRecord))
+                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, network: networkRecord),
+            from: offer.sourceHost)
             return
         }
         stub?.kill()
@@ -325,6 +331,6 @@ public final class DestinationSession {
             (abort.reason, abort.neverRan) = ("\(error)", true)
             try? connection.send(.abort, abort)
         }
-        if !offer.migration.isEmpty { delegate.didFail(migration: offer.migration, container: offer.container, error) }
+        if isEntered { delegate.didFail(migration: offer.migration, error) }
     }
 }

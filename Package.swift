@@ -43,7 +43,7 @@ let package = Package(
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
         .target(
-            name: "NetworkTestSupport", dependencies: ["Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
+            name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
         .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "NetworkTestSupport"]),
         .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),

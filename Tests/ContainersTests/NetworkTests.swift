@@ -177,6 +177,7 @@ import Testing
         let listener = try Sockets.listen(box, 80)
         #expect(try TCPDrain.pending(namespace: box).isEmpty)
         let client = try Sockets.connect(lab.ue, lab.address, 80)
+        #expect(Sockets.readable(listener, within: 1000))
         let waiting = try TCPDrain.pending(namespace: box)
         #expect(waiting.unaccepted.count == 1)
         #expect(waiting.reasons.first?.contains("10.77.0.2:80") == true)

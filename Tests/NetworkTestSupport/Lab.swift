@@ -1,4 +1,5 @@
 // Two hosts, an access network and a user device, as network namespaces of one test.
+import CLinux
 import Containers
 import Foundation
 import LinuxKernel
@@ -42,6 +43,7 @@ public final class Lab: Sendable {
             try host.run { () throws(KernelError) in try ContainerNetwork.makeBackhaul("bh") }
         }
         for namespace in [ue, access, a, b] {
+            try steer(namespace)
             let route = try NetlinkSocket(in: namespace)
             for _ in 0..<3000 where try route.links().contains(where: { $0.isUp && !$0.isOperational && $0.name != "lo" }) {
                 usleep(1000)
@@ -49,6 +51,18 @@ public final class Lab: Sendable {
         }
     }
     deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+    /// Gives every interface one receiving CPU, or frames overtake each other between the CPUs of a veth pair.
+    public func steer(_ namespace: NetworkNamespace) throws {
+        try namespace.run { () throws(KernelError) in
+            try check(clx_unshare(0x0002_0000), "making a mount namespace")  // CLONE_NEWNS, of this thread only
+            try check(clx_mount("", "/", "", UInt(MS_REC | MS_PRIVATE), nil), "making mounts private")
+            try check(clx_mount("nt", "/sys", "sysfs", 0, nil), "mounting sysfs")
+            for link in try NetlinkSocket().links() where link.kind == "veth" {
+                try SmallFile.write("1", to: "/sys/class/net/\(link.name)/queues/rx-0/rps_cpus")
+            }
+        }
+    }
 
     private func bridge(_ namespace: NetworkNamespace) throws {
         try namespace.setSysctl("net/ipv6/conf/all/disable_ipv6", "1")
@@ -78,9 +92,11 @@ public final class Lab: Sendable {
     /// Names of what lies in the lab's folder.
     public var files: [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] }
 
-    /// A counter of /proc/net/snmp in a namespace, "Tcp" "OutRsts".
+    /// A counter of /proc/net/snmp or netstat in a namespace: "Tcp" "OutRsts".
     public static func counter(_ namespace: NetworkNamespace, _ group: String, _ name: String) throws -> Int {
-        let text = try namespace.run { () throws(KernelError) in try SmallFile.text("/proc/thread-self/net/snmp") }
+        let text = try namespace.run { () throws(KernelError) in 
+            try SmallFile.text("/proc/thread-self/net/snmp") + "\n" + SmallFile.text("/proc/thread-self/net/netstat")
+        }
         let lines = text.split(separator: "\n").filter { $0.hasPrefix(group + ":") }.map { $0.split(separator: " ") }
         guard lines.count == 2, let column = lines[0].firstIndex(of: Substring(name)) else { return -1 }
         return Int(lines[1][column]) ?? -1

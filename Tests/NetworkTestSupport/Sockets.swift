@@ -85,7 +85,7 @@ public enum Pattern {
     public static func byte(_ position: Int) -> UInt8 { UInt8(truncatingIfNeeded: position &* 31 &+ position >> 8) }
     public static func bytes(_ range: Range<Int>) -> [UInt8] { range.map(byte) }
     /// Fills a socket until it takes no more; the number of bytes it took.
-    public static func fill(_ fd: Int32, from start: Int = 0, most: Int = .max) -> Int {
+    public static func fill(_ fd: Int32, from start: Int = 0, most: Int = 1 << 40) -> Int {
         var position = start
         while position - start < most {
             let n = Sockets.send(fd, bytes(position..<min(position + 32768, start + most)))

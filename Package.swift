@@ -53,6 +53,7 @@ let package = Package(
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
         .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
         .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
+        .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),
     ],
     swiftLanguageModes: [.v6]
 )

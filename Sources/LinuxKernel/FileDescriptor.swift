@@ -58,9 +58,6 @@ public enum SmallFile {
     /// Writes a file in one write(2), as control files want it; the file must exist.
     public static func write(_ text: String, to path: String) throws(KernelError) {
         let file = try FileDescriptor(opening: path, O_WRONLY)
-        var text = text
-        try text.withUTF8 { buffer throws(KernelError) in
-            try checkC(Glibc.write(file.number, buffer.baseAddress, buffer.count), "writing \(path)")
-        }
+        try checkC(Glibc.write(file.number, text, text.utf8.count), "writing \(path)")
     }
 }

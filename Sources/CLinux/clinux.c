@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -195,3 +196,12 @@ int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns) 
   return RESULT(syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0));
 }
 int clx_futex_wake(const uint32_t *word) { return RESULT(syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0)); }
+
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+int clx_poll_one(int fd, int events, int64_t timeout_ns) {
+  struct pollfd entry = {.fd = fd, .events = (short)events};
+  struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+  int result = RESULT(ppoll(&entry, 1, &timeout, NULL));
+  return result > 0 ? entry.revents : result;
+}

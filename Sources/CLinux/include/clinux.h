@@ -107,6 +107,11 @@ void clx_store_release(uint32_t *word, uint32_t value);
 int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns);
 int clx_futex_wake(const uint32_t *word);
 
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+/// ppoll(2) on one descriptor, at most timeout_ns: the events that happened, 0 or -errno.
+int clx_poll_one(int fd, int events, int64_t timeout_ns);
+
 // ---- The injected blob and the stub (blob.S) -------------------------------------------------------------------
 
 /// One system call of a batch, see blob.S.

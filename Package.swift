@@ -43,6 +43,7 @@ let package = Package(
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
+        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "LinuxKernel"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -199,9 +199,7 @@ int clx_futex_wake(const uint32_t *word) { return RESULT(syscall(SYS_futex, word
 
 // ---- Waiting ---------------------------------------------------------------------------------------------------
 
-int clx_poll_one(int fd, int events, int64_t timeout_ns) {
-  struct pollfd entry = {.fd = fd, .events = (short)events};
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns) {
   struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-  int result = RESULT(ppoll(&entry, 1, &timeout, NULL));
-  return result > 0 ? entry.revents : result;
+  return RESULT(ppoll(entries, count, &timeout, NULL));
 }

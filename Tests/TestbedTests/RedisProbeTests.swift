@@ -153,6 +153,17 @@ struct RedisProbeTests {
     }
 
     @Test(.timeLimit(.minutes(1)))
+    func loadIsMeasured() throws {
+        let bench = try Bench()
+        let full = try RedisLoad(bench.endpoint, .closed(pipeline: 1)).run(seconds: 1)
+        let half = try RedisLoad(bench.endpoint, .open(rate: 2000)).run(seconds: 1)
+        print("closed loop: \(full)\nopen loop: \(half)")
+        #expect(full.errors == 0 && full.throughput > 3000)
+        #expect(full.p50 <= full.p99 && full.p99 <= full.p999 && full.p999 <= full.slowest * 1.02)
+        #expect(abs(half.throughput - 2000) < 200)
+    }
+
+    @Test(.timeLimit(.minutes(1)))
     func spoiltValueIsFound() throws {
         let bench = try Bench()
         let filler = RedisFiller(bench.endpoint, bytes: 1 << 20)

@@ -27,6 +27,35 @@ struct RedisUnitTests {
         #expect(throws: RESPReader.Malformed.self) { try reader.next() }
     }
 
+    @Test func repliesAreSkipped() throws {
+        let stream = Array("+OK\r\n$5\r\nhe\r\no\r\n$-1\r\n:7\r\n-ERR no\r\n".utf8)
+        for size in 1...stream.count {
+            var reader = RESPReader()
+            var errors: [Bool] = []
+            for start in stride(from: 0, to: stream.count, by: size) {
+                Array(stream[start..<min(start + size, stream.count)]).withUnsafeBytes { reader.append($0) }
+                while let isError = try reader.skip() { errors.append(isError) }
+            }
+            #expect(errors == [false, false, false, false, true])
+        }
+    }
+
+    @Test func histogramKeepsItsPromise() {
+        var histogram = LatencyHistogram()
+        #expect(histogram.quantile(0.5) == 0)
+        for value in 1...100_000 { histogram.record(Int64(value) * 1000) }
+        for p in [0.01, 0.5, 0.99, 0.999, 1.0] {
+            let exact = p * 1e8
+            #expect(abs(Double(histogram.quantile(p)) - exact) <= exact / 60, "\(p)")
+        }
+        #expect(histogram.largest == 100_000_000 && histogram.count == 100_000)
+        var other = LatencyHistogram()
+        other.record(.max)
+        other.record(-5)
+        other.merge(histogram)
+        #expect(other.largest == .max && other.count == 100_002 && other.quantile(1) == .max)
+    }
+
     @Test func valuesAreTheGenerators() {
         let generator = ValueGenerator(seed: 7, size: 200)
         #expect(generator.value(3) == generator.value(3))

@@ -4,6 +4,7 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -109,8 +110,8 @@ int clx_futex_wake(const uint32_t *word);
 
 // ---- Waiting ---------------------------------------------------------------------------------------------------
 
-/// ppoll(2) on one descriptor, at most timeout_ns: the events that happened, 0 or -errno.
-int clx_poll_one(int fd, int events, int64_t timeout_ns);
+/// ppoll(2), at most timeout_ns: the number of descriptors with events or -errno.
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns);
 
 // ---- The injected blob and the stub (blob.S) -------------------------------------------------------------------
 

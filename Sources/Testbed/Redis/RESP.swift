@@ -65,6 +65,34 @@ struct RESPReader {
         return reply
     }
 
+    /// Passes over the next reply that is not an array, without making a value of it: nil while it is incomplete, else
+    /// whether it was an error. For load, where only the time of the answer matters.
+    mutating func skip() throws -> Bool? {
+        guard head < bytes.count else { return nil }
+        let kind = bytes[head]
+        guard kind == UInt8(ascii: "$") || kind == UInt8(ascii: "*") else {
+            var at = head + 1
+            guard line(&at) != nil else { return nil }
+            head = at
+            return kind == UInt8(ascii: "-")
+        }
+        guard kind == UInt8(ascii: "$") else { throw Malformed() }
+        var at = head + 1
+        guard let range = line(&at) else { return nil }
+        guard bytes[range.lowerBound] != UInt8(ascii: "-") else {
+            head = at
+            return false
+        }
+        var count = 0
+        for byte in bytes[range] {
+            guard byte >= 48, byte <= 57, count < Self.limit else { throw Malformed() }
+            count = count * 10 + Int(byte - 48)
+        }
+        guard at + count + 2 <= bytes.count else { return nil }
+        head = at + count + 2
+        return false
+    }
+
     private func line(_ at: inout Int) -> Range<Int>? {
         guard let end = bytes[at...].firstIndex(of: 13), end + 1 < bytes.count else { return nil }
         defer { at = end + 2 }

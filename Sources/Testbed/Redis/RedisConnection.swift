@@ -107,6 +107,9 @@ final class RedisConnection {
     /// A reply that has arrived whole, nil if there is none.
     func takeReply() throws -> RESPReply? { try reader.next() }
 
+    /// Passes over a reply that has arrived whole (see `RESPReader.skip`).
+    func skipReply() throws -> Bool? { try reader.skip() }
+
     /// Sends `output` and waits for a reply.
     func reply() throws -> RESPReply {
         try flush(blocking: true)

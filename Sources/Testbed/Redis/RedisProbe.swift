@@ -146,9 +146,10 @@ public final class RedisProbe: @unchecked Sendable {
                 if !connection.output.isEmpty { try connection.flush(blocking: false) }
                 now = monotonicNow()
                 let pause = mayEnd ? 1_000_000 : max(0, next - now)
-                let events = clx_poll_one(
-                    connection.descriptor.number, POLLIN | (connection.output.isEmpty ? 0 : POLLOUT), pause)
-                if events > 0 && events & ~POLLOUT != 0 {
+                var entry = pollfd(
+                    fd: connection.descriptor.number,
+                    events: Int16(POLLIN | (connection.output.isEmpty ? 0 : POLLOUT)), revents: 0)
+                if clx_poll(&entry, 1, pause) > 0 && entry.revents & ~Int16(POLLOUT) != 0 {
                     try connection.fill(blocking: false)
                     try takeReplies(connection)
                 }

@@ -50,7 +50,11 @@ public struct EdgeNetwork: Sendable {
             in: host.namespace,
             [
                 "link set lo up",
-                bridge(mac: host.bridgeMAC),
+                bridge(mac: "02:a9:00:00:01:1\(host.number)"),
+                // The host speaks to the access network through a port like a container's. An address on the bridge
+                // itself would send broadcasts into every port: flood flags do not hold for what a bridge originates.
+                "link add host0 address \(host.accessMAC) type veth peer name host0p",
+                "link set host0p master br0",
                 "link add acc0 type veth peer name p\(host.number) netns \(topology.access.name)",
                 "link set acc0 master br0",
                 "link set \(host.backhaulPort) master br0",
@@ -58,10 +62,10 @@ public struct EdgeNetwork: Sendable {
                 // it and nothing learned from it.
                 "link set \(host.backhaulPort) type bridge_slave"
                     + " flood off mcast_flood off bcast_flood off learning off",
-                "addr add \(host.accessAddress)/24 dev br0",
+                "addr add \(host.accessAddress)/24 dev host0",
                 "addr add \(host.backhaulAddress)/24 dev \(host.backhaulLink)",
                 "link set acc0 up", "link set \(host.backhaulPort) up", "link set \(host.backhaulLink) up",
-                "link set br0 up",
+                "link set host0p up", "link set host0 up", "link set br0 up",
             ])
         guard let rate = topology.backhaul.bitsPerSecond else { return }
         // A bucket below 128 kB misses the rate at 1 Gbit/s: it must hold what passes between two timer ticks.
@@ -93,7 +97,7 @@ public struct EdgeNetwork: Sendable {
             // The kernel takes a namespace apart some time after its last holder: the links go now.
             _ = try? runProgram(
                 "ip", ["-force", "-batch", "-"],
-                input: ["br0", "acc0", "x20", "bkh0", "eth0"].map { "link del \($0)\n" }.joined(),
+                input: ["br0", "acc0", "x20", "bkh0", "host0", "eth0"].map { "link del \($0)\n" }.joined(),
                 namespace: namespace)
         }
         for namespace in topology.namespaces { namespace.delete() }

@@ -33,7 +33,7 @@ extension EdgeNetwork {
                 _ = try Ping.roundTrip(from: here.namespace, to: there.accessAddress, seconds: 2)
                 let table = try runProgram("bridge", ["fdb", "show", "br", "br0"], namespace: here.namespace)
                 let found = table.split(separator: "\n").contains {
-                    $0.hasPrefix(there.bridgeMAC) && $0.contains("dev acc0")
+                    $0.hasPrefix(there.accessMAC) && $0.contains("dev acc0")
                 }
                 checks.append(
                     NetworkCheck(name: name, passed: found, detail: found ? "on acc0" : "not in the bridge's table"))

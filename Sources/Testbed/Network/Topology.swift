@@ -17,7 +17,7 @@ public struct EdgeHost: Sendable, Hashable, Codable {
     public var backhaulAddress: String { "10.77.0.\(number)" }
     /// The host's own address among the containers and clients.
     public var accessAddress: String { "10.78.0.\(number)" }
-    var bridgeMAC: String { "02:a9:00:00:00:0\(number)" }
+    var accessMAC: String { "02:a9:00:00:00:0\(number)" }
 }
 
 /// Two edge hosts, a user device and the access network between them, as network namespaces.

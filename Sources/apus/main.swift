@@ -1,4 +1,0 @@
-import ArgumentParser
-import Agent
-import Testbed
-print("apus")

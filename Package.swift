@@ -21,7 +21,7 @@ let package = Package(
                 "Agent", "Testbed",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
-        .target(name: "Testbed", dependencies: ["Agent", "LinuxKernel"]),
+        .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel"]),
         .target(
             name: "Agent",
             dependencies: [
@@ -43,7 +43,7 @@ let package = Package(
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
-        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "LinuxKernel"]),
+        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -85,7 +85,7 @@ public struct EdgeNetwork: Sendable {
         "link add br0 address \(mac) type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
     }
 
-    private func ip(in namespace: NetworkNamespace, _ lines: [String]) throws {
+    private func ip(in namespace: NamedNetwork, _ lines: [String]) throws {
         try runProgram("ip", ["-batch", "-"], input: lines.joined(separator: "\n") + "\n", namespace: namespace)
     }
 
@@ -102,6 +102,6 @@ public struct EdgeNetwork: Sendable {
         }
         for namespace in topology.namespaces { namespace.delete() }
         // Ours only if it is empty and nothing is mounted there; otherwise the call fails, as it should.
-        rmdir(NetworkNamespace.folder)
+        rmdir(NamedNetwork.folder)
     }
 }

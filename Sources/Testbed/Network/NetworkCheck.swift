@@ -15,7 +15,7 @@ extension EdgeNetwork {
     /// network (one layer 2), and that the routed backhaul answers. Takes some milliseconds, at most a few seconds.
     public func check() -> [NetworkCheck] {
         var checks: [NetworkCheck] = []
-        func ping(_ name: String, from namespace: NetworkNamespace, to address: String) {
+        func ping(_ name: String, from namespace: NamedNetwork, to address: String) {
             do {
                 let time = try Ping.roundTrip(from: namespace, to: address, seconds: 2)
                 checks.append(
@@ -48,7 +48,7 @@ extension EdgeNetwork {
 /// ICMP echo, without starting a program.
 enum Ping {
     /// Nanoseconds until the answer; asks again every 50 ms (the first request may wait for ARP).
-    static func roundTrip(from namespace: NetworkNamespace, to address: String, seconds: Double) throws -> Int64 {
+    static func roundTrip(from namespace: NamedNetwork, to address: String, seconds: Double) throws -> Int64 {
         try namespace.run {
             let descriptor = FileDescriptor(
                 owning: try checkC(

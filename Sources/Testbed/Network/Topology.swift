@@ -7,7 +7,7 @@ public struct EdgeHost: Sendable, Hashable, Codable {
     /// Its position, from 1: last byte of its addresses.
     public let number: Int
 
-    public var namespace: NetworkNamespace { NetworkNamespace(name) }
+    public var namespace: NamedNetwork { NamedNetwork(name) }
     /// The bridge of its containers.
     public var bridge: String { "br0" }
     /// The bridge's port towards the other edge host (layer 2): carries unicast frames with a static FDB entry only.
@@ -53,9 +53,9 @@ public struct Topology: Sendable, Codable, Hashable {
     public func host(_ name: String) -> EdgeHost? { hosts.first { $0.name == name || $0.name == prefix + name } }
 
     /// The user device.
-    public var userDevice: NetworkNamespace { NetworkNamespace(prefix + "ue") }
+    public var userDevice: NamedNetwork { NamedNetwork(prefix + "ue") }
     public var userDeviceAddress: String { "10.78.0.100" }
     /// The access network's switch.
-    public var access: NetworkNamespace { NetworkNamespace(prefix + "access") }
-    public var namespaces: [NetworkNamespace] { hosts.map(\.namespace) + [userDevice, access] }
+    public var access: NamedNetwork { NamedNetwork(prefix + "access") }
+    public var namespaces: [NamedNetwork] { hosts.map(\.namespace) + [userDevice, access] }
 }

@@ -15,7 +15,7 @@ private final class Spawner: @unchecked Sendable {
     private init() {
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(changed, nil)
-        _ = try? OwnThread(named: "spawner") { [self] in
+        _ = try? JoinedThread(named: "spawner") { [self] in
             while true {
                 pthread_mutex_lock(mutex)
                 while jobs.isEmpty { pthread_cond_wait(changed, mutex) }
@@ -60,7 +60,7 @@ public final class ChildProcess: @unchecked Sendable {
     ///   - diesWithParent: killed by the kernel when this process ends, however it ends.
     public init(
         _ path: String, _ arguments: [String], environment: [String: String]? = nil, folder: String? = nil,
-        namespace: NetworkNamespace? = nil, input: FileDescriptor? = nil, output: FileDescriptor? = nil,
+        namespace: NamedNetwork? = nil, input: FileDescriptor? = nil, output: FileDescriptor? = nil,
         diesWithParent: Bool = false
     ) throws {
         let program = try Self.locate(path)
@@ -150,7 +150,7 @@ public final class ChildProcess: @unchecked Sendable {
 /// - Throws: `TestbedError` with the program's own words when it fails or outlives `seconds`.
 @discardableResult
 func runProgram(
-    _ program: String, _ arguments: [String], input: String? = nil, namespace: NetworkNamespace? = nil,
+    _ program: String, _ arguments: [String], input: String? = nil, namespace: NamedNetwork? = nil,
     seconds: Double = 30
 ) throws -> String {
     // Files in memory instead of pipes: no deadlock, whatever the sizes.

@@ -7,9 +7,9 @@ public struct RedisEndpoint: Sendable {
     public var address: String
     public var port: UInt16
     /// The client's network namespace; nil: this process's own.
-    public var namespace: NetworkNamespace?
+    public var namespace: NamedNetwork?
 
-    public init(address: String, port: UInt16 = 6379, namespace: NetworkNamespace? = nil) {
+    public init(address: String, port: UInt16 = 6379, namespace: NamedNetwork? = nil) {
         self.address = address
         self.port = port
         self.namespace = namespace
@@ -17,7 +17,7 @@ public struct RedisEndpoint: Sendable {
 
     /// Runs a closure where connections to this endpoint are opened: on a thread of its own inside the namespace.
     func run<T>(_ body: () throws -> T) throws -> T {
-        guard let namespace else { return try OwnThread.run(named: "redis-client", body) }
+        guard let namespace else { return try JoinedThread.run(named: "redis-client", body) }
         return try namespace.run(body)
     }
 

@@ -5,7 +5,7 @@ import Glibc
 import LinuxKernel
 
 /// A pthread that runs one closure.
-final class OwnThread: @unchecked Sendable {
+final class JoinedThread: @unchecked Sendable {
     // Only the creator's `join` reads it, after `init` wrote it.
     private var thread = pthread_t()
 
@@ -43,7 +43,7 @@ final class OwnThread: @unchecked Sendable {
         try withoutActuallyEscaping(body) { body in
             nonisolated(unsafe) let body = body
             nonisolated(unsafe) var result: Result<T, any Error>?
-            let thread = try OwnThread(named: name) { result = Result { try body() } }
+            let thread = try JoinedThread(named: name) { result = Result { try body() } }
             thread.join()
             return try result!.get()
         }

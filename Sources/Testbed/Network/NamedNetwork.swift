@@ -4,7 +4,7 @@ import Glibc
 import LinuxKernel
 
 /// A network namespace with a name that `ip netns` lists.
-public struct NetworkNamespace: Sendable, Hashable {
+public struct NamedNetwork: Sendable, Hashable {
     public static let folder = "/run/netns"
     public let name: String
     public var path: String { "\(Self.folder)/\(name)" }
@@ -21,7 +21,7 @@ public struct NetworkNamespace: Sendable, Hashable {
         try makeFolders(Self.folder)
         let file = try FileDescriptor(opening: path, O_RDONLY | O_CREAT | O_EXCL, mode: 0)
         _ = file
-        try OwnThread.run(named: "netns") {
+        try JoinedThread.run(named: "netns") {
             try check(clx_unshare(CLONE_NEWNET), "making network namespace \(name)")
             // /proc/self would be the process's main thread, which stays where it is.
             try check(
@@ -44,7 +44,7 @@ public struct NetworkNamespace: Sendable, Hashable {
     /// Runs a closure on a thread of its own inside the namespace.
     public func run<T>(_ body: () throws -> T) throws -> T {
         let descriptor = try open()
-        return try OwnThread.run(named: "in-\(name)") {
+        return try JoinedThread.run(named: "in-\(name)") {
             try check(clx_setns(descriptor.number, CLONE_NEWNET), "entering network namespace \(name)")
             return try body()
         }
@@ -54,7 +54,7 @@ public struct NetworkNamespace: Sendable, Hashable {
     /// retransmits without need.
     func steerReceiving() throws {
         let descriptor = try open()
-        try OwnThread.run(named: "rps") {
+        try JoinedThread.run(named: "rps") {
             // sysfs shows the links of the namespace in which it was mounted, hence a mount of our own that ends with
             // this thread.
             try check(clx_unshare(CLONE_NEWNS), "unsharing mounts")

@@ -21,7 +21,7 @@ let package = Package(
                 "Agent", "Testbed",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
-        .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel"]),
+        .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .target(
             name: "Agent",
             dependencies: [
@@ -32,7 +32,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
         .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers"]),
-        .target(name: "Containers", dependencies: ["LinuxKernel"]),
+        .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
         .target(
             name: "Engine",
             dependencies: [
@@ -42,8 +42,11 @@ let package = Package(
         .target(name: "Memory", dependencies: ["LinuxKernel"]),
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
+        // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
-        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel"]),
+        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
+        .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -704,6 +704,7 @@ public nonisolated struct TCPConnection: @unchecked Sendable {
     set {_uniqueStorage()._state = newValue}
   }
 
+  /// Of the first byte in each queue.
   public var sendSequence: UInt32 {
     get {_storage._sendSequence}
     set {_uniqueStorage()._sendSequence = newValue}
@@ -779,6 +780,12 @@ public nonisolated struct TCPConnection: @unchecked Sendable {
   public var hasOptions: Bool {_storage._options != nil}
   /// Clears the value of `options`. Subsequent reads from it will return its default value.
   public mutating func clearOptions() {_uniqueStorage()._options = nil}
+
+  /// The program has called shutdown(SHUT_RD).
+  public var readShutdown: Bool {
+    get {_storage._readShutdown}
+    set {_uniqueStorage()._readShutdown = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2052,7 +2059,7 @@ nonisolated extension TCPListener: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TCPConnection"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}family\0\u{1}local\0\u{1}remote\0\u{1}state\0\u{3}send_sequence\0\u{3}receive_sequence\0\u{3}send_queue\0\u{1}unsent\0\u{3}receive_queue\0\u{3}mss_clamp\0\u{3}window_scaling\0\u{3}send_window_scale\0\u{3}receive_window_scale\0\u{1}sack\0\u{1}timestamps\0\u{1}timestamp\0\u{1}window\0\u{1}options\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}family\0\u{1}local\0\u{1}remote\0\u{1}state\0\u{3}send_sequence\0\u{3}receive_sequence\0\u{3}send_queue\0\u{1}unsent\0\u{3}receive_queue\0\u{3}mss_clamp\0\u{3}window_scaling\0\u{3}send_window_scale\0\u{3}receive_window_scale\0\u{1}sack\0\u{1}timestamps\0\u{1}timestamp\0\u{1}window\0\u{1}options\0\u{3}read_shutdown\0")
 
   fileprivate class _StorageClass {
     var _family: Int32 = 0
@@ -2073,6 +2080,7 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
     var _timestamp: UInt32 = 0
     var _window: Data = Data()
     var _options: SocketOptions? = nil
+    var _readShutdown: Bool = false
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -2101,6 +2109,7 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
       _timestamp = source._timestamp
       _window = source._window
       _options = source._options
+      _readShutdown = source._readShutdown
     }
   }
 
@@ -2137,6 +2146,7 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
         case 16: try { try decoder.decodeSingularUInt32Field(value: &_storage._timestamp) }()
         case 17: try { try decoder.decodeSingularBytesField(value: &_storage._window) }()
         case 18: try { try decoder.decodeSingularMessageField(value: &_storage._options) }()
+        case 19: try { try decoder.decodeSingularBoolField(value: &_storage._readShutdown) }()
         default: break
         }
       }
@@ -2203,6 +2213,9 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
       try { if let v = _storage._options {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 18)
       } }()
+      if _storage._readShutdown != false {
+        try visitor.visitSingularBoolField(value: _storage._readShutdown, fieldNumber: 19)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -2230,6 +2243,7 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
         if _storage._timestamp != rhs_storage._timestamp {return false}
         if _storage._window != rhs_storage._window {return false}
         if _storage._options != rhs_storage._options {return false}
+        if _storage._readShutdown != rhs_storage._readShutdown {return false}
         return true
       }
       if !storagesAreEqual {return false}

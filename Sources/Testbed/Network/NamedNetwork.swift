@@ -15,24 +15,17 @@ public struct NamedNetwork: Sendable, Hashable {
     /// The namespace's descriptor, for setns(2).
     public func open() throws(KernelError) -> FileDescriptor { try FileDescriptor(opening: path, O_RDONLY) }
 
-    /// Makes the namespace: a thread unshares and its namespace is bound to the name. IPv6 is off before any link
+    /// Makes the namespace and binds it to its name. IPv6 is off before any link
     /// exists (no duplicate address detection, no router solicitations in a measurement), `lo` is not up yet.
     func create() throws {
         try makeFolders(Self.folder)
-        let file = try FileDescriptor(opening: path, O_RDONLY | O_CREAT | O_EXCL, mode: 0)
-        _ = file
-        try JoinedThread.run(named: "netns") {
-            try check(clx_unshare(CLONE_NEWNET), "making network namespace \(name)")
-            // /proc/self would be the process's main thread, which stays where it is.
-            try check(
-                clx_mount("/proc/thread-self/ns/net", path, "none", UInt(MS_BIND), nil), "binding \(path)")
-            for group in ["all", "default"] where fileExists("/proc/sys/net/ipv6") {
-                try SmallFile.write("1", to: "/proc/sys/net/ipv6/conf/\(group)/disable_ipv6")
-            }
-            // The default maximum stops a 20 ms link at about 600 Mbit/s.
-            try SmallFile.write("4096 131072 33554432", to: "/proc/sys/net/ipv4/tcp_rmem")
-            try SmallFile.write("4096 65536 33554432", to: "/proc/sys/net/ipv4/tcp_wmem")
+        let fresh = try NetworkNamespace.create(at: path)
+        for group in ["all", "default"] where fileExists("/proc/sys/net/ipv6") {
+            try fresh.setSysctl("net/ipv6/conf/\(group)/disable_ipv6", "1")
         }
+        // The default maximum stops a 20 ms link at about 600 Mbit/s.
+        try fresh.setSysctl("net/ipv4/tcp_rmem", "4096 131072 33554432")
+        try fresh.setSysctl("net/ipv4/tcp_wmem", "4096 65536 33554432")
     }
 
     /// Takes the name away; the namespace ends with its last holder. What is not there is no error.
@@ -82,6 +75,5 @@ public struct NamedNetwork: Sendable, Hashable {
 
 private let CLONE_NEWNET: Int32 = 0x4000_0000
 private let CLONE_NEWNS: Int32 = 0x0002_0000
-private let MS_BIND = 4096
 private let MS_REC = 16384
 private let MS_PRIVATE = 1 << 18

@@ -145,16 +145,14 @@ public final class ChildProcess: @unchecked Sendable {
     }
 }
 
-/// Runs a program to its end and returns what it printed (both streams).
+/// Runs a program to its end with text as its input and returns what it printed.
 ///
-/// - Throws: `TestbedError` with the program's own words when it fails or outlives `seconds`.
+/// - Throws: the program's own words when it fails or outlives `seconds`.
 @discardableResult
 func runProgram(
     _ program: String, _ arguments: [String], input: String? = nil, namespace: NamedNetwork? = nil,
     seconds: Double = 30
 ) throws -> String {
-    // Files in memory instead of pipes: no deadlock, whatever the sizes.
-    let output = FileDescriptor(owning: try check(clx_memfd_create("output", UInt32(MFD_CLOEXEC)), "memfd_create"))
     var source: FileDescriptor?
     if let input {
         let file = FileDescriptor(owning: try check(clx_memfd_create("input", UInt32(MFD_CLOEXEC)), "memfd_create"))
@@ -162,19 +160,11 @@ func runProgram(
         try checkC(lseek(file.number, 0, SEEK_SET), "rewinding the input of \(program)")
         source = file
     }
-    let child = try ChildProcess(program, arguments, namespace: namespace, input: source, output: output)
-    let status = child.wait(seconds: seconds)
-    if status == nil { child.stop(grace: 0) }
-    let size = Int(lseek(output.number, 0, SEEK_END))
-    var bytes = [UInt8](repeating: 0, count: max(size, 0))
-    _ = try bytes.withUnsafeMutableBytes { try output.read(at: 0, into: $0) }
-    let text = String(decoding: bytes, as: UTF8.self)
-    let line = ([program] + arguments).joined(separator: " ")
-    guard let status else { throw TestbedError("\(line): no end after \(Int(seconds)) s") }
-    guard status == 0 else {
-        throw TestbedError("\(line): status \(status >> 8), signal \(status & 127): \(text.prefix(600))")
-    }
-    return text
+    let network = try namespace?.open()
+    return try Subprocess.run(
+        [try ChildProcess.locate(program)] + arguments, input: source?.number, networkNamespace: network?.number,
+        timeLimit: .seconds(seconds)
+    ).text
 }
 
 private let MFD_CLOEXEC = 1

@@ -1,0 +1,125 @@
+// Making and removing a container's network: a namespace kept by a file, and a veth pair into a bridge.
+import Glibc
+import LinuxKernel
+
+/// A container's network namespace attached to this host's bridge.
+///
+/// Every function works in the calling thread's network namespace, which is the host's.
+public enum ContainerNetwork {
+    /// Makes the namespace and the veth pair that `attachment` names and attaches it to the bridge.
+    ///
+    /// Plugged, it is the destination of a move: the namespace is complete, the port holds what comes for it (see
+    /// `DestinationHandover`) and lets nothing out. If anything fails, what was made is removed again.
+    /// - Throws: `.exists` if a part of it is there already.
+    public static func attach(_ spec: NetworkSpec, _ attachment: NetworkAttachment, plugged: Bool = false)
+        throws(KernelError)
+    {
+        let route = try NetlinkSocket()
+        let bridge = try route.link(attachment.bridge)
+        let prefixes = try spec.prefixes()
+        let namespace = try NetworkNamespace.create(at: attachment.namespace)
+        do throws(KernelError) {
+            if !prefixes.contains(where: { $0.address.isIPv6 }) {
+                try namespace.setSysctl("net/ipv6/conf/all/disable_ipv6", "1")
+                try namespace.setSysctl("net/ipv6/conf/default/disable_ipv6", "1")
+            } else {
+                // The kernel's own link-local address would be announced and probed for: frames at the wrong time.
+                try namespace.setSysctl("net/ipv6/conf/default/addr_gen_mode", "1")
+                try namespace.setSysctl("net/ipv6/conf/default/accept_ra", "0")
+                try namespace.setSysctl("net/ipv6/conf/default/accept_dad", "0")
+            }
+            try route.createVeth(
+                attachment.port, mtu: spec.mtu,
+                peer: VethPeer(name: spec.interface, mac: spec.mac, namespace: namespace))
+            let port = try route.link(attachment.port)
+            let inside = try NetlinkSocket(in: namespace)
+            let interface = try inside.link(spec.interface)
+            try inside.setUp(try inside.link("lo").index)
+            try inside.setUp(interface.index)
+            if plugged { try Plug.insert(at: port.index, route) }
+            try route.setUp(port.index)
+            try waitUntilOperational(port.index, route)
+            if plugged {
+                try Plug.burn(at: port.index, route)
+                let backhaul = try route.link(attachment.backhaul)
+                try route.request(
+                    BridgePort.forward(spec.mac, to: backhaul.index, .sticky), "pointing \(spec.mac) at the backhaul")
+            }
+            try route.setMaster(port.index, bridge.index)
+            if plugged {
+                try route.request(BridgePort.set(port.index, .disabled), "muting \(attachment.port)")
+            }
+            for prefix in prefixes { try inside.add(prefix, to: interface.index) }
+            for text in spec.gateways {
+                guard let gateway = IPAddress(text) else { throw KernelError("reading gateway \(text)", .invalid) }
+                try inside.addDefaultRoute(by: gateway, link: interface.index)
+            }
+        } catch {
+            try? detach(spec, attachment)
+            throw error
+        }
+    }
+
+    /// Removes everything that `attach` made, whatever part of it is there, and all entries of the container's address
+    /// that a move left in the bridge.
+    public static func detach(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws(KernelError) {
+        let route = try NetlinkSocket()
+        if let port = try route.linkIfPresent(attachment.port) { try route.delete(link: port.index) }
+        try forget(spec.mac, attachment, route)
+        try NetworkNamespace.remove(at: attachment.namespace)
+    }
+
+    /// Removes the entry that leads the container's frames to the backhaul, if there is one.
+    static func forget(_ mac: MACAddress, _ attachment: NetworkAttachment, _ route: NetlinkSocket)
+        throws(KernelError)
+    {
+        guard let backhaul = try route.linkIfPresent(attachment.backhaul) else { return }
+        do { try route.request(BridgePort.forget(mac, at: backhaul.index), "forgetting \(mac)") } catch {
+            if error.errno != .noEntry { throw error }
+        }
+    }
+
+    /// The neighbours that the container's namespace knows, for the one at the destination.
+    public static func neighbours(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws(KernelError)
+        -> [Neighbour]
+    {
+        let inside = try NetlinkSocket(in: try NetworkNamespace(opening: attachment.namespace))
+        return try inside.neighbours(of: try inside.link(spec.interface).index)
+    }
+
+    /// Makes `port` (of a bridge) one that carries only containers' frames from host to host: nothing is flooded to it
+    /// and no address is learned from it. So hosts may be joined by it and by an access network, without a loop.
+    public static func makeBackhaul(_ port: String) throws(KernelError) {
+        let route = try NetlinkSocket()
+        try route.request(
+            BridgePort.set(try route.link(port).index, flooding: false, learning: false), "making \(port) a backhaul")
+    }
+
+    /// Waits until frames pass: the kernel looks at a new carrier up to a second late, and changes a bridge port's state
+    /// when it does.
+    static func waitUntilOperational(_ link: Int32, _ route: NetlinkSocket) throws(KernelError) {
+        for _ in 0..<3000 {
+            if try route.links().contains(where: { $0.index == link && $0.isOperational }) { return }
+            usleep(1000)
+        }
+        throw KernelError("waiting for interface \(link) to see its carrier", .timedOut)
+    }
+}
+
+/// The tbf that holds frames back on the port of a container that is still to come.
+enum Plug {
+    /// Puts it in; until it is burned, its burst leaks.
+    static func insert(at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
+        try route.request(TokenBucket.plug.set(on: port, creating: true), "plugging interface \(port)")
+    }
+    /// Uses up the burst with frames for nobody and sees that the queue holds: an unburned bucket would leak frames into
+    /// a namespace without sockets, whose resets end the connections.
+    static func burn(at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
+        let packets = try PacketSocket(on: port)
+        let frame = Frame.dummy(size: 1500)
+        for _ in 0..<180 { try packets.send(frame) }
+        guard let backlog = try route.tokenBucketBacklog(of: port), backlog.packets > 0 else {
+            throw KernelError("plugging interface \(port): the queue does not hold", .again)
+        }
+    }
+}

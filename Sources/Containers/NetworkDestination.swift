@@ -1,0 +1,94 @@
+// The destination's side of a network handover: a port ready but muted, that holds frames and then lets them go.
+import Glibc
+import LinuxKernel
+
+/// What the destination makes in a handover, as data: enough for another process to take it away.
+public struct DestinationHandoverRecord: Codable, Sendable, Hashable {
+    public let spec: NetworkSpec
+    public let attachment: NetworkAttachment
+    public init(_ spec: NetworkSpec, _ attachment: NetworkAttachment) {
+        self.spec = spec
+        self.attachment = attachment
+    }
+    /// Removes whatever `prepare` made. Frames held at that moment are lost (their senders repeat them).
+    public func abort() throws(KernelError) { try ContainerNetwork.detach(spec, attachment) }
+}
+
+/// The handover at the destination, prepared before the freeze so that each step in it is one send.
+///
+/// Works in the network namespace of the thread that prepares it; the steps may be called from any thread.
+public final class DestinationHandover: Sendable {
+    public let record: DestinationHandoverRecord
+    private let route: NetlinkSocket
+    private let acceptance, release: NetlinkBatch
+    private let starter: PacketSocket
+    private let announcer: Announcer
+    private let interior: NetlinkSocket
+    private let interface: Int32
+
+    /// Makes the container's network at this host, plugged and muted, and prepares the steps. Takes up to a second (the
+    /// kernel's carrier watch). Write the record down before calling.
+    public static func prepare(_ record: DestinationHandoverRecord) throws(KernelError) -> DestinationHandover {
+        try ContainerNetwork.attach(record.spec, record.attachment, plugged: true)
+        do { return try DestinationHandover(record) } catch {
+            try? record.abort()
+            throw error
+        }
+    }
+
+    private init(_ record: DestinationHandoverRecord) throws(KernelError) {
+        self.record = record
+        let attachment = record.attachment, mac = record.spec.mac
+        route = try NetlinkSocket()
+        let ports = try HandoverPorts(attachment, route)
+        acceptance = NetlinkBatch(
+            "pointing the container's address at its new port",
+            [BridgePort.set(ports.port, .forwarding), BridgePort.forward(mac, to: ports.port, .sticky)])
+        release = NetlinkBatch(
+            "letting the held frames go", [TokenBucket.open.set(on: ports.port, creating: false)])
+        starter = try PacketSocket(on: ports.port)
+        announcer = try Announcer(record.spec, attachment)
+        let namespace = try NetworkNamespace(opening: attachment.namespace)
+        interior = try NetlinkSocket(in: namespace)
+        interface = try interior.link(record.spec.interface).index
+    }
+
+    /// Gives the namespace the neighbours that the source's knew; before the freeze, any number of times.
+    public func add(_ neighbours: [Neighbour]) throws(KernelError) {
+        try interior.add(neighbours, to: interface)
+    }
+
+    /// Frames for the container are held here from now on. Comes before the source's `redirect`: the other order makes
+    /// this host drop what the source sends.
+    public func accept() throws(KernelError) { try route.request(acceptance) }
+
+    /// Lets the held frames go, in order, and tells the network that the container is here. After the sockets are back.
+    public func open() throws(KernelError) {
+        try route.request(release)
+        try starter.send(DestinationHandover.dummy)
+        try announcer.announce()
+    }
+    /// A change does not run the queue; a frame does.
+    private static let dummy = Frame.dummy()
+
+    /// Some time after: removes the queue and lets the bridge learn again, so that the container can move on.
+    public func finish() throws(KernelError) { try DestinationHandover.finish(record) }
+
+    /// The same from the record alone; nothing happens to what is finished already.
+    public static func finish(_ record: DestinationHandoverRecord) throws(KernelError) {
+        let route = try NetlinkSocket()
+        let port = try route.link(record.attachment.port).index
+        if try route.tokenBucketBacklog(of: port) != nil {
+            // Removing a queue drops what waits in it; open it first in case the one before us died in between.
+            try route.request(TokenBucket.open.set(on: port, creating: false), "opening interface \(port)")
+            try PacketSocket(on: port).send(dummy)
+            for _ in 0..<1000 where try route.tokenBucketBacklog(of: port)?.packets ?? 0 > 0 { usleep(1000) }
+            try route.request(TokenBucket.remove(from: port), "removing the queue of interface \(port)")
+        }
+        try route.request(BridgePort.forward(record.spec.mac, to: port, .learned), "letting the bridge learn again")
+        try Announcer(record.spec, record.attachment).announce()
+    }
+
+    /// Takes everything away again.
+    public func abort() throws(KernelError) { try record.abort() }
+}

@@ -1,0 +1,103 @@
+// The source's side of a network handover: send the container's frames after it, silence its port, take both back.
+import Glibc
+import LinuxKernel
+
+/// What the source changes in a handover, as data: enough for another process to undo it.
+public struct SourceHandoverRecord: Codable, Sendable, Hashable {
+    public let spec: NetworkSpec
+    public let attachment: NetworkAttachment
+    public init(_ spec: NetworkSpec, _ attachment: NetworkAttachment) {
+        self.spec = spec
+        self.attachment = attachment
+    }
+
+    /// Undoes `redirect` and `silence`, whichever of them happened, any number of times.
+    public func rollback() throws(KernelError) { try SourceHandover(self).rollback() }
+}
+
+/// The handover at the source, prepared before the freeze so that each step in it is one netlink message.
+///
+/// Works in the network namespace of the thread that makes it; the steps may be called from any thread.
+public final class SourceHandover: Sendable {
+    public let record: SourceHandoverRecord
+    private let route: NetlinkSocket
+    private let redirection, silencing, restoration: NetlinkBatch
+    private let announcer: Announcer
+
+    /// Opens sockets, looks up indexes, encodes messages; changes nothing.
+    /// - Throws: `.noEntry` if bridge, port, backhaul or namespace are not there; `.invalid` if they do not belong
+    ///   together, `.notSupported` on a bridge with spanning tree (its port states are its own).
+    public init(_ record: SourceHandoverRecord) throws(KernelError) {
+        self.record = record
+        let attachment = record.attachment
+        route = try NetlinkSocket()
+        let ports = try HandoverPorts(attachment, route)
+        let mac = record.spec.mac
+        redirection = NetlinkBatch(
+            "pointing the container's address at the backhaul", [BridgePort.forward(mac, to: ports.backhaul, .sticky)])
+        silencing = NetlinkBatch("muting the container's port", [BridgePort.set(ports.port, .disabled)])
+        // The state first: an entry like a learned one is refused at a port that does not forward.
+        restoration = NetlinkBatch(
+            "opening the container's port again",
+            [BridgePort.set(ports.port, .forwarding), BridgePort.forward(mac, to: ports.port, .learned)])
+        announcer = try Announcer(record.spec, attachment)
+    }
+    public convenience init(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws(KernelError) {
+        try self.init(SourceHandoverRecord(spec, attachment))
+    }
+
+    /// Frames for the container leave by the backhaul from here on (after the destination's `accept`); what it still
+    /// has to say gets out.
+    public func redirect() throws(KernelError) { try route.request(redirection) }
+
+    /// Nothing leaves the container's port any more and nothing enters.
+    public func silence() throws(KernelError) { try route.request(silencing) }
+
+    /// Undoes both, in any state, and tells the network that the container is here.
+    public func rollback() throws(KernelError) {
+        try route.request(restoration)
+        try announcer.announce()
+    }
+
+    /// After the move, and after the source's processes are gone: removes the container's network from this host.
+    public func retire() throws(KernelError) { try ContainerNetwork.detach(record.spec, record.attachment) }
+}
+
+/// The indexes a handover needs, checked to belong together.
+struct HandoverPorts {
+    let port, backhaul: Int32
+
+    init(_ attachment: NetworkAttachment, _ route: NetlinkSocket) throws(KernelError) {
+        let links = try route.links()
+        func find(_ name: String) throws(KernelError) -> Link {
+            guard let link = links.first(where: { $0.name == name }) else {
+                throw KernelError("finding interface \(name)", .noEntry)
+            }
+            return link
+        }
+        let bridge = try find(attachment.bridge)
+        let found = try [find(attachment.port), find(attachment.backhaul)]
+        for link in found where link.master != bridge.index {
+            throw KernelError("\(link.name) is not a port of \(bridge.name)", .invalid)
+        }
+        if (try? SmallFile.text("/sys/class/net/\(bridge.name)/bridge/stp_state")) == "1" {
+            throw KernelError("bridge \(bridge.name) runs spanning tree", Errno(EOPNOTSUPP))
+        }
+        port = found[0].index
+        backhaul = found[1].index
+    }
+}
+
+/// Says to the network where the container's addresses are, from inside its namespace.
+struct Announcer: Sendable {
+    private let socket: PacketSocket
+    private let frames: [[UInt8]]
+
+    init(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws(KernelError) {
+        let namespace = try NetworkNamespace(opening: attachment.namespace)
+        let interface = try NetlinkSocket(in: namespace).link(spec.interface).index
+        socket = try PacketSocket(on: interface, in: namespace)
+        frames = try spec.prefixes().map { Frame.announcement($0.address, at: spec.mac) }
+    }
+    func announce() throws(KernelError) { for frame in frames { try socket.send(frame) } }
+}

@@ -1,0 +1,82 @@
+// What a destination must have to take a container, as its configuration tells.
+import Glibc
+import LinuxKernel
+
+/// What a container's configuration asks of the host it runs on. Travels in the offer.
+public struct ContainerRequirements: Codable, Sendable, Equatable {
+    public var runtime: String
+    public var runtimeVersion: String
+    /// Kinds of namespace of the container's own.
+    public var namespaces: [String]
+    /// Host paths that bind mounts show.
+    public var bindSources: [String]
+    /// Device nodes that the runtime makes: "/dev/fuse c 10:229".
+    public var devices: [String]
+    /// Programs that the runtime calls as hooks, on the host.
+    public var hooks: [String]
+
+    /// Where the namespace kinds stand in /proc/PID/ns.
+    private static let namespaceFiles = [
+        "pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "user": "user",
+        "cgroup": "cgroup", "time": "time",
+    ]
+
+    /// What keeps this host from taking the container, each in words of its own; empty: nothing.
+    ///
+    /// A runtime of another version is not refused by itself: versions read the same configuration. Another kind is.
+    public func missing(runtime: String, runtimeVersion: String) -> [String] {
+        var problems: [String] = []
+        if runtime != self.runtime {
+            problems.append("the container was made by \(self.runtime) and this host has \(runtime)")
+        }
+        for kind in namespaces {
+            guard let file = Self.namespaceFiles[kind] else {
+                problems.append("namespace kind \(kind) is not known here")
+                continue
+            }
+            if access("/proc/self/ns/\(file)", F_OK) != 0 { problems.append("this kernel has no \(kind) namespaces") }
+        }
+        for path in bindSources where access(path, F_OK) != 0 {
+            problems.append("bind mount source \(path) does not exist on this host")
+        }
+        for path in hooks where access(path, X_OK) != 0 {
+            problems.append("hook \(path) does not exist on this host or cannot be executed")
+        }
+        return problems
+    }
+}
+
+extension ContainerConfig {
+    /// What a host must have; `bundle` is the folder that relative paths start from.
+    public func requirements(
+        runtime: String, runtimeVersion: String, bundle: String
+    ) -> ContainerRequirements {
+        let devices = (tree["linux"]?["devices"]?.elements ?? []).map { device in
+            "\(device["path"]?.string ?? "?") \(device["type"]?.string ?? "?") "
+                + "\(device["major"]?.unsigned ?? 0):\(device["minor"]?.unsigned ?? 0)"
+        }
+        var hooks: [String] = []
+        if case .object(let kinds) = tree["hooks"] ?? [:] {
+            // Hooks of these two kinds are programs in the container, not on the host.
+            for (kind, list) in kinds where kind != "startContainer" {
+                hooks += list.elements.compactMap { $0["path"]?.string }
+            }
+        }
+        return ContainerRequirements(
+            runtime: runtime, runtimeVersion: runtimeVersion, namespaces: namespaces,
+            bindSources: mounts.filter(\.isBind).map { absolute($0.source, bundle) }, devices: devices,
+            hooks: Set(hooks).sorted())
+    }
+
+    /// What of this configuration Apus does not carry, found before anything runs; empty: nothing.
+    public func obstacles() -> [String] {
+        var found: [String] = []
+        if tree["process"]?["terminal"]?.bool == true { found.append("process.terminal: a console is not carried yet") }
+        if namespaces.contains("user") { found.append("linux.namespaces: a user namespace is not carried yet") }
+        let carried: Set = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"]
+        for mount in mounts where !mount.isBind && !carried.contains(mount.type) {
+            found.append("mount \(mount.destination): type \(mount.type) is not carried yet")
+        }
+        return found
+    }
+}

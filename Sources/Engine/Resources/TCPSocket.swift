@@ -1,0 +1,183 @@
+// TCP sockets: what can be carried, and the calls that capture and restore share.
+//
+// All functions work on a plain descriptor of the socket (pidfd_getfd gives one) and need CAP_NET_ADMIN over its
+// network namespace. Facts: tcp(7), Documentation of TCP_REPAIR in the kernel's commit ee9952831cfd ("tcp: Initial
+// repair mode"), and measurements.
+import CLinux
+import Foundation
+import LinuxKernel
+
+/// Capture and restore of TCP sockets by TCP_REPAIR.
+///
+/// Carried: listening sockets; connections in ESTABLISHED and CLOSE_WAIT with both queues, unsent data, sequence
+/// numbers, windows, window scale, SACK, timestamps and options. Not carried, harmless: segments received out of order
+/// (the peer still has them and sends them again), ECN (used no more), round-trip and congestion estimates (learned
+/// again).
+public enum TCPSocket {
+    /// Where a connection stands. Equal before and after means: nothing came or went in between.
+    public struct Position: Equatable, Sendable {
+        /// Behind the last byte that the program has written.
+        public var sendSequence: UInt32
+        /// The next byte that the peer is to send (behind its FIN in CLOSE_WAIT).
+        public var receiveSequence: UInt32
+        /// Bytes not acknowledged, those not sent among them.
+        public var sendQueue: UInt32
+        public var unsent: UInt32
+        /// Bytes not read.
+        public var receiveQueue: UInt32
+    }
+
+    /// Why this socket cannot be carried, or nil. Asks only; for before the freeze.
+    ///
+    /// Signature keys (TCP MD5) show in `TCPDrain.signed`, and connections not accepted yet in `pendingAccepts`.
+    public static func obstacle(_ fd: Int32) -> String? {
+        do throws(KernelError) {
+            let protocolNumber = try get(fd, SOL_SOCKET, SO_PROTOCOL)
+            if protocolNumber == IPPROTO_MPTCP { return "multipath TCP" }
+            guard protocolNumber == Int32(IPPROTO_TCP) else { return "protocol \(protocolNumber), not TCP" }
+            let state = try info(fd).state
+            switch TCPState(rawValue: state) {
+            case .established, .closeWait, .listen: break
+            case .close: return "TCP socket neither connected nor listening"
+            case let other: return "TCP connection in state \(other.map { "\($0)" } ?? "\(state)")"
+            }
+            var ulp = [UInt8](repeating: 0, count: 16), size = UInt32(ulp.count)
+            if clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_ULP, &ulp, &size) == 0, size > 0, ulp[0] != 0 {
+                return "TCP with upper layer protocol \(String(decoding: ulp.prefix { $0 != 0 }, as: UTF8.self))"
+            }
+            var ao = [UInt8](repeating: 0, count: 48)
+            size = UInt32(ao.count)
+            if clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_AO_INFO, &ao, &size) == 0 { return "TCP authentication" }
+            size = 0
+            if clx_getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, nil, &size) == 0, size > 0 { return "socket filter" }
+            if (try? get(fd, SOL_SOCKET, SO_PEEK_OFF)) ?? -1 >= 0 { return "SO_PEEK_OFF" }
+            if try get(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET {
+                var options = [UInt8](repeating: 0, count: 64)
+                size = 64
+                if clx_getsockopt(fd, Int32(IPPROTO_IP), IP_OPTIONS, &options, &size) == 0, size > 0 {
+                    return "IP options"
+                }
+            }
+            if state == TCPState.listen.rawValue { return nil }
+            if try get(fd, Int32(IPPROTO_TCP), TCP_REPAIR) != 0 { return "TCP connection under repair by another" }
+            let events = poll(fd)
+            if events & POLLPRI != 0 { return "TCP urgent data" }
+            if events & POLLERR != 0 { return "TCP connection with an error pending" }
+            return nil
+        } catch { return "\(error)" }
+    }
+
+    /// Connections in a listener's queue that its program has not accepted; they have no descriptor and are not carried.
+    public static func pendingAccepts(_ fd: Int32) throws(KernelError) -> Int { Int(try info(fd).unacknowledged) }
+
+    /// Reads where a connection stands; it must be under repair.
+    public static func position(_ fd: Int32) throws(KernelError) -> Position {
+        try set(fd, TCP_REPAIR_QUEUE, receiveQueueNumber)
+        let receiveSequence = UInt32(bitPattern: try get(fd, Int32(IPPROTO_TCP), TCP_QUEUE_SEQ))
+        try set(fd, TCP_REPAIR_QUEUE, sendQueueNumber)
+        let sendSequence = UInt32(bitPattern: try get(fd, Int32(IPPROTO_TCP), TCP_QUEUE_SEQ))
+        // Left at the send queue, an acknowledgement that arrives would mark unsent segments as sent without sending.
+        try set(fd, TCP_REPAIR_QUEUE, noQueueNumber)
+        return Position(
+            sendSequence: sendSequence, receiveSequence: receiveSequence,
+            sendQueue: try queued(fd, CLXSIOCOUTQ), unsent: try queued(fd, CLXSIOCOUTQNSD),
+            receiveQueue: try queued(fd, CLXSIOCINQ))
+    }
+
+    /// Puts a connection under repair: the kernel tells its state, and closing it sends nothing. The program must be
+    /// stopped: its next send would fail.
+    /// - Returns: SO_REUSEADDR as it was; repair mode overwrites it.
+    public static func beginRepair(_ fd: Int32) throws(KernelError) -> Bool {
+        let reuse = try get(fd, SOL_SOCKET, SO_REUSEADDR) != 0
+        try set(fd, TCP_REPAIR, TCP_REPAIR_ON)
+        return reuse
+    }
+
+    /// Gives a connection back to its program, as if nothing had been; for the way back on the source.
+    public static func endRepair(_ fd: Int32, reuseAddress: Bool) throws(KernelError) {
+        try set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
+        try set(fd, SOL_SOCKET, SO_REUSEADDR, reuseAddress ? 1 : 0)
+    }
+
+    /// Closes a descriptor of a connection without a FIN or reset, should it be the last.
+    public static func closeInRepair(_ fd: Int32) throws(KernelError) {
+        try set(fd, TCP_REPAIR, TCP_REPAIR_ON)
+        close(fd)
+    }
+
+    // ---- Calls ---------------------------------------------------------------------------------------------------
+
+    static let noQueueNumber: Int32 = 0, receiveQueueNumber: Int32 = 1, sendQueueNumber: Int32 = 2
+    /// include/uapi: newer than the C library, or not in Swift's Glibc.
+    private static let IPPROTO_MPTCP: Int32 = 262, TCP_AO_INFO: Int32 = 40
+
+    /// What is used of struct tcp_info.
+    struct Info {
+        var state: UInt8, options: UInt8, sendScale: UInt8, receiveScale: UInt8
+        /// Of a listener: connections waiting, and the most that may wait.
+        var unacknowledged: UInt32, sacked: UInt32
+    }
+    static func info(_ fd: Int32) throws(KernelError) -> Info {
+        // state, ca_state, retransmits, probes, backoff, options, wscales; then 32-bit fields, unacked the fifth.
+        var raw: (UInt64, UInt64, UInt64, UInt32, UInt32) = (0, 0, 0, 0, 0)
+        var size = UInt32(32)
+        try check(clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_INFO, &raw, &size), "reading TCP_INFO of descriptor \(fd)")
+        let bytes = { (n: UInt64) in UInt8(truncatingIfNeeded: raw.0 >> (8 * n)) }
+        return Info(
+            state: bytes(0), options: bytes(5), sendScale: bytes(6) & 15, receiveScale: bytes(6) >> 4,
+            unacknowledged: raw.3, sacked: raw.4)
+    }
+
+    static func get(_ fd: Int32, _ level: Int32, _ name: Int32) throws(KernelError) -> Int32 {
+        var value: Int32 = 0, size = UInt32(4)
+        try check(
+            clx_getsockopt(fd, level, name, &value, &size), "reading option \(level)/\(name) of descriptor \(fd)")
+        return value
+    }
+    static func set(_ fd: Int32, _ level: Int32, _ name: Int32, _ value: Int32) throws(KernelError) {
+        var value = value
+        try check(clx_setsockopt(fd, level, name, &value, 4), "setting option \(level)/\(name) of descriptor \(fd)")
+    }
+    static func set(_ fd: Int32, _ name: Int32, _ value: Int32) throws(KernelError) {
+        try set(fd, Int32(IPPROTO_TCP), name, value)
+    }
+    private static func queued(_ fd: Int32, _ request: UInt) throws(KernelError) -> UInt32 {
+        var value: Int32 = 0
+        try check(clx_ioctl(fd, request, &value), "reading queue sizes of descriptor \(fd)")
+        return UInt32(bitPattern: value)
+    }
+    /// include/uapi/linux/sockios.h.
+    private static let CLXSIOCINQ: UInt = 0x541b, CLXSIOCOUTQ: UInt = 0x5411, CLXSIOCOUTQNSD: UInt = 0x894b
+
+    static func poll(_ fd: Int32) -> Int32 {
+        var entry = pollfd(fd: fd, events: Int16(POLLPRI | POLLRDHUP), revents: 0)
+        return Glibc.poll(&entry, 1, 0) > 0 ? Int32(entry.revents) : 0
+    }
+    private static let POLLRDHUP: Int32 = 0x2000
+
+    /// A socket's own or its peer's address, as the kernel writes it.
+    static func address(_ fd: Int32, peer: Bool) throws(KernelError) -> Data {
+        var storage = sockaddr_storage(), size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let result = withUnsafeMutablePointer(to: &storage) { pointer in
+            // SAFETY: sockaddr_storage is made to be seen as any sockaddr; size says how long it is.
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                peer ? getpeername(fd, $0, &size) : getsockname(fd, $0, &size)
+            }
+        }
+        try checkC(result, "reading the address of descriptor \(fd)")
+        return withUnsafeBytes(of: storage) { Data($0.prefix(Int(size))) }
+    }
+    /// bind(2) or connect(2) with an address as captured.
+    static func apply(_ address: Data, _ what: StaticString, _ call: (UnsafePointer<sockaddr>, socklen_t) -> Int32)
+        throws(KernelError)
+    {
+        var storage = sockaddr_storage()
+        guard address.count <= MemoryLayout<sockaddr_storage>.size else { throw KernelError("\(what)", .invalid) }
+        withUnsafeMutableBytes(of: &storage) { $0.copyBytes(from: address) }
+        let result = withUnsafePointer(to: &storage) { pointer in
+            // SAFETY: as in address(_:peer:).
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { call($0, socklen_t(address.count)) }
+        }
+        try checkC(result, "\(what)")
+    }
+}

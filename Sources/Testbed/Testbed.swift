@@ -11,16 +11,21 @@ public struct Testbed: Sendable {
     public static func folder(instance: String) -> String { "/var/lib/apus/testbed-\(instance)" }
     public var folder: String { Self.folder(instance: topology.instance) }
 
-    /// Makes the network and checks it.
+    /// Makes the network and checks it. What a dead process left that owned a testbed of this name is removed first.
     ///
+    /// - Parameter owned: this process takes it down at its end.
     /// - Throws: when a testbed of this instance stands; or when something could not be made, after removing the rest.
-    public func upNetwork() throws {
-        if let old = try TestbedState.load(instance: topology.instance) {
+    public func upNetwork(owned: Bool = false) throws {
+        let old = try TestbedState.load(instance: topology.instance)
+        if let owner = old?.owner, !owner.isAlive {
+            down()
+        } else if let old {
             throw TestbedError(
                 "testbed \(topology.instance) is \(old.stage == .up ? "up" : "half made or half removed"):"
                     + " `apus testbed down` removes it")
         }
         var state = TestbedState(topology: topology)
+        state.owner = owned ? .here : nil
         try state.save()
         do {
             let network = EdgeNetwork(topology)
@@ -45,7 +50,7 @@ public struct Testbed: Sendable {
         var state = (try? TestbedState.load(instance: topology.instance)) ?? TestbedState(topology: topology)
         state.stage = .removing
         if fileExists(TestbedState.path(topology.instance)) { try? state.save() }
-        TestbedAgents.stop(state)
+        Self.stopAgents(state)
         for host in topology.hosts {
             ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
             Leftovers.removeCgroups(host.cgroupParent)

@@ -15,12 +15,21 @@ public struct TestbedState: Codable, Sendable {
         public var socket: String
         public var log: String
     }
+    /// A process that takes the testbed down at its end.
+    public struct Owner: Codable, Sendable, Equatable {
+        public var pid: Int32
+        public var startTime: UInt64
+        static var here: Owner? { ProcessTable.startTime(getpid()).map { Owner(pid: getpid(), startTime: $0) } }
+        var isAlive: Bool { ProcessTable.startTime(pid) == startTime }
+    }
     public enum Stage: String, Codable, Sendable { case building, up, removing }
 
     public var version = 1
     public var stage = Stage.building
     public var topology: Topology
     public var agents: [Agent] = []
+    /// nil: it stands until `apus testbed down`.
+    public var owner: Owner?
 
     public static let folder = "/run/apus"
     public static func path(_ instance: String) -> String { "\(folder)/testbed-\(instance).json" }
@@ -46,11 +55,16 @@ public struct TestbedState: Codable, Sendable {
     func remove() { unlink(Self.path(topology.instance)) }
 }
 
-/// Writes a value as JSON with sorted keys, replacing the file in one step.
-func writeJSON(_ value: some Encodable, to path: String) throws {
+/// A value as JSON with sorted keys.
+func jsonBytes(_ value: some Encodable) throws -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    let bytes = Array(try encoder.encode(value)) + [10]
+    return Array(try encoder.encode(value))
+}
+
+/// Writes a value as JSON, replacing the file in one step.
+func writeJSON(_ value: some Encodable, to path: String) throws {
+    let bytes = try jsonBytes(value) + [10]
     let temporary = path + ".new"
     do {
         let file = try FileDescriptor(opening: temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)

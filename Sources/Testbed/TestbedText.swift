@@ -1,5 +1,9 @@
 // A testbed's status for a person to read.
 
+extension Testbed.Status {
+    public func json() throws -> String { String(decoding: try jsonBytes(self), as: UTF8.self) }
+}
+
 extension Testbed {
     public func text(_ status: Status) -> String {
         var lines = ["testbed \(status.instance) is \(status.stage)"]

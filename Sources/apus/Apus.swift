@@ -5,5 +5,5 @@ struct Apus: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apus",
         abstract: "Live-migrates running containers between Linux hosts.",
-        subcommands: [TestbedCommand.self])
+        subcommands: [TestbedCommand.self, DemoCommand.self])
 }

@@ -70,6 +70,10 @@ public struct DemoReport: Codable, Sendable {
 }
 
 extension DemoReport {
+    /// Writes the report, replacing the file in one step.
+    public func write(to path: String) throws { try writeJSON(self, to: path) }
+    public func json() throws -> String { String(decoding: try jsonBytes(self), as: UTF8.self) }
+
     /// At most 120 columns.
     public func text() -> String {
         var lines = [

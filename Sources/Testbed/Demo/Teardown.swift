@@ -60,6 +60,16 @@ public final class Teardown: @unchecked Sendable {
         action?()
     }
 
+    /// Forgets the action: a signal only ends the process.
+    public func abandon() {
+        for number in [SIGINT, SIGTERM, SIGHUP] { signal(number, SIG_DFL) }
+        let begun = lock.locked { () -> Bool in
+            if !ending { action = nil }
+            return ending
+        }
+        while begun { sleep(1000) }
+    }
+
     /// Whether a signal has begun the end.
     public var isEnding: Bool { lock.locked { ending } }
 }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import FoundationEssentials
 import Testbed
 
 struct TestbedCommand: AsyncParsableCommand {
@@ -29,6 +28,7 @@ struct TestbedCommand: AsyncParsableCommand {
             }
             let testbed = Testbed(try Topology(instance: instance.instance, backhaul: rate))
             try testbed.upNetwork()
+            if !noAgents { try await testbed.startAgents() }
             try TestbedCommand.show(testbed, json: instance.json)
         }
     }
@@ -57,9 +57,7 @@ struct TestbedCommand: AsyncParsableCommand {
     static func show(_ testbed: Testbed, json: Bool) throws {
         let status = try testbed.status()
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            print(String(decoding: try encoder.encode(status), as: UTF8.self))
+            print(try status.json())
         } else {
             print(testbed.text(status))
         }

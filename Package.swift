@@ -18,20 +18,21 @@ let package = Package(
         .executableTarget(
             name: "apus",
             dependencies: [
-                "Agent", "Testbed",
+                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "Testbed",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ]),
         .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .target(
             name: "Agent",
             dependencies: [
-                "Migration", "Containers",
+                "Migration", "Engine", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
-        .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers"]),
+        .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers", "LinuxKernel", "CLinux"]),
         .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
         .target(
             name: "Engine",

@@ -15,8 +15,6 @@
 #include <cpuid.h>
 #endif
 
-const int clx_CLONE_NEWNET = CLONE_NEWNET;
-
 void clx_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t result[4]) {
   memset(result, 0, 4 * sizeof *result);
 #if defined(__x86_64__)

@@ -297,34 +297,32 @@ public struct KernelProbe: Codable, Sendable {
             var on: Int32 = 1
             try checkC(setsockopt(holder.number, Int32(IPPROTO_TCP), 19 /* TCP_REPAIR */, &on, 4), "setting TCP_REPAIR")
         }
-        let result = OwnThread.run { Self.knowsTbf() }
-        add("tbf queue", result == 0, result == 0 ? "available" : "\(Errno(-result))",
-            "holds frames that arrive during the downtime, so that clients need not send them again",
-            "load the module sch_tbf (CONFIG_NET_SCH_TBF)", essential: false)
+        tryIt(
+            "tbf queue", "holds frames that arrive during the downtime, so that clients need not send them again",
+            "load the module sch_tbf (CONFIG_NET_SCH_TBF)", essential: false, Self.tryTbf)
     }
 
     /// Asks for a tbf queue without parameters, in a network namespace of this thread's own: a kernel that knows it
     /// misses the parameters (EINVAL), one that does not says ENOENT.
-    private static func knowsTbf() -> Int32 {
-        let entered = clx_unshare(clx_CLONE_NEWNET)
-        if entered < 0 { return entered }
-        let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0 /* NETLINK_ROUTE */)
-        if number < 0 { return -errno }
-        let holder = FileDescriptor(owning: number)
-        var message: [UInt32] = [
-            0, 36 /* RTM_NEWQDISC */ | 0x0605 << 16 /* REQUEST, ACK, CREATE, EXCL */, 1, 0,
-            0 /* family */, 1 /* lo */, 0, 0xffff_ffff /* TC_H_ROOT */, 0,
-            8 | 1 << 16 /* TCA_KIND */, 0x0066_6274 /* "tbf" */,
-        ]
-        message[0] = UInt32(message.count * 4)
-        var sent = message.withUnsafeBytes { send(holder.number, $0.baseAddress, $0.count, 0) }
-        if sent < 0 { return -errno }
-        var answer = [UInt8](repeating: 0, count: 4096)
-        sent = recv(holder.number, &answer, answer.count, 0)
-        // struct nlmsghdr, then the error number of struct nlmsgerr.
-        guard sent >= 20 else { return -EIO }
-        let error = answer.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 16, as: Int32.self) }
-        return error == -EINVAL || error == 0 ? 0 : error
+    private static func tryTbf() throws(KernelError) {
+        try FreshThread.run { () throws(KernelError) -> Void in
+            try check(clx_unshare(0x4000_0000 /* CLONE_NEWNET */), "making a network namespace")
+            let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0 /* NETLINK_ROUTE */)
+            let holder = FileDescriptor(owning: try checkC(number, "opening a netlink socket"))
+            var message: [UInt32] = [
+                0, 36 /* RTM_NEWQDISC */ | 0x0605 << 16 /* REQUEST, ACK, CREATE, EXCL */, 1, 0,
+                0 /* family */, 1 /* lo */, 0, 0xffff_ffff /* TC_H_ROOT */, 0,
+                8 | 1 << 16 /* TCA_KIND */, 0x0066_6274 /* "tbf" */,
+            ]
+            message[0] = UInt32(message.count * 4)
+            try checkC(send(holder.number, message, message.count * 4, 0), "asking for a tbf queue")
+            var answer = [UInt8](repeating: 0, count: 4096)
+            let size = try checkC(recv(holder.number, &answer, answer.count, 0), "asking for a tbf queue")
+            // struct nlmsghdr, then the error number of struct nlmsgerr.
+            guard size >= 20 else { throw KernelError("asking for a tbf queue", .invalid) }
+            let result = answer.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 16, as: Int32.self) }
+            if result != -EINVAL { try check(result, "asking for a tbf queue") }
+        }
     }
 
     private mutating func probeMemory() {

@@ -77,3 +77,25 @@ public struct MigrationPlan: Codable, Sendable {
 
     public init(technique: Technique) { self.technique = technique }
 }
+
+extension MigrationPlan {
+    /// Parameters out of range, each in words of its own; empty: none.
+    public var mistakes: [String] {
+        var found: [String] = []
+        if !(1...1000).contains(maxRounds) { found.append("max rounds must be 1 to 1000, not \(maxRounds)") }
+        if let roundInterval, !(roundInterval >= 0 && roundInterval <= 3_600_000) {
+            found.append("round interval must be 0 to 3,600,000 ms, not \(roundInterval)")
+        }
+        if !(downtimeLimit > 0 && downtimeLimit <= 3_600_000) {
+            found.append("downtime limit must be above 0 and at most 3,600,000 ms, not \(downtimeLimit)")
+        }
+        if !(1...1_000_000).contains(eventPages) { found.append("event pages must be 1 to 1,000,000, not \(eventPages)") }
+        if let minSpacing, !(minSpacing >= 0 && minSpacing <= 60_000) {
+            found.append("min spacing must be 0 to 60,000 ms, not \(minSpacing)")
+        }
+        if !(postponeLimit >= 0 && postponeLimit <= 3600) {
+            found.append("postpone limit must be 0 to 3600 s, not \(postponeLimit)")
+        }
+        return found
+    }
+}

@@ -4,8 +4,6 @@
 
 #include <stdint.h>
 
-extern const int clx_CLONE_NEWNET;
-
 /// CPUID of a leaf; all zero on other architectures.
 void clx_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t result[4]);
 /// Whether a child can be born with a chosen PID (clone3 with set_tid); the child ends at once and is reaped.

@@ -1,0 +1,221 @@
+// A host's agent: its containers, its migrations, its API.
+import CLinux
+import Containers
+import Engine
+import Glibc
+import LinuxKernel
+import Logging
+import Migration
+import Synchronization
+
+/// The daemon of a host.
+public final class Agent: MigrationHost {
+    public let configuration: AgentConfiguration
+    public let facts: KernelFacts
+    public let containers: ContainerStore
+    public let migrations: Migrations
+    let logger: Logger
+    private let parts: AgentParts
+    private let runtimeVersion: String?
+    private let running = Mutex<Running?>(nil)
+
+    private struct Running {
+        var server: AgentServer?
+        let listener: FileDescriptor
+        /// flock'd: a second agent of this host cannot start.
+        let lock: FileDescriptor
+        let engine: any MigrationEngine
+    }
+
+    public var layout: HostLayout { configuration.layout }
+    public var runtime: any ContainerRuntime { containers.runtime }
+
+    /// Prepares an agent; `start` makes it serve.
+    public init(_ configuration: AgentConfiguration, parts: AgentParts, logger: Logger) {
+        let runtime = Runc(root: configuration.layout.runtimeRoot, program: configuration.runtimeProgram)
+        self.configuration = configuration
+        self.parts = parts
+        self.logger = logger
+        runtimeVersion = try? runtime.version()
+        facts = KernelProbe(runtime: runtimeVersion.map { "runc \($0)" }).facts
+        containers = ContainerStore(configuration, runtime: runtime, logger: logger)
+        migrations = Migrations(containers, logger: logger)
+    }
+
+    /// Enters the host's network namespace. Call it on the main thread before any other exists: setns(2) changes the
+    /// calling thread, and only threads born of it later come along. Mounts stay as they are, unlike under `ip netns
+    /// exec`, which would hide the cgroups from the runtime.
+    public static func enter(networkNamespace path: String) throws {
+        let file: FileDescriptor
+        do { file = try FileDescriptor(opening: path, O_RDONLY) } catch {
+            throw AgentError(.failed, "\(error)", advice: "`ip netns add` makes /run/netns/NAME")
+        }
+        try check(clx_setns(file.number, 0x4000_0000 /* CLONE_NEWNET */), "entering network namespace \(path)")
+    }
+
+    /// Takes the host, plays back what an earlier agent left, listens, serves.
+    public func start() async throws {
+        try layout.create()
+        try Folder.create(layout.runtimeRoot)
+        let lock = try FileDescriptor(opening: configuration.lockPath, O_RDWR | O_CREAT)
+        // A command that looks for agents holds the lock for an instant.
+        var tries = 0
+        while flock(lock.number, LOCK_EX | LOCK_NB) != 0, tries < 20 {
+            usleep(10_000)
+            tries += 1
+        }
+        if tries == 20 {
+            throw AgentError(
+                .nameTaken, "an agent of host \(layout.hostName) is running",
+                advice: "stop it first, or give this one another --host")
+        }
+        for name in facts.missing {
+            logger.warning("this host lacks \(name): migrations will be refused; see `apus doctor`")
+        }
+        let engine = parts.engine(self, logger)
+        try engine.recover()
+        unlink(configuration.socketPath)
+        let listener = try configuration.migrationAddress.listen()
+        if !configuration.migrationAddress.isLoopback {
+            logger.warning(
+                "listening on \(configuration.migrationAddress): sessions are not authenticated yet, whoever reaches this address can send a container here"
+            )
+        }
+        try listen(on: listener, engine)
+        running.withLock { $0 = Running(server: nil, listener: listener, lock: lock, engine: engine) }
+        do {
+            let server = try await AgentServer(self, socketPath: configuration.socketPath)
+            running.withLock { $0?.server = server }
+        } catch {
+            await stop()
+            throw error
+        }
+        logger.info("agent of host \(layout.hostName) serves \(configuration.socketPath), migrations on \(configuration.migrationAddress)")
+    }
+
+    /// Stops serving. Containers run on; migrations under way are left to the guard.
+    public func stop() async {
+        let stopped = running.withLock { running in
+            defer { running = nil }
+            return running
+        }
+        guard let stopped else { return }
+        // Wakes the thread that accepts; the descriptor is closed with its last holder.
+        shutdown(stopped.listener.number, Int32(SHUT_RDWR))
+        await stopped.server?.stop()
+        unlink(configuration.socketPath)
+        logger.info("agent of host \(layout.hostName) stopped")
+    }
+
+    private func listen(on listener: FileDescriptor, _ engine: any MigrationEngine) throws {
+        try OwnThread.start("apus-listen") { [logger] in
+            while true {
+                do {
+                    let connection = try PeerAddress.accept(on: listener)
+                    try OwnThread.start("apus-serve") {
+                        do { try engine.serve(connection: connection) } catch {
+                            logger.warning("a session with another agent ended: \(error)")
+                        }
+                    }
+                } catch let error as KernelError where error.errno == .invalid {
+                    return  // shut down by `stop`
+                } catch {
+                    logger.error("\(error)")
+                    usleep(100_000)  // out of descriptors or threads: not in a tight loop
+                }
+            }
+        }
+    }
+
+    // MARK: - Calls of the API
+
+    func info() -> HostInfo {
+        HostInfo(
+            name: layout.hostName, pid: getpid(), migrationAddress: configuration.migrationAddress, layout: layout,
+            runtime: runtime.kind, runtimeVersion: runtimeVersion, bridge: configuration.bridge,
+            peers: configuration.peers, facts: facts)
+    }
+
+    func allContainers() throws -> [ContainerInfo] {
+        try containers.all().map { info in
+            var info = info
+            info.migration = migrations.active(of: info.record.name)
+            return info
+        }
+    }
+
+    func container(_ name: String) throws -> ContainerInfo {
+        var info = try containers.info(name)
+        info.migration = migrations.active(of: name)
+        return info
+    }
+
+    func inspect(_ name: String) throws -> InspectReport {
+        let info = try containers.info(name)
+        guard info.pid > 0 else { throw AgentError(.wrongState, "container \(name) does not run (\(info.status))") }
+        guard let inspector = parts.inspector else { throw AgentError(.refused, "this build of apus cannot inspect yet") }
+        return try inspector.inspect(pid: info.pid)
+    }
+
+    /// Starts a migration and returns its identifier.
+    func migrate(_ name: String, _ request: MigrateRequest) throws -> String {
+        let mistakes = request.plan.mistakes
+        if !mistakes.isEmpty { throw AgentError(.badRequest, mistakes.joined(separator: "; ")) }
+        guard let address = configuration.peers[request.to] ?? PeerAddress(request.to) else {
+            throw AgentError(
+                .hostUnknown, "host \(layout.hostName) knows no host \(request.to)",
+                advice: "give a numeric address with a port, or start the agent with --peer \(request.to)=ADDRESS:PORT")
+        }
+        if address == configuration.migrationAddress || request.to == layout.hostName {
+            throw AgentError(.refused, "container \(name) is on \(request.to) already")
+        }
+        let info = try containers.info(name)
+        guard info.isRunning else { throw AgentError(.wrongState, "container \(name) does not run (\(info.status))") }
+        guard let engine = running.withLock({ $0?.engine }) else { throw AgentError(.failed, "the agent is stopping") }
+        let id = String(UInt64.random(in: 0...0xffff_ffff) | 1 << 32, radix: 16).dropFirst().description
+        let control = try migrations.begin(id, .outgoing, container: name, peer: request.to, plan: request.plan)
+        do {
+            try OwnThread.start("apus-migrate") { [migrations] in
+                do {
+                    let report = try engine.migrate(
+                        id, container: info.record, to: address, plan: request.plan, control: control)
+                    control.update { $0.state = .retired }
+                    migrations.end(id, .success(report))
+                } catch {
+                    let error = error as? MigrationError ?? MigrationError(.failed, "\(error)")
+                    control.update { $0.state = error.kind == .inDoubt ? .inDoubt : .aborted }
+                    migrations.end(id, .failure(error))
+                }
+            }
+        } catch {
+            migrations.end(id, .failure(MigrationError(.failed, "\(error)")))
+            throw error
+        }
+        return id
+    }
+
+    // MARK: - MigrationHost
+
+    public func attachment(for container: String) -> NetworkAttachment? { containers.attachment(for: container) }
+    public func record(of container: String) throws -> ContainerRecord? { try containers.record(of: container) }
+    public func keep(_ record: ContainerRecord) throws { try containers.keep(record) }
+    public func forget(_ container: String) throws { try containers.forget(container) }
+
+    public func begin(
+        _ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan
+    ) throws -> MigrationControl {
+        do {
+            if direction == .incoming, try layout.container(container).exists {
+                throw AgentError(
+                    .nameTaken, "host \(layout.hostName) has a container \(container) already",
+                    advice: "remove it there: `apus rm --host \(layout.hostName) \(container)`")
+            }
+            return try migrations.begin(id, direction, container: container, peer: peer, plan: plan)
+        } catch {
+            let error = AgentError(error)
+            throw MigrationError(.refused, error.message, advice: error.advice)
+        }
+    }
+
+    public func end(_ id: String, _ result: Result<MigrationReport?, MigrationError>) { migrations.end(id, result) }
+}

@@ -1,0 +1,171 @@
+// The other end of the API: one function a call.
+import Containers
+import Engine
+import FoundationEssentials
+import Glibc
+import LinuxKernel
+import Migration
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+/// Speaks to the agent of one host over its unix socket. Every call opens a connection of its own.
+///
+/// All calls throw `AgentError`; `.agentNotRunning` if there is no agent.
+public struct AgentClient: Sendable {
+    public let socketPath: String
+
+    public init(socketPath: String) { self.socketPath = socketPath }
+    public init(host: String) { socketPath = AgentConfiguration.socketPath(host: host) }
+
+    /// Hosts of this machine that an agent serves, sorted.
+    public static func runningHosts(in folder: String = "/run/apus") -> [String] {
+        ((try? Folder.names(folder)) ?? []).sorted().filter { host in
+            // A live agent holds its lock; a socket file may be left from one that was killed.
+            guard let lock = try? FileDescriptor(opening: "\(folder)/\(host)/agent.lock", O_RDONLY) else { return false }
+            return flock(lock.number, LOCK_SH | LOCK_NB) != 0
+        }
+    }
+
+    // MARK: - Calls
+
+    public func host() async throws(AgentError) -> HostInfo { try await get("host") }
+    public func containers() async throws(AgentError) -> [ContainerInfo] { try await get("containers") }
+    public func container(_ name: String) async throws(AgentError) -> ContainerInfo {
+        try await get("containers/\(try plain(name))")
+    }
+    public func run(_ request: RunRequest) async throws(AgentError) -> ContainerInfo {
+        try await call(.POST, "containers", request)
+    }
+    /// Output from an offset on, at most a mebibyte; empty at its end.
+    public func log(_ name: String, from offset: UInt64 = 0) async throws(AgentError) -> [UInt8] {
+        try await exchange(.GET, "containers/\(try plain(name))/logs?offset=\(offset)", nil)
+    }
+    public func inspect(_ name: String) async throws(AgentError) -> InspectReport {
+        try await get("containers/\(try plain(name))/inspect")
+    }
+    public func kill(_ name: String, signal: Int32 = SIGTERM) async throws(AgentError) {
+        let _: Done = try await call(.POST, "containers/\(try plain(name))/kill", KillRequest(signal: signal))
+    }
+    public func remove(_ name: String, force: Bool = false) async throws(AgentError) {
+        let _: Done = try decode(
+            try await exchange(.DELETE, "containers/\(try plain(name))\(force ? "?force" : "")", nil))
+    }
+    /// Starts a migration and returns its identifier at once.
+    public func migrate(_ name: String, to host: String, plan: MigrationPlan) async throws(AgentError) -> String {
+        let started: MigrationStarted = try await call(
+            .POST, "containers/\(try plain(name))/migrate", MigrateRequest(to: host, plan: plan))
+        return started.id
+    }
+    public func migrations() async throws(AgentError) -> [MigrationInfo] { try await get("migrations") }
+    public func migration(_ id: String) async throws(AgentError) -> MigrationInfo {
+        try await get("migrations/\(try plain(id))")
+    }
+    @discardableResult
+    public func handOver(_ id: String) async throws(AgentError) -> MigrationInfo {
+        try decode(try await exchange(.POST, "migrations/\(try plain(id))/handover", nil))
+    }
+    @discardableResult
+    public func cancel(_ id: String) async throws(AgentError) -> MigrationInfo {
+        try decode(try await exchange(.POST, "migrations/\(try plain(id))/cancel", nil))
+    }
+    @discardableResult
+    public func resolve(_ id: String, keep: MigrationControl.Resolution) async throws(AgentError) -> MigrationInfo {
+        try await call(.POST, "migrations/\(try plain(id))/resolve", ResolveRequest(keep: keep))
+    }
+
+    /// Asks until the migration is over, and returns its last word.
+    ///
+    /// - Parameter progress: called with every answer.
+    public func wait(
+        for id: String, every interval: Duration = .milliseconds(100), progress: (MigrationInfo) -> Void = { _ in }
+    ) async throws(AgentError) -> MigrationInfo {
+        while true {
+            let info = try await migration(id)
+            progress(info)
+            if info.isOver || info.progress.state == .inDoubt { return info }
+            try? await Task.sleep(for: interval)
+        }
+    }
+
+    // MARK: - HTTP
+
+    private typealias Connection = NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>
+
+    /// A name that is a part of a path as it is.
+    private func plain(_ name: String) throws(AgentError) -> String {
+        do throws(ContainerError) { try checkName(name, "container") } catch {
+            throw AgentError(.badRequest, error.description)
+        }
+        return name
+    }
+
+    private func get<T: Decodable>(_ path: String) async throws(AgentError) -> T {
+        try decode(try await exchange(.GET, path, nil))
+    }
+
+    private func call<T: Decodable>(_ method: HTTPMethod, _ path: String, _ body: some Encodable) async throws(AgentError)
+        -> T
+    {
+        let bytes: [UInt8]
+        do { bytes = [UInt8](try JSONEncoder().encode(body)) } catch {
+            throw AgentError(.badRequest, "the request cannot be written as JSON: \(error)")
+        }
+        return try decode(try await exchange(method, path, bytes))
+    }
+
+    private func decode<T: Decodable>(_ bytes: [UInt8]) throws(AgentError) -> T {
+        do { return try JSONDecoder().decode(T.self, from: Data(bytes)) } catch {
+            throw AgentError(
+                .failed, "the agent's answer is not understood: \(error)", advice: "use the agent's own version of apus")
+        }
+    }
+
+    /// One request and its answer, whatever it says.
+    func raw(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> (status: Int, body: [UInt8]) {
+        do {
+            let connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connect(unixDomainSocketPath: socketPath) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                        return try Connection(wrappingChannelSynchronously: channel)
+                    }
+                }
+            return try await connection.executeThenClose { inbound, outbound in
+                var headers = HTTPHeaders([("host", "apus"), ("connection", "close")])
+                headers.add(name: "content-length", value: String(body?.count ?? 0))
+                var parts: [HTTPClientRequestPart] = [
+                    .head(.init(version: .http1_1, method: method, uri: "/v1/" + path, headers: headers))
+                ]
+                if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
+                try await outbound.write(contentsOf: parts + [.end(nil)])
+                var status = 0
+                var answer: [UInt8] = []
+                for try await part in inbound {
+                    switch part {
+                    case .head(let head): status = Int(head.status.code)
+                    case .body(let bytes): answer += bytes.readableBytesView
+                    case .end: return (status, answer)
+                    }
+                }
+                throw AgentError(.unreachable, "the agent at \(socketPath) ended before it answered")
+            }
+        } catch let error as AgentError {
+            throw error
+        } catch let error as IOError where [ENOENT, ECONNREFUSED].contains(error.errnoCode) {
+            throw AgentError(
+                .agentNotRunning, "no agent listens at \(socketPath)", advice: "start one: `apus agent --host NAME`")
+        } catch let error as IOError where [EACCES, EPERM].contains(error.errnoCode) {
+            throw AgentError(.failed, "the agent's socket \(socketPath) is closed to this user", advice: "run as root")
+        } catch {
+            throw AgentError(.unreachable, "speaking with the agent at \(socketPath): \(error)")
+        }
+    }
+
+    private func exchange(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> [UInt8] {
+        let (status, answer) = try await raw(method, path, body)
+        if (200..<300).contains(status) { return answer }
+        if let refusal = try? JSONDecoder().decode(ErrorBody.self, from: Data(answer)) { throw refusal.error }
+        throw AgentError(.failed, "the agent answered with HTTP status \(status)")
+    }
+}

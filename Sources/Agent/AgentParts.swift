@@ -1,0 +1,26 @@
+// Where the parts that move and look into processes are plugged into the agent and the command line.
+import Engine
+import Logging
+import Migration
+
+/// What an agent is made of besides its books and its API.
+public struct AgentParts: Sendable {
+    /// Makes an agent's engine.
+    public var engine: @Sendable (any MigrationHost, Logger) -> any MigrationEngine
+    /// Looks into a process tree; nil: this build cannot.
+    public var inspector: (any ProcessInspector)?
+    /// What a guard process does (`apus guard ...`), given its arguments; returns its exit status.
+    public var guardian: (@Sendable ([String]) throws -> Int32)?
+
+    public init(
+        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { _, _ in NoEngine() },
+        inspector: (any ProcessInspector)? = nil, guardian: (@Sendable ([String]) throws -> Int32)? = nil
+    ) {
+        self.engine = engine
+        self.inspector = inspector
+        self.guardian = guardian
+    }
+
+    /// Those of this build: the one place where they are chosen.
+    public static let standard = AgentParts()
+}

@@ -1,0 +1,202 @@
+// The containers of this host: made, listed, ended, removed.
+import Containers
+import Glibc
+import LinuxKernel
+import Logging
+import Migration
+import Synchronization
+
+/// What this host knows of its containers. Records are files, states are the runtime's: a restarted agent finds both.
+/// Calls block; any thread may make them.
+public final class ContainerStore: Sendable {
+    let layout: HostLayout
+    let runtime: any ContainerRuntime
+    private let bridge: String?
+    private let backhaul: String?
+    private let networksFolder: String
+    private let logger: Logger
+    /// Containers that something is being done to, and what.
+    private let held = Mutex<[String: String]>([:])
+
+    init(_ configuration: AgentConfiguration, runtime: any ContainerRuntime, logger: Logger) {
+        layout = configuration.layout
+        bridge = configuration.bridge
+        backhaul = configuration.backhaul
+        networksFolder = configuration.networksFolder
+        self.runtime = runtime
+        self.logger = logger
+    }
+
+    // MARK: - One thing at a time
+
+    /// Takes a container's name for `reason` ("being removed") until `release`.
+    func hold(_ name: String, _ reason: String) throws(AgentError) {
+        let before = held.withLock { held -> String? in
+            if let before = held[name] { return before }
+            held[name] = reason
+            return nil
+        }
+        if let before { throw AgentError(.busy, "container \(name) is \(before)", advice: "wait for it to end, or cancel it") }
+    }
+
+    func release(_ name: String) { held.withLock { held in _ = held.removeValue(forKey: name) } }
+
+    private func holding<T>(_ name: String, _ reason: String, _ body: () throws -> T) throws -> T {
+        try hold(name, reason)
+        defer { release(name) }
+        return try body()
+    }
+
+    // MARK: - Knowing
+
+    /// Nil if this host has no such container.
+    public func record(of name: String) throws -> ContainerRecord? {
+        try layout.container(name).readRecord(as: ContainerRecord.self)
+    }
+
+    func known(_ name: String) throws -> ContainerRecord {
+        guard let record = try record(of: name) else { throw AgentError.unknown(name, on: layout.hostName) }
+        return record
+    }
+
+    public func keep(_ record: ContainerRecord) throws { try layout.container(record.name).write(record: record) }
+
+    /// Removes what this host remembers of a container, not what the runtime holds.
+    public func forget(_ name: String) throws { try layout.container(name).remove() }
+
+    public func all() throws -> [ContainerInfo] {
+        let states = Dictionary(try runtime.list().map { ($0.name, $0) }) { first, _ in first }
+        return try layout.containers().compactMap { folder in
+            do {
+                guard let record = try folder.readRecord(as: ContainerRecord.self) else { return nil }
+                return info(record, states[folder.name], folder)
+            } catch {
+                logger.error("record of container \(folder.name) cannot be read: \(error)")
+                return nil
+            }
+        }
+    }
+
+    public func info(_ name: String) throws -> ContainerInfo {
+        info(try known(name), try runtime.state(name), try layout.container(name))
+    }
+
+    private func info(_ record: ContainerRecord, _ state: ContainerState?, _ folder: ContainerDirectory) -> ContainerInfo {
+        ContainerInfo(status: state?.status.rawValue ?? "lost", pid: state?.pid ?? 0, record: record, log: folder.log)
+    }
+
+    /// At most a mebibyte of a container's output from an offset on; empty at its end.
+    func log(of name: String, from offset: UInt64) throws -> [UInt8] {
+        _ = try known(name)
+        let path = try layout.container(name).log
+        guard access(path, F_OK) == 0 else { return [] }
+        let file = try FileDescriptor(opening: path, O_RDONLY)
+        return try [UInt8](unsafeUninitializedCapacity: 1 << 20) { buffer, count in
+            count = try file.read(at: min(offset, UInt64(Int64.max)), into: UnsafeMutableRawBufferPointer(buffer))
+        }
+    }
+
+    // MARK: - Making and ending
+
+    /// What a container's network is attached to here; nil without a bridge.
+    public func attachment(for name: String) -> NetworkAttachment? {
+        bridge.map {
+            NetworkAttachment(container: name, bridge: $0, backhaul: backhaul ?? "", folder: networksFolder)
+        }
+    }
+
+    /// Makes and starts a container. If anything fails, nothing of it is left.
+    func run(_ request: RunRequest) throws -> ContainerInfo {
+        let name = request.name
+        guard request.bundle.hasPrefix("/") else {
+            throw AgentError(.badRequest, "the bundle's path is not absolute: \(request.bundle)")
+        }
+        let folder = try layout.container(name)
+        return try holding(name, "being started") {
+            if folder.exists {
+                throw AgentError(
+                    .nameTaken, "container \(name) exists on this host",
+                    advice: "choose another name, or remove it: `apus rm \(name)`")
+            }
+            let network = try request.network.map { try spec($0, name) }
+            let config = try ContainerConfig(bundle: request.bundle)
+            var undo: [(String, () throws -> Void)] = []
+            do {
+                try folder.create()
+                undo.append(("its folder", { try folder.remove() }))
+                if let (spec, attachment) = network {
+                    try Folder.create(networksFolder)
+                    try ContainerNetwork.attach(spec, attachment)
+                    undo.append(("its network", { try ContainerNetwork.detach(spec, attachment) }))
+                }
+                let root = config.root(inBundle: request.bundle)
+                let prepared = try config.preparedForRun(
+                    .init(
+                        root: root, networkNamespace: network?.1.namespace, cgroup: layout.cgroup(of: name),
+                        bundle: request.bundle))
+                try folder.write(config: config, prepared: prepared)
+                undo.append(
+                    ("what the runtime made", { [runtime] in try runtime.delete(name, force: true) }))
+                _ = try runtime.create(name, bundle: folder.bundle, log: folder.log)
+                try runtime.start(name)
+                let record = ContainerRecord(
+                    name: name, since: timestamp(), arguments: config.arguments, rootfs: root, bundle: request.bundle,
+                    network: network?.0, attachment: network?.1)
+                try keep(record)
+            } catch {
+                for (what, step) in undo.reversed() {
+                    do { try step() } catch { logger.error("container \(name) did not start and \(what) stays: \(error)") }
+                }
+                throw error
+            }
+            logger.info("container \(name) started from \(request.bundle)")
+            return try info(name)
+        }
+    }
+
+    private func spec(_ network: RunRequest.Network, _ name: String) throws -> (NetworkSpec, NetworkAttachment) {
+        guard let attachment = attachment(for: name) else {
+            throw AgentError(
+                .refused, "host \(layout.hostName) has no bridge for a container's network",
+                advice: "start its agent with --bridge, or run the container without a network")
+        }
+        let mac = try network.mac.map { text throws(AgentError) -> MACAddress in
+            guard let mac = MACAddress(text) else { throw AgentError(.badRequest, "not a MAC address: \(text)") }
+            return mac
+        }
+        if network.addresses.isEmpty { throw AgentError(.badRequest, "the container's network has no address") }
+        // A random address, locally administered and not a group's.
+        let random = MACAddress([0x02] + (0..<5).map { _ in UInt8.random(in: 0...255) })!
+        return (
+            NetworkSpec(mac: mac ?? random, addresses: network.addresses, gateways: network.gateway.map { [$0] } ?? []),
+            attachment
+        )
+    }
+
+    func kill(_ name: String, signal: Int32) throws {
+        guard (1...64).contains(signal) else { throw AgentError(.badRequest, "not a signal's number (1 to 64): \(signal)") }
+        _ = try known(name)
+        guard let state = try runtime.state(name), state.status != .stopped else {
+            throw AgentError(.wrongState, "container \(name) does not run", advice: "remove it: `apus rm \(name)`")
+        }
+        try runtime.kill(name, signal: signal)
+    }
+
+    /// Removes a container with everything this host has of it.
+    func remove(_ name: String, force: Bool) throws {
+        let record = try known(name)
+        try holding(name, "being removed") {
+            if !force, let state = try runtime.state(name), state.status != .stopped {
+                throw AgentError(
+                    .wrongState, "container \(name) is \(state.status.rawValue)",
+                    advice: "stop it first (`apus kill \(name)`), or remove it by force: `apus rm --force \(name)`")
+            }
+            try runtime.delete(name, force: true)
+            if let network = record.network, let attachment = record.attachment {
+                try ContainerNetwork.detach(network, attachment)
+            }
+            try forget(name)
+            logger.info("container \(name) removed")
+        }
+    }
+}

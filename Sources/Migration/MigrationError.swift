@@ -1,0 +1,27 @@
+// How a migration ends when it does not succeed.
+
+/// Why a migration ended without moving the container.
+public struct MigrationError: Error, Codable, Sendable, CustomStringConvertible {
+    public enum Kind: String, Codable, Sendable {
+        /// Found impossible before anything was frozen; the message names what.
+        case refused
+        case cancelled
+        /// The other agent cannot be reached, or was lost before the promise.
+        case unreachable
+        /// The other host's agent or this one failed; the source runs on.
+        case failed
+        /// Lost between promise and release: neither side may decide.
+        case inDoubt = "in-doubt"
+    }
+    public var kind: Kind
+    public var message: String
+    /// What to do about it.
+    public var advice: String?
+
+    public init(_ kind: Kind, _ message: String, advice: String? = nil) {
+        self.kind = kind
+        self.message = message
+        self.advice = advice
+    }
+    public var description: String { message }
+}

@@ -10,7 +10,7 @@ extension Testbed {
     /// What an agent of this host is called with.
     func agentArguments(_ host: EdgeHost) -> [String] {
         var arguments = [
-            "agent", "--host", host.name, "--state-folder", stateFolder(host), "--netns", host.namespace.path,
+            "agent", "--host", host.name, "--state", stateFolder(host), "--netns", host.namespace.path,
             "--bridge", host.bridge, "--backhaul", host.backhaulPort, "--listen", host.backhaulAddress,
         ]
         for other in topology.hosts where other != host {

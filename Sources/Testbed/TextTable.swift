@@ -53,10 +53,3 @@ func grouped(_ value: Double, digits: Int = 0) -> String {
     let part = String(whole % Int64(scale))
     return sign + integer + "." + String(repeating: "0", count: digits - part.count) + part
 }
-
-/// A line of progress with the seconds since the start.
-public enum ProgressLine {
-    public static func text(_ seconds: Double, _ line: String) -> String {
-        "[\(grouped(seconds, digits: 1).padded(6, left: true)) s] \(line)"
-    }
-}

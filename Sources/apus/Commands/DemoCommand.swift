@@ -55,7 +55,7 @@ struct DemoCommand: AsyncParsableCommand {
         ) { line in
             guard !quiet else { return }
             let seconds = Double(monotonicNow() - start) / 1e9
-            print(ProgressLine.text(seconds, line))
+            print(Demo.progressLine(seconds, line))
         }
         try report.write(to: jsonFile)
         if json {

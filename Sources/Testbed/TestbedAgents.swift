@@ -29,7 +29,8 @@ extension Testbed {
         let program = try executable ?? Self.ownExecutable()
         try makeFolders(folder)
         return try topology.hosts.map { host in
-            state.agents.append(.init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
+            state.agents.append(
+                .init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
             try state.save()
             let log = try FileDescriptor(opening: logPath(host), O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
             let child = try ChildProcess(program, agentArguments(host), output: log)

@@ -67,6 +67,36 @@ struct TopologyTests {
         }
     }
 
+    /// The program itself, killed at instants all over its work.
+    @Test(.timeLimit(.minutes(2)))
+    func killedWhileMakingIsRemoved() throws {
+        let program = try #require(try builtProgram(), "the apus program stands beside the tests")
+        let testbed = Testbed(try Topology(instance: "tb-kill"))
+        testbed.down()
+        var unfinished = 0
+        for milliseconds in stride(from: 4, through: 80, by: 4) {
+            let child = try ChildProcess(program, ["testbed", "up", "--no-agents", "--instance", "tb-kill"])
+            usleep(UInt32(milliseconds * 1000))
+            child.signal(SIGKILL)
+            _ = child.wait(seconds: 5)
+            let state = try TestbedState.load(instance: "tb-kill")
+            if let state, state.stage == .building { unfinished += 1 }
+            testbed.down()
+            #expect(testbed.leftovers() == [], "after \(milliseconds) ms")
+        }
+        #expect(unfinished > 0)
+    }
+
+    /// The build folder is that of the test bundle, which is mapped into this process.
+    private func builtProgram() throws -> String? {
+        for line in try SmallFile.text("/proc/self/maps").split(separator: "\n") where line.hasSuffix(".xctest") {
+            guard let start = line.firstIndex(of: "/"), let end = line.lastIndex(of: "/") else { continue }
+            let path = "\(line[start..<end])/apus"
+            if access(path, X_OK) == 0 { return path }
+        }
+        return nil
+    }
+
     @Test func unlikelyRatesAreRefused() {
         #expect(LinkRate("1gbit")?.bitsPerSecond == 1_000_000_000)
         #expect(LinkRate("5.5Mbit")?.bitsPerSecond == 5_500_000)

@@ -48,8 +48,8 @@ public struct Demo: Sendable {
         let start = monotonicNow()
         var report = DemoReport(
             settings: .init(
-                instance: topology.instance, memory: options.memory.bytes, rate: options.rate, backhaul: topology.backhaul,
-                repetitions: options.repetitions, values: options.values.description,
+                instance: topology.instance, memory: options.memory.bytes, rate: options.rate,
+                backhaul: topology.backhaul, repetitions: options.repetitions, values: options.values.description,
                 valueGenerator: options.values))
         report.startedAt = Date().ISO8601Format()
         report.network = EdgeNetwork(topology).check()
@@ -81,7 +81,8 @@ public struct Demo: Sendable {
         try filler.fill()
         let seconds = Double(monotonicNow() - began) / 1e9
         progress(
-            "filled with \(options.memory): \(grouped(Double(filler.count))) values in \(grouped(seconds, digits: 1)) s")
+            "filled with \(options.memory): \(grouped(Double(filler.count))) values in"
+                + " \(grouped(seconds, digits: 1)) s")
 
         var probe = RedisProbe.Options()
         probe.rate = options.rate

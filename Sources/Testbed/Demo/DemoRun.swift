@@ -7,7 +7,7 @@ extension Demo {
         "[\(grouped(seconds, digits: 1).padded(6, left: true)) s] \(line)"
     }
 
-    /// Makes a testbed with agents, runs the demo on it, and takes it down, whatever happens: an error, Ctrl-C, SIGTERM.
+    /// Makes a testbed with agents, runs the demo on it and takes it down, whatever happens: error, Ctrl-C, SIGTERM.
     ///
     /// - Parameter keep: leave the testbed standing at the ordinary end.
     /// - Throws: when the testbed could not be made; everything later is in the report.

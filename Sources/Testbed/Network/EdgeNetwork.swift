@@ -71,11 +71,12 @@ public struct EdgeNetwork: Sendable {
         // A bucket below 128 kB misses the rate at 1 Gbit/s: it must hold what passes between two timer ticks.
         let burst = max(131_072, rate / 8 / 1000 * 2)
         let link = host.backhaulLink
+        let shape = "rate \(rate)bit burst \(burst)b cburst \(burst)b quantum 65536"
         try runProgram(
             "tc", ["-batch", "-"],
             input: """
                 qdisc add dev \(link) root handle 1: htb default 1
-                class add dev \(link) parent 1: classid 1:1 htb rate \(rate)bit burst \(burst)b cburst \(burst)b quantum 65536
+                class add dev \(link) parent 1: classid 1:1 htb \(shape)
 
                 """, namespace: host.namespace)
     }

@@ -113,8 +113,8 @@ public struct RedisLoad: Sendable {
             let ready = clx_poll(&entries, UInt32(entries.count), pause)
             now = monotonicNow()
             if ready <= 0 { continue }
-            for (index, client) in clients.enumerated() where entries[index].revents & Int16(POLLIN | POLLERR | POLLHUP) != 0
-            {
+            for (index, client) in clients.enumerated() {
+                guard entries[index].revents & Int16(POLLIN | POLLERR | POLLHUP) != 0 else { continue }
                 try client.connection.fill(blocking: false)
                 now = monotonicNow()
                 while let isError = try client.connection.skipReply() {

@@ -127,9 +127,9 @@ extension RedisRecording {
     /// The verdicts.
     ///
     /// - Parameter blackouts: freeze begun to release of each migration. A blackout longer than the client's timer
-    ///   lets it fire, whatever is done with the frames: such timeouts are told but not held against the migration. What
-    ///   counts is that no answer *waited* for a timer: none fired outside a blackout, and the first answer came within
-    ///   150 ms of the release, before any timer begun then could have fired.
+    ///   lets it fire, whatever is done with the frames: such timeouts are told but not held against the migration.
+    ///   What counts is that no answer *waited* for a timer: none fired outside a blackout, and the first answer came
+    ///   within 150 ms of the release, before any timer begun then could have fired.
     public func verdicts(blackouts: [ClosedRange<Int64>] = []) -> [Verdict] {
         var inside = 0
         var outside = 0

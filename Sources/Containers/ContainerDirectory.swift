@@ -70,7 +70,7 @@ public struct ContainerDirectory: Sendable, Equatable {
     }
 
     /// A reader sees the old content or the new, never half of it.
-    private static func replace(_ path: String, with bytes: [UInt8]) throws(KernelError) {
+    static func replace(_ path: String, with bytes: [UInt8]) throws(KernelError) {
         let fresh = path + ".new"
         let file = try FileDescriptor(opening: fresh, O_WRONLY | O_CREAT | O_TRUNC)
         try bytes.withUnsafeBufferPointer { buffer throws(KernelError) in

@@ -72,4 +72,26 @@ enum FileContent {
             written += try check(n, "writing \(name())")
         }
     }
+
+    /// SHA-256 of the content, holes as zeros.
+    static func digest(of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String) throws(KernelError) -> Digest {
+        var hasher = Digest.Hasher()
+        var buffer = [UInt8](repeating: 0, count: Int(min(max(size, 1), 1 << 18)))
+        var hashed: UInt64 = 0
+        for extent in extents(file, size: size) {
+            hasher.updateZeros(extent.lowerBound - hashed)
+            hashed = extent.lowerBound
+            while hashed < extent.upperBound {
+                let wanted = min(Int(extent.upperBound - hashed), buffer.count)
+                let count = try check(clx_pread(file.number, &buffer, wanted, hashed), "reading \(name())")
+                if count == 0 { break }
+                buffer.withUnsafeBytes { hasher.update(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                hashed += UInt64(count)
+            }
+            if hashed < extent.upperBound { break }
+        }
+        // A file that was cut while it was read counts as zeros: it has changed, and will be looked at again.
+        hasher.updateZeros(size - hashed)
+        return hasher.finish()
+    }
 }

@@ -131,6 +131,11 @@ public struct KernelProbe: Codable, Sendable {
         var registration = clx_uffdio_register(
             start: start, len: UInt64(size), mode: UInt64(CLX_UFFDIO_REGISTER_MODE_WP), ioctls: 0)
         try check(clx_ioctl(tracker.number, clx_UFFDIO_REGISTER, &registration), "tracking a page")
+        // Unmapping a tracked page would wait, unkillably by Ctrl-C, until somebody reads the event: we are that somebody.
+        defer {
+            var range: (start: UInt64, length: UInt64) = (start, UInt64(size))
+            _ = withUnsafeMutablePointer(to: &range) { clx_ioctl(tracker.number, clx_UFFDIO_UNREGISTER, $0) }
+        }
         let pagemap = try FileDescriptor(opening: "/proc/self/pagemap", O_RDONLY)
         func scan() throws(KernelError) -> Int {
             var region = clx_page_region()

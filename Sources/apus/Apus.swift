@@ -1,9 +1,75 @@
+import Agent
 import ArgumentParser
+import Glibc
+import LinuxKernel
 
 @main
-struct Apus: AsyncParsableCommand {
+struct Apus: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apus",
         abstract: "Live-migrates running containers between Linux hosts.",
-        subcommands: [TestbedCommand.self, DemoCommand.self])
+        discussion: ExitStatus.help,
+        subcommands: [
+            AgentCommand.self, RunCommand.self, PsCommand.self, LogsCommand.self, InspectCommand.self,
+            MigrateCommand.self, HandoverCommand.self, CancelCommand.self, ResolveCommand.self, KillCommand.self,
+            RmCommand.self, DoctorCommand.self, GuardCommand.self, TestbedCommand.self, DemoCommand.self,
+        ])
+
+    /// Not asynchronous, so that the agent can enter its network namespace while there is one thread only.
+    static func main() {
+        let command: any ParsableCommand
+        do {
+            command = try parseAsRoot()
+        } catch {
+            // Help and version are successes, written to standard output; anything else is a mistake in the usage.
+            let isHelp = exitCode(for: error) == .success
+            let text = fullMessage(for: error)
+            if isHelp { print(text) } else { Terminal.say(text + "\n") }
+            Terminal.end(isHelp ? ExitStatus.ok.rawValue : ExitStatus.usage.rawValue)
+        }
+        if command is any AsyncParsableCommand {
+            if command is any Interruptible { Interruption.block() }
+            let asynchronous = Handed(command: command as! any AsyncParsableCommand)
+            Task.detached { await run(asynchronous) }
+            while true { pause() }
+        }
+        do {
+            var command = command
+            try command.run()
+            Terminal.end(0)
+        } catch {
+            fail(error)
+        }
+    }
+
+    /// A command on its way to the task that runs it; the thread that parsed it only waits from then on.
+    private struct Handed: @unchecked Sendable { let command: any AsyncParsableCommand }
+
+    nonisolated private static func run(_ handed: Handed) async {
+        var command = handed.command
+        do {
+            try await command.run()
+            Terminal.end(0)
+        } catch {
+            fail(error)
+        }
+    }
+
+    nonisolated private static func fail(_ error: any Error) -> Never {
+        if let status = error as? ExitStatus { Terminal.end(status.rawValue) }
+        if error is CleanExit || error is ValidationError || error is ExitCode {
+            let code = exitCode(for: error)
+            let text = fullMessage(for: error)
+            if !text.isEmpty, code == .success { print(text) } else if !text.isEmpty { Terminal.say(text + "\n") }
+            Terminal.end(code == .success ? 0 : error is ExitCode ? code.rawValue : ExitStatus.usage.rawValue)
+        }
+        let error = AgentError(error)
+        if CommandLine.arguments.contains("--json") {
+            print(json(["error": error]))
+        } else {
+            Terminal.say("apus: \(error.message)\n")
+            if let advice = error.advice { Terminal.say("      \(advice)\n") }
+        }
+        Terminal.end(ExitStatus(error.code).rawValue)
+    }
 }

@@ -1,0 +1,282 @@
+// Walks a tree and tells what differs from the last walk. Made for the freeze: a folder that did not change is not
+// read again, only its entries are looked at (one lstat each).
+import CLinux
+import Glibc
+import LinuxKernel
+
+/// What is remembered of one entry between two walks.
+final class TreeNode {
+    let name: [UInt8]
+    /// The name with a closing zero.
+    let cName: [CChar]
+    unowned let parent: TreeNode?
+    var stamp: Stamp
+    let kind: FileEntry.Kind
+    /// A change in the same tick of the clock as the last look would not show in the stamp: look closer next time
+    /// (git's "racy" entries).
+    var isRacy: Bool
+    var children: [TreeNode] = []
+    var target: [UInt8] = []
+    var attributes: [FileEntry.Attribute] = []
+    /// Of the content that the other side has; nil: not known.
+    var digest: Digest?
+
+    init(name: [UInt8], parent: TreeNode?, stamp: Stamp, kind: FileEntry.Kind, isRacy: Bool) {
+        self.name = name
+        cName = cString(name.isEmpty ? [46] : name)
+        self.parent = parent
+        self.stamp = stamp
+        self.kind = kind
+        self.isRacy = isRacy
+    }
+
+    var path: TreePath {
+        guard let parent, !parent.name.isEmpty else { return name }
+        return parent.path + [UInt8(ascii: "/")] + name
+    }
+
+    /// The entry as it travels; links and digests are filled in by the sender.
+    var entry: FileEntry {
+        var entry = FileEntry(
+            path: path, kind: kind, mode: stamp.mode & 0o7777, uid: stamp.uid, gid: stamp.gid,
+            modified: stamp.modified)
+        switch kind {
+        case .regular:
+            entry.size = stamp.size
+            entry.allocated = stamp.blocks * 512
+            entry.digest = digest
+        case .symbolicLink: entry.target = target
+        case .characterDevice, .blockDevice: entry.device = stamp.rdev
+        default: break
+        }
+        entry.attributes = attributes
+        return entry
+    }
+
+    func forEach(_ body: (TreeNode) throws -> Void) rethrows {
+        try body(self)
+        for child in children { try child.forEach(body) }
+    }
+}
+
+/// What one walk found to differ from the walk before.
+struct TreeDifference {
+    struct Change {
+        let node: TreeNode
+        /// The path was there before, as the same inode.
+        let isSameFile: Bool
+        /// A regular file's content differs from what `node.digest` says, or may.
+        var contentDiffers: Bool
+    }
+    /// In the order of the walk: a folder before its entries.
+    var changes: [Change] = []
+    /// Paths that are gone, the topmost only.
+    var removed: [TreePath] = []
+    /// Where regular files were that are no longer at their path, by inode; what they were known as.
+    var moved: [UInt64: (path: TreePath, node: TreeNode)] = [:]
+    /// Nodes of files with several names, by inode, in the order of the walk.
+    var linked: [UInt64: [TreeNode]] = [:]
+}
+
+/// Walks one tree again and again.
+final class TreeScanner {
+    let root: TreeRoot
+    private let excluded: Set<TreePath>
+    private let excludedNames: Set<[UInt8]>
+    private(set) var top: TreeNode?
+
+    private var difference = TreeDifference()
+    private var suspects: Set<UInt64> = []
+    private var now = Timestamp(seconds: 0, nanoseconds: 0)
+
+    /// - Parameter excluded: paths left out with all that is below them.
+    init(root: TreeRoot, excluding excluded: Set<TreePath> = []) {
+        self.root = root
+        self.excluded = excluded
+        excludedNames = Set(excluded.map { $0.split(separator: UInt8(ascii: "/")).last.map(Array.init) ?? [] })
+    }
+
+    /// Walks the tree.
+    ///
+    /// - Parameter suspects: inodes whose content may change without a trace in their stamps: those that are mapped
+    ///   shared (a store to a page that is dirty already changes no time; on tmpfs none does).
+    func scan(suspects: Set<UInt64> = []) throws -> TreeDifference {
+        difference = TreeDifference()
+        goneNodes = []
+        self.suspects = suspects
+        // Before the first look at anything: see `Stamp.isRacy`.
+        now = Stamp.now()
+        let stamp = try Stamp(root.descriptor, root.name)
+        let node: TreeNode
+        var readAgain = true
+        if let top {
+            node = top
+            readAgain = top.stamp != stamp || top.isRacy
+            if readAgain { try examine(node, stamp, folder: root.descriptor) }
+        } else {
+            node = TreeNode(name: [], parent: nil, stamp: stamp, kind: .directory, isRacy: stamp.isRacy(at: now))
+            top = node
+            try fill(node, folder: root.descriptor)
+            difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: false))
+        }
+        try walk(node, root.descriptor, readAgain: readAgain)
+        return difference
+    }
+
+    private func walk(_ node: TreeNode, _ folder: FileDescriptor, readAgain: Bool) throws {
+        if !readAgain {
+            var someAreGone = false
+            for index in node.children.indices {
+                if let current = try look(node.children[index], folder) {
+                    if current !== node.children[index] { node.children[index] = current }
+                } else {
+                    someAreGone = true
+                }
+            }
+            // The folder changed after we looked at it: the next walk reads it again.
+            if someAreGone { node.children.removeAll { goneNodes.contains(ObjectIdentifier($0)) } }
+            return
+        }
+        var known: [[UInt8]: TreeNode] = [:]
+        for child in node.children { known[child.name] = child }
+        var children: [TreeNode] = []
+        for name in try FolderReader.names(folder, in: text(node.path)).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+            let isExcluded =
+                excludedNames.contains(name) && excluded.contains(node.name.isEmpty ? name : node.path + [47] + name)
+            if isExcluded { continue }
+            if let child = known.removeValue(forKey: name) {
+                if let current = try look(child, folder) { children.append(current) }
+            } else if let stamp = try stamp(of: cString(name), folder, node),
+                let child = try add(name, node, stamp, folder)
+            {
+                children.append(child)
+            }
+        }
+        for child in known.values { gone(child) }
+        node.children = children
+    }
+
+    /// lstat of a folder's entry; nil if it is gone. A file system mounted below is refused: its content would be lost.
+    /// (Only folders tell: overlayfs may show its files with another device than its folders.)
+    private func stamp(of name: [CChar], _ folder: FileDescriptor, _ parent: TreeNode) throws -> Stamp? {
+        var status = stat()
+        if fstatat(folder.number, name, &status, AT_SYMLINK_NOFOLLOW) != 0 {
+            if errno == ENOENT { return nil }
+            try checkC(Int32(-1), "examining an entry of \(text(parent.path)) in \(root.name)")
+        }
+        let stamp = Stamp(status)
+        if let top, stamp.device != top.stamp.device, stamp.mode & S_IFMT == S_IFDIR {
+            let path = text(parent.path) + "/" + String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            throw ContainerError("\(root.name): a file system is mounted at \(path) that no configuration names")
+        }
+        return stamp
+    }
+
+    /// Looks at an entry that was there at the last walk.
+    ///
+    /// - Returns: the node for what is there now: the same, or a new one if it is another file; nil: it is gone.
+    private func look(_ node: TreeNode, _ folder: FileDescriptor) throws -> TreeNode? {
+        guard let stamp = try stamp(of: node.cName, folder, node.parent!) else {
+            gone(node)
+            return nil
+        }
+        let isSuspect = !suspects.isEmpty && suspects.contains(stamp.inode) && node.kind == .regular
+        if stamp == node.stamp && !node.isRacy && !isSuspect {
+            if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
+            if node.kind == .directory, !node.children.isEmpty {
+                try walk(node, try open(node, folder), readAgain: false)
+            }
+            return node
+        }
+        if stamp.inode != node.stamp.inode || FileEntry.Kind(mode: stamp.mode) != node.kind {
+            if node.kind == .directory && FileEntry.Kind(mode: stamp.mode) == .directory {
+                // Another folder in its place: its entries tell for themselves.
+            } else {
+                node.forEach(remember)
+                return try add(node.name, node.parent!, stamp, folder)
+            }
+        }
+        if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
+        try examine(node, stamp, folder: folder)
+        if node.kind == .directory { try walk(node, try open(node, folder), readAgain: true) }
+        return node
+    }
+
+    /// Looks closely at an entry whose stamp differs or proves nothing, and notes what differs.
+    private func examine(_ node: TreeNode, _ stamp: Stamp, folder: FileDescriptor) throws {
+        let before = node.stamp
+        let attributes = node.attributes
+        let target = node.target
+        node.stamp = stamp
+        node.isRacy = stamp.isRacy(at: now)
+        try fill(node, folder: folder)
+        var contentDiffers = false
+        if node.kind == .regular {
+            contentDiffers = before.size != stamp.size || before.modified != stamp.modified || node.digest == nil
+            if !contentDiffers { contentDiffers = try digest(node, folder) != node.digest }
+        }
+        let sameLooks =
+            before.mode == stamp.mode && before.uid == stamp.uid && before.gid == stamp.gid
+            && before.modified == stamp.modified && before.rdev == stamp.rdev && before.links == stamp.links
+            && attributes == node.attributes && target == node.target
+        if contentDiffers || !sameLooks {
+            difference.changes.append(.init(node: node, isSameFile: true, contentDiffers: contentDiffers))
+        }
+    }
+
+    private func add(_ name: [UInt8], _ parent: TreeNode, _ stamp: Stamp, _ folder: FileDescriptor) throws -> TreeNode? {
+        guard let kind = FileEntry.Kind(mode: stamp.mode) else {
+            throw ContainerError("\(root.name)\(text(parent.path)): an entry of unknown type")
+        }
+        let node = TreeNode(name: name, parent: parent, stamp: stamp, kind: kind, isRacy: stamp.isRacy(at: now))
+        if node.path.count > FileEntry.longestPath {
+            throw ContainerError("\(root.name): paths of more than \(FileEntry.longestPath) bytes are not carried")
+        }
+        try fill(node, folder: folder)
+        if stamp.links > 1 && kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
+        difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: kind == .regular))
+        if kind == .directory { try walk(node, try open(node, folder), readAgain: true) }
+        return node
+    }
+
+    private var goneNodes: Set<ObjectIdentifier> = []
+
+    private func gone(_ node: TreeNode) {
+        goneNodes.insert(ObjectIdentifier(node))
+        difference.removed.append(node.path)
+        node.forEach(remember)
+    }
+
+    /// A regular file that is no longer where it was; it may turn up elsewhere.
+    private func remember(_ node: TreeNode) {
+        if node.kind == .regular && node.stamp.links == 1 {
+            difference.moved[node.stamp.inode] = (node.path, node)
+        }
+    }
+
+    private func open(_ node: TreeNode, _ folder: FileDescriptor) throws(KernelError) -> FileDescriptor {
+        FileDescriptor(
+            owning: try checkC(
+                openat(folder.number, node.cName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+                "opening \(text(node.path)) in \(root.name)"))
+    }
+
+    private func digest(_ node: TreeNode, _ folder: FileDescriptor) throws(KernelError) -> Digest {
+        let file = FileDescriptor(
+            owning: try checkC(
+                openat(folder.number, node.cName, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC),
+                "opening \(text(node.path)) in \(root.name)"))
+        return try FileContent.digest(of: file, size: node.stamp.size, name: text(node.path))
+    }
+
+    /// Reads a link's target and the extended attributes.
+    private func fill(_ node: TreeNode, folder: FileDescriptor) throws(KernelError) {
+        if node.kind == .symbolicLink {
+            var target = [CChar](repeating: 0, count: 4097)
+            let count = try checkC(
+                readlinkat(folder.number, node.cName, &target, 4096), "reading the link \(text(node.path))")
+            node.target = target[..<count].map { UInt8(bitPattern: $0) }
+        }
+        node.attributes = try ExtendedAttributes.read(folder, node.cName, text(node.path))
+    }
+}

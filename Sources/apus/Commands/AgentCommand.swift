@@ -1,0 +1,132 @@
+import Agent
+import ArgumentParser
+import Containers
+import Glibc
+import Logging
+import Migration
+
+struct AgentCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "agent", abstract: "Run the agent of this host until SIGTERM or Ctrl-C.")
+
+    @Option(help: "This host's name; also APUS_HOST. Default: the machine's own.")
+    var host: String?
+    @Option(help: ArgumentHelp("What outlives a reboot: containers, logs. Default: /var/lib/apus/HOST.", valueName: "folder"))
+    var state: String?
+    @Option(
+        name: .customLong("run"),
+        help: ArgumentHelp("What does not: sockets, journals. Default: /run/apus/HOST.", valueName: "folder"))
+    var runFolder: String?
+    @Option(help: ArgumentHelp("The runtime's own state. Default: runtime in the run folder.", valueName: "folder"))
+    var runtimeRoot: String?
+    @Option(help: ArgumentHelp("Cgroup of this host's containers. Default: /apus-HOST.", valueName: "cgroup"))
+    var cgroupParent: String?
+    @Option(
+        help: ArgumentHelp(
+            "Where other agents reach this one. Sessions are not authenticated yet, so anything but loopback must be a network that you trust.",
+            valueName: "address:port"))
+    var listen = PeerAddress("127.0.0.1")!
+    @Option(help: "The bridge for networks of containers.")
+    var bridge: String?
+    @Option(help: ArgumentHelp("The bridge's port towards the other hosts.", valueName: "port"))
+    var backhaul: String?
+    @Option(help: ArgumentHelp("A network namespace to live in, by its file or its name in /run/netns.", valueName: "namespace"))
+    var netns: String?
+    @Option(help: ArgumentHelp("Another host; may be repeated.", valueName: "name=address:port"))
+    var peer: [String] = []
+    @Option(help: ArgumentHelp("trace, debug, info, notice, warning or error.", valueName: "level"))
+    var logLevel = "info"
+
+    func validate() throws {
+        _ = try settings()
+        if Logger.Level(rawValue: logLevel) == nil { throw ValidationError("no log level: \(logLevel)") }
+        if bridge != nil && backhaul == nil { throw ValidationError("--bridge needs --backhaul") }
+    }
+
+    private func settings() throws -> AgentConfiguration {
+        let name = host ?? HostOptions.environment ?? Self.machineName()
+        var layout: HostLayout
+        do { layout = try HostLayout(hostName: name, stateFolder: state ?? "/var/lib/apus/\(name)") } catch {
+            throw ValidationError(error.description)
+        }
+        if let runFolder {
+            layout.runFolder = runFolder
+            layout.runtimeRoot = runFolder + "/runtime"
+        }
+        if let runtimeRoot { layout.runtimeRoot = runtimeRoot }
+        if let cgroupParent { layout.cgroupParent = cgroupParent }
+        var settings = AgentConfiguration(layout: layout)
+        settings.migrationAddress = listen
+        settings.bridge = bridge
+        settings.backhaul = backhaul
+        settings.networkNamespace = netns.map { $0.contains("/") ? $0 : "/run/netns/\($0)" }
+        for text in peer {
+            let sides = text.split(separator: "=", maxSplits: 1).map(String.init)
+            guard sides.count == 2, !sides[0].isEmpty, let address = PeerAddress(sides[1]) else {
+                throw ValidationError("--peer \(text): not NAME=ADDRESS:PORT with a numeric address")
+            }
+            settings.peers[sides[0]] = address
+        }
+        return settings
+    }
+
+    /// The first part of the machine's name, which may be longer than a host's name here.
+    private static func machineName() -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        gethostname(&buffer, buffer.count - 1)
+        let name = buffer.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+        return String(name.split(separator: ".").first ?? "host")
+    }
+
+    func run() throws {
+        let settings = try settings()
+        if geteuid() != 0 {
+            throw AgentError(.failed, "an agent needs root's rights", advice: "run it as root; `apus doctor` tells what else")
+        }
+        // Everything up to here has happened on one thread.
+        if let path = settings.networkNamespace { try Agent.enter(networkNamespace: path) }
+        Interruption.block()
+        signal(SIGPIPE, SIG_IGN)
+        let level = Logger.Level(rawValue: logLevel)!
+        LoggingSystem.bootstrap { label in
+            var handler = StreamLogHandler.standardError(label: label)
+            handler.logLevel = level
+            return handler
+        }
+        let agent = Agent(settings, parts: .standard, logger: Logger(label: "apus.\(settings.layout.hostName)"))
+        try wait { try await agent.start() }
+        Interruption.wait()
+        try wait { await agent.stop() }
+    }
+
+    /// Runs asynchronous work from this thread, which waits.
+    private func wait(_ body: @escaping @Sendable () async throws -> Void) throws {
+        let done = Outcome()
+        Task.detached {
+            do {
+                try await body()
+                done.set(.success(()))
+            } catch {
+                done.set(.failure(error))
+            }
+        }
+        try done.wait().get()
+    }
+
+    /// A result that one thread waits for.
+    private final class Outcome: @unchecked Sendable {
+        private var semaphore = sem_t()
+        // Written before the semaphore is posted, read after it was waited for.
+        private var result: Result<Void, any Error>?
+
+        init() { sem_init(&semaphore, 0, 0) }
+        func set(_ result: Result<Void, any Error>) {
+            self.result = result
+            sem_post(&semaphore)
+        }
+        func wait() -> Result<Void, any Error> {
+            while sem_wait(&semaphore) != 0 {}
+            return result!
+        }
+    }
+}

@@ -1,0 +1,103 @@
+import Agent
+import ArgumentParser
+import Glibc
+import Migration
+
+struct MigrateCommand: AsyncParsableCommand, Interruptible {
+    static let configuration = CommandConfiguration(
+        commandName: "migrate", abstract: "Move a running container to another host.",
+        discussion: """
+            Ctrl-C cancels: the container runs on where it is. With --detach the migration is the agent's business and \
+            `apus ps`, `handover` and `cancel` speak with it.
+            """)
+
+    @OptionGroup var host: HostOptions
+    @OptionGroup var output: OutputOptions
+    @Argument(help: "The container's name.") var name: String
+    @Option(help: ArgumentHelp("The host to move to: a peer's name, or a numeric address with a port.", valueName: "host"))
+    var to: String
+    @Option(help: "cold, pre-copy or migrror.")
+    var technique: Technique
+    @Option(help: "Begin the handover when the technique is ready, or at `apus handover`.")
+    var handover = HandoverPolicy.whenReady
+    @Option(help: ArgumentHelp("Pre-copy: rounds before the last one, 1 to 1000.", valueName: "number"))
+    var maxRounds: Int?
+    @Option(help: ArgumentHelp("Pre-copy: least time from one round to the next.", valueName: "ms"))
+    var roundInterval: Double?
+    @Option(help: ArgumentHelp("Pre-copy: hand over when the rest can be sent in this time.", valueName: "ms"))
+    var downtimeLimit: Double?
+    @Option(help: ArgumentHelp("MiGrror: dirty pages that make an event.", valueName: "number"))
+    var eventPages: Int?
+    @Option(help: ArgumentHelp("MiGrror: least time between two syncs, or auto.", valueName: "auto|ms"))
+    var minSpacing = "auto"
+    @Option(help: "MiGrror: notice events by scans of the page table, or by page faults.")
+    var events = EventSource.auto
+    @Flag(help: "Return as soon as the migration has begun.")
+    var detach = false
+
+    /// The technique with its parameters.
+    func plan() throws -> MigrationPlan {
+        var plan = MigrationPlan(technique: technique)
+        plan.handover = handover
+        if let maxRounds { plan.maxRounds = maxRounds }
+        plan.roundInterval = roundInterval
+        if let downtimeLimit { plan.downtimeLimit = downtimeLimit }
+        if let eventPages { plan.eventPages = eventPages }
+        if minSpacing != "auto" {
+            guard let spacing = Double(minSpacing) else {
+                throw ValidationError("--min-spacing is auto or milliseconds, not \(minSpacing)")
+            }
+            plan.minSpacing = spacing
+        }
+        plan.events = events
+        if let mistake = plan.mistakes.first { throw ValidationError(mistake) }
+        return plan
+    }
+
+    func validate() throws { _ = try plan() }
+
+    func run() async throws {
+        let client = try host.client()
+        let id = try await client.migrate(name, to: to, plan: try plan())
+        if detach {
+            struct Started: Encodable { var id: String }
+            return print(output.json ? json(Started(id: id)) : "migration \(id) began; `apus ps` shows it")
+        }
+        let container = name
+        try Interruption.each { count in
+            if count > 1 {
+                Terminal.say("\napus: no longer waiting; `apus ps` shows migration \(id)\n")
+                Terminal.end(ExitStatus.cancelled.rawValue)
+            }
+            Terminal.say("\napus: cancelling the migration of \(container)\n")
+            Task { _ = try? await client.cancel(id) }
+        }
+        let line = ProgressLine()
+        let end = try await client.wait(for: id) { line.show($0) }
+        line.clear()
+        if let report = end.report {
+            return print(output.json ? json(report) : Self.text(report))
+        }
+        if !end.isOver {
+            throw AgentError(
+                .inDoubt, "migration \(id) is in doubt: neither host may decide which copy lives",
+                advice: "see `apus resolve --help`")
+        }
+        throw end.error ?? AgentError(.failed, "migration \(id) ended without a report")
+    }
+
+    static func text(_ report: MigrationReport) -> String {
+        var lines = [
+            "\(report.container) moved from \(report.source) to \(report.destination) by \(report.plan.technique.rawValue)",
+            "  engine downtime  \(Human.duration(report.engineDowntime)) (clock: \(report.clock))",
+            "  migration time   \(Human.duration(report.migrationTime))"
+                + (report.phases.isEmpty
+                    ? "" : ": " + report.phases.map { "\($0.name) \(Human.duration($0.duration))" }.joined(separator: ", ")),
+            "  sent             \(report.pagesSent) pages, \(Human.bytes(report.bytesSent)), overhead "
+                + "\(Human.fixed(report.overhead * 100, 1)) %",
+            "  passes           \(report.passes.count)",
+        ]
+        if let inSync = report.inSyncAt { lines.append("  in sync after    \(Human.duration(inSync))") }
+        return lines.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,37 @@
+import Agent
+import ArgumentParser
+import Glibc
+
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Start a container from an OCI bundle.",
+        discussion: "The bundle's root file system is used where it is. Output goes to a log: `apus logs NAME`.")
+
+    @OptionGroup var host: HostOptions
+    @OptionGroup var output: OutputOptions
+    @Argument(help: "The container's name.") var name: String
+    @Argument(help: "The bundle's folder, with config.json.") var bundle: String
+    @Option(help: ArgumentHelp("An address of its own network, with prefix length; may be repeated.", valueName: "address/length"))
+    var address: [String] = []
+    @Option(help: "The network's link-layer address. Default: a random one.")
+    var mac: String?
+    @Option(help: "The network's default gateway.")
+    var gateway: String?
+
+    func validate() throws {
+        if address.isEmpty && (mac != nil || gateway != nil) { throw ValidationError("--mac and --gateway need --address") }
+    }
+
+    func run() async throws {
+        let path: String
+        if let resolved = realpath(bundle, nil) {
+            path = String(cString: resolved)
+            free(resolved)
+        } else {
+            throw AgentError(.badRequest, "there is no bundle at \(bundle)", advice: "`runc spec` makes a config.json")
+        }
+        let network = address.isEmpty ? nil : RunRequest.Network(mac: mac, addresses: address, gateway: gateway)
+        let info = try await host.client().run(RunRequest(name: name, bundle: path, network: network))
+        print(output.json ? json(info) : "container \(name) runs as pid \(info.pid)")
+    }
+}

@@ -1,0 +1,371 @@
+// Trees of files: there and back, what changed, and streams that lie.
+import CLinux
+import Glibc
+import LinuxKernel
+import Testing
+
+@testable import Containers
+
+/// Two folders and the pair that carries one to the other.
+final class TreePair {
+    let folder: String
+    var source: String { folder + "/source" }
+    var target: String { folder + "/target" }
+    let sender: FileTreeSender
+    let receiver: FileTreeReceiver
+    let root: TreeRoot
+
+    init(store: Bool = false, excluding: Set<TreePath> = [], fill: (String) throws -> Void = { _ in }) throws {
+        folder = try temporaryFolder()
+        try Folder.create(folder + "/source")
+        try Folder.create(folder + "/target")
+        try fill(folder + "/source")
+        root = try TreeRoot(folder: folder + "/source")
+        sender = FileTreeSender(root: root, excluding: excluding, cache: DigestCache(file: nil))
+        receiver = FileTreeReceiver(
+            root: try TreeRoot(folder: folder + "/target"),
+            store: try store ? ContentStore(folder: folder + "/store", digests: DigestCache(file: nil)) : nil)
+    }
+    deinit { try? Folder.remove(folder) }
+
+    /// Both sides over a socket pair, the sender on a thread of its own.
+    @discardableResult func sendAll() throws -> TreeReport {
+        let (a, b) = try socketPair()
+        let receiver = Unchecked(receiver)
+        let failure = Unchecked<Box<(any Error)?>>(Box(nil))
+        let thread = try Thread {
+            do { try receiver.value.receiveAll(over: DescriptorStream(b)) } catch { failure.value.value = error }
+            shutdown(b.number, Int32(SHUT_RDWR))
+        }
+        let result = Result { try sender.sendAll(over: DescriptorStream(a)) }
+        shutdown(a.number, Int32(SHUT_RDWR))
+        thread.join()
+        if let error = failure.value.value { throw error }
+        return try result.get()
+    }
+
+    /// Carries what changed; the changes' summary.
+    @discardableResult func sendChanges(suspects: Set<UInt64> = []) throws -> [String] {
+        guard let changes = try sender.changes(suspects: suspects) else { return [] }
+        try receiver.apply(changes.encoded())
+        return changes.summary
+    }
+
+    /// As find and sha256sum see them.
+    func expectEqual(_ location: SourceLocation = #_sourceLocation) throws {
+        #expect(try listing(source) == listing(target), sourceLocation: location)
+        #expect(try manifest(source) == manifest(target), sourceLocation: location)
+    }
+}
+
+final class Box<T> { var value: T; init(_ value: T) { self.value = value } }
+struct Unchecked<T>: @unchecked Sendable { let value: T; init(_ value: T) { self.value = value } }
+
+/// A pthread to wait for.
+struct Thread {
+    private var thread = pthread_t()
+    init(_ body: @escaping @Sendable () -> Void) throws {
+        let box = Unmanaged.passRetained(Box(body))
+        try check(
+            -pthread_create(&thread, nil, {
+                Unmanaged<Box<@Sendable () -> Void>>.fromOpaque($0!).takeRetainedValue().value()
+                return nil
+            }, box.toOpaque()), "starting a thread")
+    }
+    func join() { pthread_join(thread, nil) }
+}
+
+func socketPair() throws -> (FileDescriptor, FileDescriptor) {
+    var pair: [Int32] = [0, 0]
+    try checkC(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair), "making a socket pair")
+    return (FileDescriptor(owning: pair[0]), FileDescriptor(owning: pair[1]))
+}
+
+func listing(_ folder: String) throws -> [Substring] {
+    try Subprocess.run(
+        [
+            "sh", "-c",
+            "find . ! -type d -printf '%P|%y|%m|%U|%G|%s|%T@|%l|%n\\n' -o -printf '%P|%y|%m|%U|%G|%T@\\n';"
+                + "find . -type f -exec sha256sum {} +",
+        ], workingDirectory: folder
+    ).text.split(separator: "\n").sorted()
+}
+
+func manifest(_ folder: String) throws -> [FileEntry] {
+    try FileTreeSender(root: TreeRoot(folder: folder)).manifest().map {
+        var entry = $0
+        entry.allocated = 0
+        if entry.kind == .directory { entry.size = 0 }
+        return entry
+    }
+}
+
+func put(_ content: String, _ path: String) throws {
+    let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_TRUNC)
+    try FileContent.write(Array(content.utf8)[...], file, at: 0, name: path)
+}
+
+func shell(_ script: String, in folder: String) throws { try Subprocess.run(["sh", "-ec", script], workingDirectory: folder) }
+
+func inode(_ path: String) throws -> UInt64 {
+    var status = stat()
+    try checkC(lstat(path, &status), "examining \(path)")
+    return UInt64(status.st_ino)
+}
+
+/// Waits until the clock of time stamps has ticked, so that nothing written before is racy afterwards.
+func tick() {
+    let now = Stamp.now()
+    while Stamp.now() == now { usleep(500) }
+}
+
+@Suite(.enabled(if: geteuid() == 0), .timeLimit(.minutes(2)))
+struct TreeTests {
+    static let everything = """
+        mkdir -p a/b 'with space' empty; echo hello > a/b/file; printf '' > nothing; chmod 4711 a/b/file
+        ln -s /etc/passwd absolute; ln -s ../../outside relative; ln a/b/file hard; ln hard 'with space/third'
+        mkfifo -m 600 fifo; mknod null c 1 3; mknod disk b 7 0; chown 1000:1001 a; chown -h 5:6 absolute
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'
+        printf 'x' > "$(printf 'bad\\377name')"; touch -d '2001-02-03 04:05:06.123456789' empty a/b/file
+        truncate -s 50M sparse; printf 'end' >> sparse; printf 'start' | dd of=sparse conv=notrunc status=none
+        cp /bin/true capable; chmod 1777 'with space'; chmod 711 .
+        """
+
+    func fill(_ folder: String) throws {
+        try shell(Self.everything, in: folder)
+        // struct vfs_cap_data, revision 2: CAP_NET_RAW permitted and effective.
+        let capability: [UInt8] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        try check(clx_lsetxattr(folder + "/capable", "security.capability", capability, 20), "setting a capability")
+        try check(clx_lsetxattr(folder + "/capable", "user.note", "hi there", 8), "setting an attribute")
+        try check(clx_lsetxattr(folder + "/a", "user.dir", "d", 1), "setting an attribute")
+    }
+
+    @Test(arguments: [false, true]) func carriesEverything(withStore: Bool) throws {
+        let pair = try TreePair(store: withStore, fill: fill)
+        // What is there already goes.
+        try shell("mkdir old; echo old > old/file; ln -s old hard", in: pair.target)
+        let report = try pair.sendAll()
+        try pair.expectEqual()
+        #expect(report.contents > 0 && report.contentBytes < 1 << 20, "\(report)")
+        // Hard links are links, holes are holes.
+        #expect(try inode(pair.target + "/hard") == inode(pair.target + "/with space/third"))
+        var status = stat()
+        stat(pair.target + "/sparse", &status)
+        #expect(status.st_blocks * 512 < 1 << 20)
+        let manifest = try manifest(pair.target)
+        #expect(manifest.first { $0.path == Array("capable".utf8) }?.attributes.count == 2)
+        #expect(manifest.contains { $0.path == Array("bad".utf8) + [255] + Array("name".utf8) })
+        // Nothing more to say, though all of it is racy; and still the same when it is not.
+        #expect(try pair.sendChanges() == [])
+        tick()
+        #expect(try pair.sendChanges() == [])
+        // Once more: with a store no content goes over.
+        let again = try TreePair(store: true, fill: fill)
+        try again.sendAll()
+        let second = try again.sendAll()
+        #expect(second.contents == 0 && second.cached == report.contents, "\(second)")
+        try again.expectEqual()
+    }
+
+    @Test func theStoreIsNotTheTree() throws {
+        let pair = try TreePair(store: true) { try put("hello", $0 + "/f") }
+        try pair.sendAll()
+        let name = Digest(of: "hello".utf8).description
+        #expect(try inode(pair.target + "/f") != inode("\(pair.folder)/store/\(name)"))
+        // A damaged content is not used.
+        try put("other", "\(pair.folder)/store/\(name)")
+        #expect(try pair.sendAll().contents == 1)
+        try pair.expectEqual()
+        #expect(try SmallFile.text("\(pair.folder)/store/\(name)") == "hello")
+        try ContentStore(folder: pair.folder + "/store", digests: DigestCache(file: nil)).prune(toBytes: 0)
+        #expect(try Folder.names(pair.folder + "/store").isEmpty)
+    }
+
+    @Test func carriesChanges() throws {
+        let pair = try TreePair(fill: fill)
+        try pair.sendAll()
+        tick()
+        #expect(try pair.sendChanges() == [])
+        let opened = try inode(pair.target + "/nothing")
+        try shell(
+            """
+            echo more >> nothing; rm -r empty; mkdir new; echo n > new/n; mkdir new/deep; chmod 600 a/b/file
+            rm relative; mkdir relative; echo r > relative/r; rm fifo; ln -s sock fifo; rm 'with space/third'
+            ln capable 'with space/third'; rm -r a/b; ln hard new/deep/again; touch -d 2011-11-11 null; chown 9:9 disk
+            """, in: pair.source)
+        try check(clx_lremovexattr(pair.source + "/capable", "user.note"), "removing an attribute")
+        #expect(try !pair.sendChanges().isEmpty)
+        try pair.expectEqual()
+        // A descriptor that was opened early still is the file.
+        #expect(try inode(pair.target + "/nothing") == opened)
+        tick()
+        #expect(try pair.sendChanges() == [])
+        // A hole punched and a file cut.
+        try shell("truncate -s 3 nothing; fallocate -p -o 0 -l 4096 sparse; printf y | dd of=sparse bs=1 seek=20000000 conv=notrunc status=none", in: pair.source)
+        #expect(try pair.sendChanges().count == 2)
+        try pair.expectEqual()
+    }
+
+    @Test func followsRenames() throws {
+        let pair = try TreePair {
+            try put("one", $0 + "/a")
+            try put("two", $0 + "/b")
+            try put("dump", $0 + "/temp")
+            try put("old dump", $0 + "/dump")
+        }
+        try pair.sendAll()
+        tick()
+        #expect(try pair.sendChanges() == [])
+        let (a, temp) = (try inode(pair.target + "/a"), try inode(pair.target + "/temp"))
+        try shell("mv a x; mv b a; mv x b; mkdir d; mv temp d/dump; echo more >> d/dump", in: pair.source)
+        let summary = try pair.sendChanges()
+        #expect(summary.contains("renamed /a to /b") && summary.contains("content /d/dump"), "\(summary)")
+        #expect(!summary.contains("content /b"))
+        try pair.expectEqual()
+        #expect(try inode(pair.target + "/b") == a && inode(pair.target + "/d/dump") == temp)
+        tick()
+        try shell("mv d/dump dump", in: pair.source)
+        try pair.sendChanges()
+        try pair.expectEqual()
+        #expect(try inode(pair.target + "/dump") == temp)
+    }
+
+    /// A write in the same tick of the clock as the look leaves size and times as they were.
+    @Test func seesAWriteInTheSameTick() throws {
+        let pair = try TreePair { try put("0", $0 + "/f") }
+        try pair.sendAll()
+        for round in 1...300 {
+            try put(String(round % 10), pair.source + "/f")
+            try pair.sendChanges()
+            try put(String((round + 1) % 10), pair.source + "/f")
+            try pair.sendChanges()
+            #expect(try SmallFile.text(pair.target + "/f") == String((round + 1) % 10))
+        }
+        // The same made certain: equal stamps are believed only when the clock has ticked since.
+        let stamp = try Stamp(FileDescriptor(opening: pair.source + "/f", O_RDONLY), "f")
+        #expect(stamp.isRacy(at: stamp.changed))
+        var later = stamp.changed
+        later.seconds += 3
+        #expect(!stamp.isRacy(at: later))
+        var whole = stamp
+        whole.changed = Timestamp(seconds: 100, nanoseconds: 0)
+        #expect(whole.isRacy(at: Timestamp(seconds: 100, nanoseconds: 999_999_999)))
+    }
+
+    /// Size and times as before, another content: the change time gives it away.
+    @Test func seesAWriteWithTheTimeSetBack() throws {
+        let pair = try TreePair { try put("before", $0 + "/f") }
+        try pair.sendAll()
+        tick()
+        #expect(try pair.sendChanges() == [])
+        try shell("touch -r f ../stamp; printf 'after!' > f; touch -r ../stamp f", in: pair.source)
+        #expect(try pair.sendChanges() == ["content /f"])
+        try pair.expectEqual()
+    }
+
+    /// A store through a shared mapping to a page that is dirty already changes no time stamp.
+    @Test func comparesMappedFiles() throws {
+        let pair = try TreePair { try put(String(repeating: "a", count: 4096), $0 + "/f") }
+        let file = try FileDescriptor(opening: pair.source + "/f", O_RDWR)
+        let memory = try #require(mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0))
+        defer { munmap(memory, 4096) }
+        memory.storeBytes(of: 1, as: UInt8.self)
+        try pair.sendAll()
+        tick()
+        try pair.sendChanges()
+        let before = try Stamp(file, "f")
+        memory.storeBytes(of: 2, as: UInt8.self)
+        // The trap this test is about.
+        #expect(try Stamp(file, "f") == before)
+        #expect(try pair.sendChanges() == [])
+        let mapped = try SharedMappings.inodes(of: getpid())
+        #expect(mapped.contains(before.inode))
+        #expect(try pair.sendChanges(suspects: mapped) == ["content /f"])
+        try pair.expectEqual()
+    }
+
+    @Test func leavesOutWhatIsExcluded() throws {
+        let pair = try TreePair(excluding: [Array("a/skip".utf8), Array(".stub".utf8)]) {
+            try shell("mkdir -p a/skip; echo 1 > a/skip/f; echo 2 > .stub; echo 3 > a/keep; mkdir skip", in: $0)
+        }
+        try pair.sendAll()
+        try shell("rm -r a/skip .stub", in: pair.source)
+        try pair.sendChanges()
+        try pair.expectEqual()
+    }
+
+    @Test func readOnlyCostsNothing() throws {
+        let pair = try TreePair { try put("x", $0 + "/f") }
+        let sender = FileTreeSender(root: pair.root, isReadOnly: true)
+        _ = try sender.manifest()
+        try put("y", pair.source + "/f")
+        #expect(try sender.changes() == nil)
+    }
+
+    @Test func survivesATreeThatChangesWhileItIsSent() throws {
+        let pair = try TreePair { folder in
+            for number in 0..<200 { try put("\(number)", folder + "/f\(number)") }
+        }
+        let script = """
+            i=0; while [ $i -lt 150 ]; do i=$((i+1)); n=$((i % 200)); echo $i >> f$n; mv f$n g$n; mkdir -p d/$n
+            echo $i > d/$n/x; mv g$n f$((199-n)); rm -rf d/$((n / 2)); ln -f f$((199-n)) h$n; done
+            """
+        let source = pair.source
+        let thread = try Thread { _ = try? shell(script, in: source) }
+        try pair.sendAll()
+        for _ in 0..<20 {
+            try pair.sendChanges()
+            usleep(3000)
+        }
+        thread.join()
+        try pair.sendChanges()
+        try pair.expectEqual()
+    }
+
+    @Test func refusesAMountThatNobodyNamed() throws {
+        let pair = try TreePair { try Folder.create($0 + "/m") }
+        try check(clx_mount("none", pair.source + "/m", "tmpfs", 0, nil), "mounting")
+        defer { clx_umount(pair.source + "/m", 0) }
+        let error = #expect(throws: ContainerError.self) { try pair.sender.manifest() }
+        #expect(error?.description.contains("/m") == true)
+    }
+
+    @Test func remembersDigests() throws {
+        let pair = try TreePair { try put("x", $0 + "/f") }
+        tick()
+        let cache = DigestCache(file: pair.folder + "/digests")
+        let file = try FileDescriptor(opening: pair.source + "/f", O_RDWR)
+        let first = try cache.digest(of: file, name: "f").0
+        #expect(first == Digest(of: "x".utf8))
+        try cache.save()
+        let second = DigestCache(file: pair.folder + "/digests")
+        #expect(try second.digest(of: file, name: "f").0 == first)
+        try FileContent.write([121], file, at: 0, name: "f")
+        #expect(try second.digest(of: file, name: "f").0 == Digest(of: "y".utf8))
+        // A damaged file counts as none.
+        try put("APUSDIG1 nonsense", pair.folder + "/digests")
+        #expect(try DigestCache(file: pair.folder + "/digests").digest(of: file, name: "f").0 == Digest(of: "y".utf8))
+    }
+
+    @Test func verifiesMappedFiles() throws {
+        let pair = try TreePair {
+            try shell("mkdir lib; echo lib > lib/so.1; ln -s so.1 lib/so; ln -s /lib/so abs; ln -s /etc out", in: $0)
+        }
+        let cache = DigestCache(file: nil)
+        let files = try MappedFiles.describe(["/lib/so.1", "/abs"], root: pair.root, cache: cache)
+        #expect(files[0].digest == files[1].digest && files[0].size == 4)
+        try pair.sendAll()
+        let target = try TreeRoot(folder: pair.target)
+        try MappedFiles.verify(files, root: target, cache: cache)
+        #expect(throws: (any Error).self) { try MappedFiles.verify([.init(path: "/out/passwd", size: 1)], root: target, cache: cache) }
+        try put("LIB\n", pair.target + "/lib/so.1")
+        var error = #expect(throws: ContainerError.self) { try MappedFiles.verify(files, root: target, cache: cache) }
+        #expect(error?.description == "mapped file /lib/so.1 differs on the destination: same size, other content")
+        try put("longer", pair.target + "/lib/so.1")
+        error = #expect(throws: ContainerError.self) { try MappedFiles.verify(files, root: target, cache: cache) }
+        #expect(error?.description.contains("6 bytes instead of 4") == true)
+        try shell("rm lib/so.1", in: pair.target)
+        error = #expect(throws: ContainerError.self) { try MappedFiles.verify(files, root: target, cache: cache) }
+        #expect(error?.description.contains("is not there") == true)
+    }
+}

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -206,4 +207,11 @@ extern const uint8_t clx_blob_start[], clx_blob_end[], clx_stub_start[], clx_stu
 const uint8_t *clx_code(int symbol) {
   const uint8_t *const symbols[] = {clx_blob_start, clx_blob_end, clx_stub_start, clx_stub_end, clx_stub_syscall};
   return symbols[symbol];
+}
+
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns) {
+  struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+  return RESULT(ppoll(entries, count, &timeout, NULL));
 }

@@ -4,6 +4,7 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -114,6 +115,11 @@ void clx_store_release(uint32_t *word, uint32_t value);
 /// Waits while *word == expected, at most timeout_ns (shared futex): 0, -EAGAIN, -ETIMEDOUT or -EINTR.
 int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns);
 int clx_futex_wake(const uint32_t *word);
+
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+/// ppoll(2), at most timeout_ns: the number of descriptors with events or -errno.
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns);
 
 // ---- The injected blob and the stub (blob.S) -------------------------------------------------------------------
 

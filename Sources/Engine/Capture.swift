@@ -7,14 +7,14 @@ public struct Capture {
     public internal(set) var image: ProcessImage
     /// The process's open files, for what has to be done with them besides (sockets in repair mode).
     let probes: [DescriptorProbe]
-    /// Connections under repair.
-    var repaired: [Repaired] = []
+    /// Connections under repair, by their index in the image's files.
+    var repaired: [Int: Repaired] = [:]
     /// Where each connection stood when it was captured, by its index in the image's files.
     var positions: [Int: TCPSocket.Position] = [:]
 
     struct Repaired {
         let copy: FileDescriptor
-        let reuseAddress: Bool
+        let repair: TCPSocket.Repair
     }
 }
 

@@ -78,9 +78,9 @@ extension Capture {
     public mutating func captureConnections() throws {
         for index in image.files.indices {
             guard case .tcp = image.files[index].kind, let probe = probe(ofFile: index) else { continue }
-            let reuse = try TCPSocket.beginRepair(probe.copy.number)
-            repaired.append(Repaired(copy: probe.copy, reuseAddress: reuse))
-            image.files[index].tcp = try TCPSocket.captureConnection(probe.copy.number, reuseAddress: reuse)
+            let repair = try TCPSocket.beginRepair(probe.copy.number)
+            repaired[index] = Repaired(copy: probe.copy, repair: repair)
+            image.files[index].tcp = try TCPSocket.captureConnection(probe.copy.number, repair)
             positions[index] = try TCPSocket.position(probe.copy.number)
         }
     }
@@ -88,15 +88,15 @@ extension Capture {
     /// After the port fell silent: captures again what has moved since.
     public mutating func recaptureMovedConnections() throws {
         for (index, position) in positions {
-            guard let probe = probe(ofFile: index), try TCPSocket.position(probe.copy.number) != position else { continue }
-            try TCPSocket.recapture(probe.copy.number, &image.files[index].tcp)
+            guard let connection = repaired[index], try TCPSocket.position(connection.copy.number) != position else { continue }
+            try TCPSocket.recapture(connection.copy.number, connection.repair, &image.files[index].tcp)
         }
     }
 
     /// Gives the connections back to the source's program.
     public mutating func releaseConnections() throws {
-        for connection in repaired { try TCPSocket.endRepair(connection.copy.number, reuseAddress: connection.reuseAddress) }
-        repaired = []
+        for connection in repaired.values { try TCPSocket.endRepair(connection.copy.number, connection.repair) }
+        repaired = [:]
     }
 
     private func probe(ofFile index: Int) -> DescriptorProbe? {

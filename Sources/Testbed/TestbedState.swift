@@ -62,9 +62,14 @@ func jsonBytes(_ value: some Encodable) throws -> [UInt8] {
     return Array(try encoder.encode(value))
 }
 
-/// Writes a value as JSON, replacing the file in one step.
+/// Writes a value as JSON, replacing the file in one step. Anything but a regular file (/dev/null) is written to.
 func writeJSON(_ value: some Encodable, to path: String) throws {
     let bytes = try jsonBytes(value) + [10]
+    var info = stat()
+    if stat(path, &info) == 0 && info.st_mode & S_IFMT != S_IFREG {
+        let file = try FileDescriptor(opening: path, O_WRONLY)
+        return try bytes.withUnsafeBytes { try file.write($0) }
+    }
     let temporary = path + ".new"
     do {
         let file = try FileDescriptor(opening: temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)

@@ -91,6 +91,39 @@ struct DemoTests {
         #expect(!report.problems.isEmpty)
     }
 
+    /// SIGTERM while agents, container and client are up: the status says so and nothing is left.
+    @Test(.timeLimit(.minutes(1)), arguments: [100, 1000])
+    func interruptedRemovesEverything(milliseconds: UInt32) throws {
+        let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
+        let testbed = Testbed(try Topology(instance: "tb-term"))
+        testbed.down()
+        defer { testbed.down() }
+        let child = try ChildProcess(
+            program, ["demo", "--instance", "tb-term", "--memory", "16MiB", "--json-file", "/dev/null"])
+        usleep(milliseconds * 1000)
+        child.signal(SIGTERM)
+        let status = try #require(child.wait(seconds: 30))
+        #expect(status >> 8 == 128 + SIGTERM)
+        #expect(testbed.leftovers() == [])
+    }
+
+    /// What a killed demo left does not stand in the next one's way; what someone made to stay does.
+    @Test(.timeLimit(.minutes(1)))
+    func killedDemoIsRemovedByTheNext() throws {
+        let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
+        let testbed = Testbed(try Topology(instance: "tb-term"))
+        testbed.down()
+        defer { testbed.down() }
+        let child = try ChildProcess(program, ["demo", "--instance", "tb-term", "--memory", "16MiB"], folder: "/tmp")
+        #expect(waitUntil(seconds: 20) { fileExists(testbed.topology.hosts[1].runFolder + "/api.sock") })
+        child.signal(SIGKILL)
+        _ = child.wait(seconds: 5)
+        #expect(testbed.leftovers() != [])
+        try testbed.upNetwork(owned: true)
+        #expect(try testbed.status().agents.isEmpty)
+        #expect(throws: TestbedError.self) { try testbed.upNetwork() }
+    }
+
     @Test func numbersAreGrouped() {
         #expect(grouped(0) == "0" && grouped(1234567.891, digits: 2) == "1,234,567.89")
         #expect(grouped(-0.04, digits: 1) == "0.0" && grouped(-1234.56, digits: 1) == "-1,234.6")

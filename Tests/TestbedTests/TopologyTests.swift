@@ -70,7 +70,7 @@ struct TopologyTests {
     /// The program itself, killed at instants all over its work.
     @Test(.timeLimit(.minutes(2)))
     func killedWhileMakingIsRemoved() throws {
-        let program = try #require(try builtProgram(), "the apus program stands beside the tests")
+        let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
         let testbed = Testbed(try Topology(instance: "tb-kill"))
         testbed.down()
         var unfinished = 0
@@ -85,16 +85,6 @@ struct TopologyTests {
             #expect(testbed.leftovers() == [], "after \(milliseconds) ms")
         }
         #expect(unfinished > 0)
-    }
-
-    /// The build folder is that of the test bundle, which is mapped into this process.
-    private func builtProgram() throws -> String? {
-        for line in try SmallFile.text("/proc/self/maps").split(separator: "\n") where line.hasSuffix(".xctest") {
-            guard let start = line.firstIndex(of: "/"), let end = line.lastIndex(of: "/") else { continue }
-            let path = "\(line[start..<end])/apus"
-            if access(path, X_OK) == 0 { return path }
-        }
-        return nil
     }
 
     @Test func unlikelyRatesAreRefused() {

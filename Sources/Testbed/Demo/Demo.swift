@@ -127,7 +127,9 @@ public struct Demo: Sendable {
             Verdict(
                 "every value of the fill intact after each move", spoilt.isEmpty && !windows.isEmpty,
                 spoilt.first.map { "\($0.missing) missing, \($0.wrong) wrong: \($0.examples.joined(separator: ", "))" }
-                    ?? "\(grouped(Double(filler.count))) values compared, \(windows.count) times"))
+                    ?? (windows.isEmpty
+                        ? "no move was made"
+                        : "\(grouped(Double(filler.count))) values compared, \(windows.count) times")))
         let planned = max(1, options.repetitions) * options.techniques.count
         report.verdicts.append(
             Verdict("every move made", windows.count == planned, "\(windows.count) of \(planned)"))

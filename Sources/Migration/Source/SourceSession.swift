@@ -141,7 +141,7 @@ public final class SourceSession {
         offer.boot = bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
-        offer.mappedFiles = layout.mappedFiles
+        offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)
         try connection.send(.offer, offer)
         FaultPoint.reach(.sourceOffered)
         let accepted: WireAccepted = try connection.expect(.accepted)
@@ -196,7 +196,7 @@ public final class SourceSession {
         try process.attach()
         layout.excluded = process.injected
         try layout.refresh()
-        trees = try SourceTrees(pid: container.pid, directory: host.layout.container(container.name), host: host)
+        trees = try SourceTrees(container, host)
         try trees!.send(root: true, over: connection)
         var stage = WireStage()
         stage.generation = layout.generation

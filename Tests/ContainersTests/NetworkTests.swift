@@ -160,6 +160,11 @@ import Testing
         }
         #expect(error?.errno == .noEntry)
         #expect(error?.operation.contains(lab.attachment("a").port) == true)
+        let spanning = try NetworkNamespace.create()
+        let route = try NetlinkSocket(in: spanning)
+        try route.createBridge("br", spanningTree: true)
+        #expect(try route.link("br").hasSpanningTree)
+        #expect(try !NetlinkSocket(in: lab.a).link("br").hasSpanningTree)
         var wrong = lab.attachment("a")
         wrong.bridge = "none"
         #expect(throws: KernelError.self) {

@@ -103,7 +103,7 @@ import Testing
         #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == burned + 100)
         try destination.open()
         for n in 2..<102 {
-            #expect(Sockets.readable(atB, within: 1000))
+            try #require(Sockets.readable(atB, within: 1000))
             #expect(Sockets.receive(atB) == [UInt8(n)])
         }
         // The access network has been told: nothing needs host a any more.

@@ -47,6 +47,13 @@ let package = Package(
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
         .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
+        .testTarget(
+            name: "AgentTests",
+            dependencies: [
+                "Agent", "Containers", "LinuxKernel", "Migration", "apus",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,7 +1,6 @@
 # `make` alone lists the targets.
 SHELL := /bin/bash
 BUILD := swift build -c release -Xswiftc -enable-testing
-PROTOS := $(wildcard Protos/*.proto)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -9,7 +8,16 @@ help: ## list the targets
 build: ## build the product and the workloads
 	$(BUILD)
 
-protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
-	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated $(notdir $(PROTOS))
+setup: ## install the Debian packages that are missing
+	scripts/setup
 
-.PHONY: help build protos
+demo: setup build ## move a live redis between two edge hosts by cold, pre-copy and MiGrror
+	.build/release/apus doctor
+	.build/release/apus demo $(DEMO)
+
+protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
+	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
+	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
+	    --swift_out=Sources/Migration/Generated Session.proto
+
+.PHONY: help setup build demo protos

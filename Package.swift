@@ -22,7 +22,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
-        .target(name: "Testbed", dependencies: ["Agent", "LinuxKernel"]),
+        .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .target(
             name: "Agent",
             dependencies: [
@@ -32,7 +32,12 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ]),
-        .target(name: "Migration", dependencies: ["Engine", "Memory", "Containers", "LinuxKernel", "CLinux"]),
+        .target(
+            name: "Migration",
+            dependencies: [
+                "Engine", "Memory", "Containers", "LinuxKernel", "CLinux",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ]),
         .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
         .target(
             name: "Engine",
@@ -46,7 +51,6 @@ let package = Package(
         // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
-        .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
         .testTarget(
             name: "AgentTests",
             dependencies: [
@@ -54,6 +58,12 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
+        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
+        .target(
+            name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
+        .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "NetworkTestSupport"]),
+        .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
+        .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),
     ],
     swiftLanguageModes: [.v6]
 )

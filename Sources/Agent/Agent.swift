@@ -29,6 +29,7 @@ public final class Agent: MigrationHost {
 
     public var layout: HostLayout { configuration.layout }
     public var runtime: any ContainerRuntime { containers.runtime }
+    public var migrationAddress: PeerAddress { configuration.migrationAddress }
 
     /// Prepares an agent; `start` makes it serve.
     public init(_ configuration: AgentConfiguration, parts: AgentParts, logger: Logger) {

@@ -13,8 +13,8 @@ public struct AgentParts: Sendable {
     public var guardian: (@Sendable ([String]) throws -> Int32)?
 
     public init(
-        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { _, _ in NoEngine() },
-        inspector: (any ProcessInspector)? = nil, guardian: (@Sendable ([String]) throws -> Int32)? = nil
+        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, _ in ApusEngine(agent) },
+        inspector: (any ProcessInspector)? = EngineInspector(), guardian: (@Sendable ([String]) throws -> Int32)? = nil
     ) {
         self.engine = engine
         self.inspector = inspector

@@ -8,11 +8,13 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -176,6 +178,8 @@ ssize_t clx_pread(int fd, void *buffer, size_t size, uint64_t offset) {
 ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset) {
   return RESULT(pwrite(fd, buffer, size, (off_t)offset));
 }
+int clx_eventfd(void) { return RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+ssize_t clx_tee(int from, int to, size_t size) { return RESULT(tee(from, to, size, SPLICE_F_NONBLOCK)); }
 int clx_memfd_create(const char *name, unsigned flags) { return RESULT(memfd_create(name, flags)); }
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------
@@ -195,3 +199,19 @@ int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns) 
   return RESULT(syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0));
 }
 int clx_futex_wake(const uint32_t *word) { return RESULT(syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0)); }
+
+// ---- Code ----------------------------------------------------------------------------------------------------
+
+extern const uint8_t clx_blob_start[], clx_blob_end[], clx_stub_start[], clx_stub_end[], clx_stub_syscall[];
+
+const uint8_t *clx_code(int symbol) {
+  const uint8_t *const symbols[] = {clx_blob_start, clx_blob_end, clx_stub_start, clx_stub_end, clx_stub_syscall};
+  return symbols[symbol];
+}
+
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns) {
+  struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+  return RESULT(ppoll(entries, count, &timeout, NULL));
+}

@@ -28,8 +28,9 @@ extension ContainerConfig {
         if let path = placement.networkNamespace { config.setNetworkNamespace(path) }
         config.tree["mounts"] = .array(
             (tree["mounts"]?.elements ?? []).map { mount in
-                guard mount["type"]?.string == "bind" || mount["options"]?.strings.contains("bind") == true
-                    || mount["options"]?.strings.contains("rbind") == true, let source = mount["source"]?.string
+                guard
+                    mount["type"]?.string == "bind" || mount["options"]?.strings.contains("bind") == true
+                        || mount["options"]?.strings.contains("rbind") == true, let source = mount["source"]?.string
                 else { return mount }
                 var mount = mount
                 mount["source"] = .string(absolute(source, placement.bundle))

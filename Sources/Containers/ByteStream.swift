@@ -77,7 +77,9 @@ public final class MemoryStream: ByteStream {
 
     public func read(into buffer: UnsafeMutableRawBufferPointer) throws {
         guard buffer.count <= bytes.count - position else { throw ContainerError("a tree's stream ended early") }
-        bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[position...].prefix(buffer.count))) }
+        bytes.withUnsafeBytes {
+            buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[position...].prefix(buffer.count)))
+        }
         position += buffer.count
     }
     public func write(_ more: UnsafeRawBufferPointer) { bytes.append(contentsOf: more) }
@@ -122,7 +124,9 @@ struct ByteReader {
 
     mutating func string(atMost limit: Int) throws(ContainerError) -> [UInt8] {
         let count = Int(try integer(UInt32.self))
-        guard count <= limit else { throw ContainerError("a tree's description holds \(count) bytes, more than \(limit)") }
+        guard count <= limit else {
+            throw ContainerError("a tree's description holds \(count) bytes, more than \(limit)")
+        }
         return try raw(count)
     }
 }

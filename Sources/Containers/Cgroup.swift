@@ -105,7 +105,8 @@ public final class Cgroup: Sendable {
             if ContinuousClock.now > end {
                 // Tasks that hang in the kernel cannot be frozen; those that were stopped run on.
                 try? thaw()
-                throw KernelError("freezing cgroup \(name): not all of its tasks stopped within \(timeLimit)", .timedOut)
+                throw KernelError(
+                    "freezing cgroup \(name): not all of its tasks stopped within \(timeLimit)", .timedOut)
             }
             if let events {
                 // A change of cgroup.events is exceptional data; the limit covers one that came before the poll.

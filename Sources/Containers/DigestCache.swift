@@ -85,7 +85,8 @@ public final class DigestCache: Sendable {
             Digest(of: bytes.dropLast(32)) == Digest(bytes.suffix(32))
         else { return }
         var found: [Key: Digest] = [:]
-        while reader.left > 32, let key = try? Key(&reader), let digest = (try? reader.raw(32)).flatMap({ Digest($0) }) {
+        while reader.left > 32, let key = try? Key(&reader), let digest = (try? reader.raw(32)).flatMap({ Digest($0) })
+        {
             found[key] = digest
         }
         digests.withLock { $0 = found }
@@ -112,7 +113,8 @@ public final class DigestCache: Sendable {
     }
 
     /// The digest of an open regular file and its size, from the cache or by reading it.
-    func digest(of open: FileDescriptor, name: @autoclosure () -> String) throws(KernelError) -> (Digest, size: UInt64) {
+    func digest(of open: FileDescriptor, name: @autoclosure () -> String) throws(KernelError) -> (Digest, size: UInt64)
+    {
         let now = Stamp.now()
         let stamp = try Stamp(open, name())
         let key = Key(stamp)

@@ -74,7 +74,9 @@ enum FileContent {
     }
 
     /// SHA-256 of the content, holes as zeros.
-    static func digest(of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String) throws(KernelError) -> Digest {
+    static func digest(of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String) throws(KernelError)
+        -> Digest
+    {
         var hasher = Digest.Hasher()
         var buffer = [UInt8](repeating: 0, count: Int(min(max(size, 1), 1 << 18)))
         var hashed: UInt64 = 0

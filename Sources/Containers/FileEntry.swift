@@ -86,7 +86,8 @@ extension FileEntry {
     static func check(_ path: TreePath, allowingRoot: Bool = false) throws(ContainerError) {
         if path.isEmpty && allowingRoot { return }
         let names = path.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
-        for name in names where name.isEmpty || name.count > 255 || name.contains(0) || name == [46] || name == [46, 46] {
+        for name in names
+        where name.isEmpty || name.count > 255 || name.contains(0) || name == [46] || name == [46, 46] {
             throw ContainerError("refusing the path \(text(path)): it may lead out of the tree")
         }
         if path.count > longestPath { throw ContainerError("refusing a path of \(path.count) bytes") }

@@ -157,7 +157,8 @@ extension FileTreeReceiver {
         }
         // A file system that counts no inodes says 0.
         if free.inodes > 0 && UInt64(entries.count) > free.inodes {
-            throw ContainerError("\(root.name) needs \(entries.count) inodes and its file system has \(free.inodes) free")
+            throw ContainerError(
+                "\(root.name) needs \(entries.count) inodes and its file system has \(free.inodes) free")
         }
     }
 

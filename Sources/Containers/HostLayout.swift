@@ -45,7 +45,9 @@ public struct HostLayout: Codable, Sendable, Equatable {
 
     /// The folders of all containers this host knows, by name.
     public func containers() throws(KernelError) -> [ContainerDirectory] {
-        try Folder.names(containersFolder).sorted().map { ContainerDirectory(name: $0, path: "\(containersFolder)/\($0)") }
+        try Folder.names(containersFolder).sorted().map {
+            ContainerDirectory(name: $0, path: "\(containersFolder)/\($0)")
+        }
     }
 }
 

@@ -60,7 +60,9 @@ public enum MappedFiles {
                 clx_openat2(
                     root.descriptor.number, path, UInt64(O_RDONLY | O_NONBLOCK), 0,
                     clx_RESOLVE_IN_ROOT | clx_RESOLVE_NO_MAGICLINKS), "opening \(path) in \(root.name)"))
-        guard try Stamp(file, path).mode & S_IFMT == S_IFREG else { throw ContainerError("\(path) is not a regular file") }
+        guard try Stamp(file, path).mode & S_IFMT == S_IFREG else {
+            throw ContainerError("\(path) is not a regular file")
+        }
         return file
     }
 }

@@ -20,7 +20,7 @@ public struct DestinationHandoverRecord: Codable, Sendable, Hashable {
 public final class DestinationHandover: Sendable {
     public let record: DestinationHandoverRecord
     private let route: NetlinkSocket
-    private let acceptance, release: NetlinkBatch
+    private let acceptance, refusal, release: NetlinkBatch
     private let starter: PacketSocket
     private let announcer: Announcer
     private let interior: NetlinkSocket
@@ -44,6 +44,8 @@ public final class DestinationHandover: Sendable {
         acceptance = NetlinkBatch(
             "pointing the container's address at its new port",
             [BridgePort.set(ports.port, .forwarding), BridgePort.forward(mac, to: ports.port, .sticky)])
+        refusal = NetlinkBatch(
+            "pointing the container's address at the backhaul", [BridgePort.forward(mac, to: ports.backhaul, .sticky)])
         release = NetlinkBatch(
             "letting the held frames go", [TokenBucket.open.set(on: ports.port, creating: false)])
         starter = try PacketSocket(on: ports.port)
@@ -61,6 +63,9 @@ public final class DestinationHandover: Sendable {
     /// Frames for the container are held here from now on. Comes before the source's `redirect`: the other order makes
     /// this host drop what the source sends.
     public func accept() throws(KernelError) { try route.request(acceptance) }
+
+    /// Takes `accept` back: the handover is put off, and the container's frames go to its source again.
+    public func decline() throws(KernelError) { try route.request(refusal) }
 
     /// Lets the held frames go, in order, and tells the network that the container is here. After the sockets are back.
     public func open() throws(KernelError) {

@@ -41,7 +41,8 @@ public struct Runc: ContainerRuntime {
             do throws(SubprocessError) {
                 try Subprocess.run(
                     [
-                        program, "--root", root, "--log", wordsPath, "create", "--bundle", bundle, "--pid-file", pidFile,
+                        program, "--root", root, "--log", wordsPath, "create", "--bundle", bundle, "--pid-file",
+                        pidFile,
                         name,
                     ],
                     environment: environment, output: .descriptor(logFile.number), errors: .descriptor(logFile.number),
@@ -144,7 +145,8 @@ extension Runc {
     /// The messages in logrus lines (`time="..." level=error msg="..."`), other lines as they are.
     static func messages(_ text: String) -> String {
         text.split(separator: "\n").map { line -> String in
-            guard let start = line.firstRange(of: "msg=\"")?.upperBound, line.hasSuffix("\""), start < line.endIndex else {
+            guard let start = line.firstRange(of: "msg=\"")?.upperBound, line.hasSuffix("\""), start < line.endIndex
+            else {
                 return String(line)
             }
             return String(line[start...].dropLast()).replacing("\\\"", with: "\"")

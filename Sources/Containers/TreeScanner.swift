@@ -140,7 +140,8 @@ final class TreeScanner {
         var known: [[UInt8]: TreeNode] = [:]
         for child in node.children { known[child.name] = child }
         var children: [TreeNode] = []
-        for name in try FolderReader.names(folder, in: text(node.path)).sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+        for name in try FolderReader.names(folder, in: text(node.path)).sorted(by: { $0.lexicographicallyPrecedes($1) })
+        {
             let isExcluded =
                 excludedNames.contains(name) && excluded.contains(node.name.isEmpty ? name : node.path + [47] + name)
             if isExcluded { continue }
@@ -166,7 +167,8 @@ final class TreeScanner {
         }
         let stamp = Stamp(status)
         if let top, stamp.device != top.stamp.device, stamp.mode & S_IFMT == S_IFDIR {
-            let path = text(parent.path) + "/" + String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            let path =
+                text(parent.path) + "/" + String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
             throw ContainerError("\(root.name): a file system is mounted at \(path) that no configuration names")
         }
         return stamp
@@ -224,7 +226,8 @@ final class TreeScanner {
         }
     }
 
-    private func add(_ name: [UInt8], _ parent: TreeNode, _ stamp: Stamp, _ folder: FileDescriptor) throws -> TreeNode? {
+    private func add(_ name: [UInt8], _ parent: TreeNode, _ stamp: Stamp, _ folder: FileDescriptor) throws -> TreeNode?
+    {
         guard let kind = FileEntry.Kind(mode: stamp.mode) else {
             throw ContainerError("\(root.name)\(text(parent.path)): an entry of unknown type")
         }

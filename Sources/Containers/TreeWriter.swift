@@ -32,7 +32,9 @@ struct TreeWriter {
         case .directory: try checkC(mkdirat(folder.number, name, 0o700), what)
         case .symbolicLink: try checkC(symlinkat(cString(entry.target), folder.number, name), what)
         case .regular:
-            close(try checkC(openat(folder.number, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600), what))
+            close(
+                try checkC(
+                    openat(folder.number, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600), what))
         case .fifo, .socket, .characterDevice, .blockDevice:
             try checkC(mknodat(folder.number, name, entry.kind.bits | 0o600, dev_t(entry.device)), what)
         }

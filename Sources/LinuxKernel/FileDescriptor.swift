@@ -58,6 +58,7 @@ public enum SmallFile {
     /// Writes a file in one write(2), as control files want it; the file must exist.
     public static func write(_ text: String, to path: String) throws(KernelError) {
         let file = try FileDescriptor(opening: path, O_WRONLY)
-        try checkC(Glibc.write(file.number, text, text.utf8.count), "writing \(path)")
+        let bytes = Array(text.utf8)
+        try checkC(Glibc.write(file.number, bytes, bytes.count), "writing \(path)")
     }
 }

@@ -29,6 +29,14 @@ public final class NetworkNamespace: Sendable {
         }
     }
 
+    /// Makes a new namespace that lives as long as this object or a socket or process in it.
+    public static func create() throws(KernelError) -> NetworkNamespace {
+        try FreshThread.run { () throws(KernelError) -> NetworkNamespace in
+            try check(clx_unshare(CLONE_NEWNET), "making a network namespace")
+            return try ofThisThread()
+        }
+    }
+
     /// Makes a new namespace and mounts it on a file at `path`, which keeps it alive (as `ip netns add` does).
     /// - Throws: `.exists` if the file is there already.
     public static func create(at path: String) throws(KernelError) -> NetworkNamespace {

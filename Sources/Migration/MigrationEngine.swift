@@ -25,6 +25,8 @@ public protocol MigrationEngine: Sendable {
 public protocol MigrationHost: AnyObject, Sendable {
     var layout: HostLayout { get }
     var runtime: any ContainerRuntime { get }
+    /// Where other agents reach this one.
+    var migrationAddress: PeerAddress { get }
     /// The probe made when the agent started.
     var facts: KernelFacts { get }
     /// What a container's network is attached to here; nil if this host has no bridge.
@@ -47,16 +49,3 @@ public protocol MigrationHost: AnyObject, Sendable {
 
 /// This host's part in a migration.
 public enum MigrationDirection: String, Codable, Sendable { case outgoing, incoming }
-
-/// Stands in until there is an engine: refuses by name.
-public struct NoEngine: MigrationEngine {
-    public init() {}
-    private var refusal: MigrationError {
-        MigrationError(.refused, "this build of apus has no migration engine", advice: "use a newer build")
-    }
-    public func migrate(
-        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan, control: MigrationControl
-    ) throws -> MigrationReport { throw refusal }
-    public func serve(connection: FileDescriptor) throws { throw refusal }
-    public func recover() throws {}
-}

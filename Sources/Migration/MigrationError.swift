@@ -25,3 +25,16 @@ public struct MigrationError: Error, Codable, Sendable, CustomStringConvertible 
     }
     public var description: String { message }
 }
+
+extension MigrationError {
+    /// State that cannot be carried, or a destination that cannot take it; each with its reason.
+    static func refused(_ reasons: [String]) -> MigrationError { MigrationError(.refused, reasons.joined(separator: "; ")) }
+    static let cancelled = MigrationError(.cancelled, "cancelled; the source runs on")
+    /// The other side gave up, with its words.
+    static func aborted(_ reason: String) -> MigrationError { MigrationError(.failed, "the other host gave up: \(reason)") }
+    static func disconnected(_ what: String) -> MigrationError { MigrationError(.unreachable, "connection lost: \(what)") }
+    /// The stream holds what the protocol does not allow.
+    static func protocolViolation(_ what: String) -> MigrationError {
+        MigrationError(.failed, "the other host does not keep to the protocol: \(what)")
+    }
+}

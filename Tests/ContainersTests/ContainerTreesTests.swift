@@ -66,7 +66,9 @@ struct ContainerTreesTests {
         for path in ["/proc/\(pid)/root/dev/shm", "/proc/\(pid)/root/cache"] {
             #expect(try listing(path) == listing(path.replacing("\(pid)", with: "\(stub)")))
         }
-        #expect(try listing(source.rootfs) == listing(target.rootfs).filter { !$0.contains(".stub") && !$0.hasSuffix("./.stub") })
+        #expect(
+            try listing(source.rootfs)
+                == listing(target.rootfs).filter { !$0.contains(".stub") && !$0.hasSuffix("./.stub") })
         #expect(try SmallFile.text("/proc/\(stub)/root/dev/shm/grows").hasPrefix("x"))
         #expect(try config.trees[1].size(rootfs: source.rootfs, pid: pid) == 4096)
         // No changes are left, and frozen it stays so.
@@ -85,8 +87,11 @@ struct ContainerTreesTests {
         #expect(throws: ContainerError.self) { try tree.receiver(rootfs: directory.rootfs, pid: pid, store: nil) }
         try shell("ln -s /run link; ln -s / top", in: directory.rootfs)
         // The links lead to the container's own folders.
-        #expect(try inode("/proc/\(pid)/root/run") == Stamp(TreeRoot(process: pid, folder: "/link").descriptor, "").inode)
-        #expect(try inode("/proc/\(pid)/root/etc") == Stamp(TreeRoot(process: pid, folder: "/top/../../etc").descriptor, "").inode)
+        #expect(
+            try inode("/proc/\(pid)/root/run") == Stamp(TreeRoot(process: pid, folder: "/link").descriptor, "").inode)
+        #expect(
+            try inode("/proc/\(pid)/root/etc")
+                == Stamp(TreeRoot(process: pid, folder: "/top/../../etc").descriptor, "").inode)
     }
 
     private func send(_ sender: FileTreeSender, _ receiver: FileTreeReceiver) throws {

@@ -71,7 +71,9 @@ struct HostileStreamTests {
         func write(_ bytes: UnsafeRawBufferPointer) throws {}
     }
 
-    static func entry(_ path: String, _ kind: FileEntry.Kind = .regular, target: String = "", link: String? = nil) -> FileEntry {
+    static func entry(_ path: String, _ kind: FileEntry.Kind = .regular, target: String = "", link: String? = nil)
+        -> FileEntry
+    {
         var entry = FileEntry(
             path: Array(path.utf8), kind: kind, mode: 0o755, uid: 0, gid: 0,
             modified: Timestamp(seconds: 1, nanoseconds: 0))
@@ -98,7 +100,8 @@ struct HostileStreamTests {
     ])
     func refusesPaths(path: String) throws {
         let victim = try Victim()
-        _ = try victim.receive([Self.top, Self.entry("a", .directory), Self.entry(path)], contents: [Self.content("x")])
+        _ = try victim.receive(
+            [Self.top, Self.entry("a", .directory), Self.entry(path)], contents: [Self.content("x")])
         _ = try victim.receive([Self.top, Self.entry("f"), Self.entry("l", link: path)], contents: [Self.content("x")])
         #expect(throws: (any Error).self) { try victim.apply(removed: [path]) }
         #expect(throws: (any Error).self) { try victim.apply(renames: [("f", path)], [(Self.entry("f"), 0)]) }
@@ -124,7 +127,9 @@ struct HostileStreamTests {
         _ = try? victim.apply([(link, 0), (fileLink, 0)])
         var status = stat()
         #expect(lstat(victim.folder + "/root/flink", &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
-        for (entry, flags) in [(Self.entry("link/file"), UInt8(3)), (Self.entry("link/file"), 1), (Self.entry("link/x"), 1)] {
+        for (entry, flags) in [
+            (Self.entry("link/file"), UInt8(3)), (Self.entry("link/file"), 1), (Self.entry("link/x"), 1),
+        ] {
             #expect(throws: (any Error).self) { try victim.apply([(entry, flags)], contents: [Self.content("x")]) }
         }
         #expect(throws: (any Error).self) { try victim.apply(removed: ["link/file"]) }
@@ -174,9 +179,13 @@ struct HostileStreamTests {
         try receive(Self.content("x", offset: 990, digest: zeros))
         #expect(throws: ContainerError.self) { try receive(Self.content("x", offset: 1000)) }
         #expect(throws: ContainerError.self) { try receive(Self.content("x", offset: .max - 1)) }
-        #expect(throws: ContainerError.self) { try receive(Self.content("x", size: 1001)) }
+        // The digest is right: only the size is too large.
+        let large = Digest(of: Array("x".utf8) + [UInt8](repeating: 0, count: 1000))
+        #expect(throws: ContainerError.self) { try receive(Self.content("x", digest: large, size: 1001)) }
         #expect(throws: ContainerError.self) { try receive(Self.content("x", size: 0)) }
-        #expect(throws: ContainerError.self) { try receive(Self.content("x").prefix(13).dropLast(4) + [255, 255, 255, 255]) }
+        #expect(throws: ContainerError.self) {
+            try receive(Self.content("x").prefix(13).dropLast(4) + [255, 255, 255, 255])
+        }
         #expect(throws: ContainerError.self) { try receive([7] + Self.content("x").dropFirst()) }
         let stream = Script()
         try TreeProtocol.writeHeader(TreeProtocol.treeMagic, to: stream.input)

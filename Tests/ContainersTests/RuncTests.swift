@@ -142,7 +142,8 @@ struct RuncTests {
             let cgroup = try Cgroup(place)
             #expect(try cgroup.processes() == [pid])
             #expect(try !cgroup.isFrozen())
-            try cgroup.freeze()
+            let time = try ContinuousClock().measure { try cgroup.freeze() }
+            print("freeze by \(place.unified == nil ? "v1" : "v2"): \(time)")
             #expect(try cgroup.isFrozen())
             let before = try SmallFile.text("/proc/\(pid)/stat")
             usleep(50_000)

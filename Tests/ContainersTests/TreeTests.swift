@@ -58,8 +58,14 @@ final class TreePair {
     }
 }
 
-final class Box<T> { var value: T; init(_ value: T) { self.value = value } }
-struct Unchecked<T>: @unchecked Sendable { let value: T; init(_ value: T) { self.value = value } }
+final class Box<T> {
+    var value: T
+    init(_ value: T) { self.value = value }
+}
+struct Unchecked<T>: @unchecked Sendable {
+    let value: T
+    init(_ value: T) { self.value = value }
+}
 
 /// A pthread to wait for.
 struct Thread {
@@ -67,10 +73,12 @@ struct Thread {
     init(_ body: @escaping @Sendable () -> Void) throws {
         let box = Unmanaged.passRetained(Box(body))
         try check(
-            -pthread_create(&thread, nil, {
-                Unmanaged<Box<@Sendable () -> Void>>.fromOpaque($0!).takeRetainedValue().value()
-                return nil
-            }, box.toOpaque()), "starting a thread")
+            -pthread_create(
+                &thread, nil,
+                {
+                    Unmanaged<Box<@Sendable () -> Void>>.fromOpaque($0!).takeRetainedValue().value()
+                    return nil
+                }, box.toOpaque()), "starting a thread")
     }
     func join() { pthread_join(thread, nil) }
 }
@@ -105,7 +113,9 @@ func put(_ content: String, _ path: String) throws {
     try FileContent.write(Array(content.utf8)[...], file, at: 0, name: path)
 }
 
-func shell(_ script: String, in folder: String) throws { try Subprocess.run(["sh", "-ec", script], workingDirectory: folder) }
+func shell(_ script: String, in folder: String) throws {
+    try Subprocess.run(["sh", "-ec", script], workingDirectory: folder)
+}
 
 func inode(_ path: String) throws -> UInt64 {
     var status = stat()
@@ -201,7 +211,9 @@ struct TreeTests {
         tick()
         #expect(try pair.sendChanges() == [])
         // A hole punched and a file cut.
-        try shell("truncate -s 3 nothing; fallocate -p -o 0 -l 4096 sparse; printf y | dd of=sparse bs=1 seek=20000000 conv=notrunc status=none", in: pair.source)
+        try shell(
+            "truncate -s 3 nothing; fallocate -p -o 0 -l 4096 sparse; printf y | dd of=sparse bs=1 seek=20000000 conv=notrunc status=none",
+            in: pair.source)
         #expect(try pair.sendChanges().count == 2)
         try pair.expectEqual()
     }
@@ -289,6 +301,8 @@ struct TreeTests {
             try shell("mkdir -p a/skip; echo 1 > a/skip/f; echo 2 > .stub; echo 3 > a/keep; mkdir skip", in: $0)
         }
         try pair.sendAll()
+        #expect(try Folder.names(pair.target).sorted() == ["a", "skip"])
+        #expect(try Folder.names(pair.target + "/a") == ["keep"])
         try shell("rm -r a/skip .stub", in: pair.source)
         try pair.sendChanges()
         try pair.expectEqual()
@@ -357,7 +371,9 @@ struct TreeTests {
         try pair.sendAll()
         let target = try TreeRoot(folder: pair.target)
         try MappedFiles.verify(files, root: target, cache: cache)
-        #expect(throws: (any Error).self) { try MappedFiles.verify([.init(path: "/out/passwd", size: 1)], root: target, cache: cache) }
+        #expect(throws: (any Error).self) {
+            try MappedFiles.verify([.init(path: "/out/passwd", size: 1)], root: target, cache: cache)
+        }
         try put("LIB\n", pair.target + "/lib/so.1")
         var error = #expect(throws: ContainerError.self) { try MappedFiles.verify(files, root: target, cache: cache) }
         #expect(error?.description == "mapped file /lib/so.1 differs on the destination: same size, other content")

@@ -4,12 +4,16 @@
 #ifndef CLINUX_H
 #define CLINUX_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "clinux_files.h"
 #include "clinux_net.h"
+#include "clinux_probe.h"
+
 
 // ---- Processes -----------------------------------------------------------------------------------------------
 
@@ -63,6 +67,9 @@ ssize_t clx_process_vm_writev(int pid, const struct iovec *local, unsigned long 
                               const struct iovec *remote, unsigned long remote_count);
 ssize_t clx_pread(int fd, void *buffer, size_t size, uint64_t offset);
 ssize_t clx_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
+/// eventfd(0), close-on-exec and non-blocking.
+int clx_eventfd(void);
+ssize_t clx_tee(int from, int to, size_t size);
 int clx_memfd_create(const char *name, unsigned flags);
 
 // ---- ioctl ---------------------------------------------------------------------------------------------------
@@ -109,6 +116,11 @@ void clx_store_release(uint32_t *word, uint32_t value);
 int clx_futex_wait(const uint32_t *word, uint32_t expected, int64_t timeout_ns);
 int clx_futex_wake(const uint32_t *word);
 
+// ---- Waiting ---------------------------------------------------------------------------------------------------
+
+/// ppoll(2), at most timeout_ns: the number of descriptors with events or -errno.
+int clx_poll(struct pollfd *entries, unsigned count, int64_t timeout_ns);
+
 // ---- The injected blob and the stub (blob.S) -------------------------------------------------------------------
 
 /// One system call of a batch, see blob.S.
@@ -131,7 +143,8 @@ struct clx_batch {
   struct clx_call calls[];
 };
 enum { CLX_BATCH_HEADER = 64, CLX_CALL_SIZE = 80 };
-extern const uint8_t clx_blob_start[], clx_blob_end[];
-extern const uint8_t clx_stub_start[], clx_stub_end[], clx_stub_syscall[];
+enum { CLX_CODE_BLOB_START, CLX_CODE_BLOB_END, CLX_CODE_STUB_START, CLX_CODE_STUB_END, CLX_CODE_STUB_SYSCALL };
+/// The address of a symbol of blob.S (arrays of unknown length are not imported by Swift).
+const uint8_t *clx_code(int symbol);
 
 #endif

@@ -14,6 +14,14 @@ import LinuxKernel
 /// (the peer still has them and sends them again), ECN (used no more), round-trip and congestion estimates (learned
 /// again).
 public enum TCPSocket {
+    /// What has to be known of a connection from before its repair.
+    public struct Repair: Codable, Sendable, Hashable {
+        /// SO_REUSEADDR; repair mode overwrites it.
+        public var reuseAddress: Bool
+        /// Bytes written by the program and not sent, and bytes sent until then (each once), both at the same instant.
+        var unsent: UInt32, sent: UInt64
+    }
+
     /// Where a connection stands. Equal before and after means: nothing came or went in between.
     public struct Position: Equatable, Sendable {
         /// Behind the last byte that the program has written.
@@ -22,7 +30,6 @@ public enum TCPSocket {
         public var receiveSequence: UInt32
         /// Bytes not acknowledged, those not sent among them.
         public var sendQueue: UInt32
-        public var unsent: UInt32
         /// Bytes not read.
         public var receiveQueue: UInt32
     }
@@ -70,33 +77,36 @@ public enum TCPSocket {
     /// Connections in a listener's queue that its program has not accepted; they have no descriptor and are not carried.
     public static func pendingAccepts(_ fd: Int32) throws(KernelError) -> Int { Int(try info(fd).unacknowledged) }
 
-    /// Reads where a connection stands; it must be under repair.
+    /// Reads where a connection stands; it must be under repair. Leaves it at the send queue, see `beginRepair`.
     public static func position(_ fd: Int32) throws(KernelError) -> Position {
         try set(fd, TCP_REPAIR_QUEUE, receiveQueueNumber)
         let receiveSequence = UInt32(bitPattern: try get(fd, Int32(IPPROTO_TCP), TCP_QUEUE_SEQ))
         try set(fd, TCP_REPAIR_QUEUE, sendQueueNumber)
         let sendSequence = UInt32(bitPattern: try get(fd, Int32(IPPROTO_TCP), TCP_QUEUE_SEQ))
-        // Left at the send queue, an acknowledgement that arrives would mark unsent segments as sent without sending.
-        try set(fd, TCP_REPAIR_QUEUE, noQueueNumber)
         return Position(
             sendSequence: sendSequence, receiveSequence: receiveSequence,
-            sendQueue: try queued(fd, CLXSIOCOUTQ), unsent: try queued(fd, CLXSIOCOUTQNSD),
-            receiveQueue: try queued(fd, CLXSIOCINQ))
+            sendQueue: try queued(fd, CLXSIOCOUTQ), receiveQueue: try queued(fd, CLXSIOCINQ))
     }
 
     /// Puts a connection under repair: the kernel tells its state, and closing it sends nothing. The program must be
     /// stopped: its next send would fail.
-    /// - Returns: SO_REUSEADDR as it was; repair mode overwrites it.
-    public static func beginRepair(_ fd: Int32) throws(KernelError) -> Bool {
+    ///
+    /// The send queue stays selected. As long as it is, no data that was not sent yet leaves (acknowledgements do), but
+    /// the kernel takes it for sent as soon as a timer or an acknowledgement lets it go. It would be waited for at the
+    /// destination for a whole second; so what is truly unsent is reckoned from the bytes counted here.
+    public static func beginRepair(_ fd: Int32) throws(KernelError) -> Repair {
         let reuse = try get(fd, SOL_SOCKET, SO_REUSEADDR) != 0
         try set(fd, TCP_REPAIR, TCP_REPAIR_ON)
-        return reuse
+        let info = try info(fd)
+        try set(fd, TCP_REPAIR_QUEUE, sendQueueNumber)
+        return Repair(reuseAddress: reuse, unsent: info.unsent, sent: info.sent)
     }
 
-    /// Gives a connection back to its program, as if nothing had been; for the way back on the source.
-    public static func endRepair(_ fd: Int32, reuseAddress: Bool) throws(KernelError) {
+    /// Gives a connection back to its program, for the way back on the source. What the kernel took for sent meanwhile is
+    /// repeated after a timeout.
+    public static func endRepair(_ fd: Int32, _ repair: Repair) throws(KernelError) {
         try set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
-        try set(fd, SOL_SOCKET, SO_REUSEADDR, reuseAddress ? 1 : 0)
+        try set(fd, SOL_SOCKET, SO_REUSEADDR, repair.reuseAddress ? 1 : 0)
     }
 
     /// Closes a descriptor of a connection without a FIN or reset, should it be the last.
@@ -116,16 +126,28 @@ public enum TCPSocket {
         var state: UInt8, options: UInt8, sendScale: UInt8, receiveScale: UInt8
         /// Of a listener: connections waiting, and the most that may wait.
         var unacknowledged: UInt32, sacked: UInt32
+        /// Bytes a second.
+        var pacingRate: UInt64
+        /// Bytes not sent yet; bytes sent in the socket's life, each counted once.
+        var unsent: UInt32, sent: UInt64
     }
     static func info(_ fd: Int32) throws(KernelError) -> Info {
-        // state, ca_state, retransmits, probes, backoff, options, wscales; then 32-bit fields, unacked the fifth.
-        var raw: (UInt64, UInt64, UInt64, UInt32, UInt32) = (0, 0, 0, 0, 0)
-        var size = UInt32(32)
-        try check(clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_INFO, &raw, &size), "reading TCP_INFO of descriptor \(fd)")
-        let bytes = { (n: UInt64) in UInt8(truncatingIfNeeded: raw.0 >> (8 * n)) }
-        return Info(
-            state: bytes(0), options: bytes(5), sendScale: bytes(6) & 15, receiveScale: bytes(6) >> 4,
-            unacknowledged: raw.3, sacked: raw.4)
+        var result: Int32 = 0
+        let info = withUnsafeTemporaryAllocation(byteCount: 216, alignment: 8) { raw in
+            var size = UInt32(raw.count)
+            result = clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_INFO, raw.baseAddress, &size)
+            // SAFETY: every offset below lies in the 216 bytes; they are only used if the kernel filled them all.
+            if result == 0 && size < raw.count { result = -EOPNOTSUPP }
+            return Info(
+                state: raw[0], options: raw[5], sendScale: raw[6] & 15, receiveScale: raw[6] >> 4,
+                unacknowledged: raw.load(fromByteOffset: 24, as: UInt32.self),
+                sacked: raw.load(fromByteOffset: 28, as: UInt32.self),
+                pacingRate: raw.load(fromByteOffset: 104, as: UInt64.self),
+                unsent: raw.load(fromByteOffset: 144, as: UInt32.self),
+                sent: raw.load(fromByteOffset: 200, as: UInt64.self) &- raw.load(fromByteOffset: 208, as: UInt64.self))
+        }
+        try check(result, "reading TCP_INFO of descriptor \(fd)")
+        return info
     }
 
     static func get(_ fd: Int32, _ level: Int32, _ name: Int32) throws(KernelError) -> Int32 {
@@ -147,7 +169,7 @@ public enum TCPSocket {
         return UInt32(bitPattern: value)
     }
     /// include/uapi/linux/sockios.h.
-    private static let CLXSIOCINQ: UInt = 0x541b, CLXSIOCOUTQ: UInt = 0x5411, CLXSIOCOUTQNSD: UInt = 0x894b
+    private static let CLXSIOCINQ: UInt = 0x541b, CLXSIOCOUTQ: UInt = 0x5411
 
     static func poll(_ fd: Int32) -> Int32 {
         var entry = pollfd(fd: fd, events: Int16(POLLPRI | POLLRDHUP), revents: 0)

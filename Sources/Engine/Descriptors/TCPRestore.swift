@@ -69,6 +69,22 @@ extension TCPSocket {
         if state == .closeWait, let injector { try injector.finish(fd, image) }
     }
 
+    /// Binds and connects a fresh socket under repair and closes it, before the freeze: the first of a namespace costs a
+    /// few hundred microseconds more than all others. Sends nothing. `image` may be of any connection or listener that
+    /// is to come.
+    public static func rehearse(_ fd: Int32, local: Data) throws(KernelError) {
+        defer { close(fd) }
+        try forceBuffers(fd, receive: 131_072, send: 131_072)
+        try set(fd, TCP_REPAIR, TCP_REPAIR_ON)
+        try setSequence(fd, receiveQueueNumber, 1)
+        try setSequence(fd, sendQueueNumber, 1)
+        try apply(local, "rehearsing a bind") { bind(fd, $0, $1) }
+        var remote = local  // itself, at the discard port
+        remote.replaceSubrange(2..<4, with: [0, 9])
+        try apply(remote, "rehearsing a connection") { connect(fd, $0, $1) }
+        for queue in [receiveQueueNumber, sendQueueNumber] { try fill(fd, queue, Data(count: 64)) }
+    }
+
     private static func setSequence(_ fd: Int32, _ queue: Int32, _ value: UInt32) throws(KernelError) {
         try set(fd, TCP_REPAIR_QUEUE, queue)
         try set(fd, TCP_QUEUE_SEQ, Int32(bitPattern: value))
@@ -134,10 +150,11 @@ extension TCPSocket {
     private static func verify(_ fd: Int32, _ image: TCPConnection, sent: UInt32) throws(KernelError) {
         let expected = Position(
             sendSequence: image.sendSequence &+ sent,
-            receiveSequence: image.receiveSequence &+ UInt32(image.receiveQueue.count), sendQueue: sent, unsent: 0,
+            receiveSequence: image.receiveSequence &+ UInt32(image.receiveQueue.count), sendQueue: sent,
             receiveQueue: UInt32(image.receiveQueue.count))
         let found = try position(fd)
-        if found != expected {
+        let unsent = try info(fd).unsent
+        if found != expected || unsent != 0 {
             throw KernelError("restoring descriptor \(fd): \(found) instead of \(expected)", Errno(EIO))
         }
     }

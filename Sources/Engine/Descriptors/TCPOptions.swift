@@ -33,11 +33,11 @@ struct TCPOption: Sendable {
         return [
             TCPOption(SOL_SOCKET, SO_BINDTODEVICE, .beforeBind, skipZero: true),
             TCPOption(SOL_SOCKET, SO_MARK, .beforeBind),
-            TCPOption(SOL_SOCKET, SO_PRIORITY),  // before IP_TOS, which sets it too
             TCPOption(ip, IP_FREEBIND, .beforeBind),
             TCPOption(ip, IP_TRANSPARENT, .beforeBind),
             TCPOption(ip, IP_BIND_ADDRESS_NO_PORT, .beforeBind),
-            TCPOption(ip, IP_TOS), TCPOption(ip, IP_TTL), TCPOption(ip, IP_MTU_DISCOVER), TCPOption(ip, IP_RECVERR),
+            TCPOption(ip, IP_TOS), TCPOption(SOL_SOCKET, SO_PRIORITY),  // after IP_TOS, which sets it too
+            TCPOption(ip, IP_TTL), TCPOption(ip, IP_MTU_DISCOVER), TCPOption(ip, IP_RECVERR),
             TCPOption(ip, IP_MINTTL),
             TCPOption(SOL_SOCKET, SO_LINGER), TCPOption(SOL_SOCKET, SO_OOBINLINE), TCPOption(SOL_SOCKET, SO_DONTROUTE),
             TCPOption(SOL_SOCKET, SO_RCVTIMEO), TCPOption(SOL_SOCKET, SO_SNDTIMEO), TCPOption(SOL_SOCKET, SO_RCVLOWAT),
@@ -62,6 +62,16 @@ struct TCPOption: Sendable {
             TCPOption(ip6, IPV6_MTU_DISCOVER), TCPOption(ip6, IPV6_RECVERR),
         ]
     }()
+}
+
+extension SocketOptions {
+    /// The kernel paces what the socket sends: BBR, or a rate set by the program (SO_MAX_PACING_RATE, not all ones).
+    var isPaced: Bool {
+        options.contains { line in
+            if line.level == Int32(IPPROTO_TCP) && line.name == TCP_CONGESTION { return line.value.starts(with: "bbr".utf8) }
+            return line.level == SOL_SOCKET && line.name == SO_MAX_PACING_RATE && line.value.contains { $0 != 0xff }
+        }
+    }
 }
 
 extension TCPSocket {

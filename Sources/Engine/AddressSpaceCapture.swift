@@ -1,0 +1,199 @@
+// An address space as data: what is mapped where, and which of it can be carried.
+import CLinux
+import Glibc
+import LinuxKernel
+import Memory
+
+/// MADV_* advice that an area was given.
+struct AreaAdvice: OptionSet {
+    let rawValue: UInt32
+    static let hugePage = AreaAdvice(rawValue: 1), noHugePage = AreaAdvice(rawValue: 2)
+    static let dontDump = AreaAdvice(rawValue: 4), dontFork = AreaAdvice(rawValue: 8)
+    static let wipeOnFork = AreaAdvice(rawValue: 16)
+
+    /// The madvise(2) argument of each.
+    var madvise: [UInt64] {
+        var list: [UInt64] = []
+        if contains(.hugePage) { list.append(14) }
+        if contains(.noHugePage) { list.append(15) }
+        if contains(.dontDump) { list.append(16) }
+        if contains(.dontFork) { list.append(10) }
+        if contains(.wipeOnFork) { list.append(18) }
+        return list
+    }
+}
+
+/// Reads the layout of one process again and again.
+public final class AddressSpaceReader {
+    private let pid: Int32
+    private let maps: MemoryMapReader
+    private var flags: [AreaFlags] = []
+    private var verified: [FileIdentity: VerifiedFile] = [:]
+    /// The engine's own mapping in the process, which is none of the program's.
+    public var excluded: AddressRange?
+    /// As of the last `refresh`.
+    public private(set) var areas: [MemoryArea] = []
+    public private(set) var obstacles: [Obstacle] = []
+    /// Grows with every change of the layout.
+    public private(set) var generation: UInt64 = 0
+
+    private struct FileIdentity: Hashable { var device, inode: UInt64, path: String }
+    private struct VerifiedFile { var size: UInt64, mtime: Int64, same: Bool }
+    private struct AreaFlags {
+        var range: AddressRange
+        var advice: AreaAdvice
+        var locked, noReserve, mayWrite, growsDown, deviceMemory: Bool
+    }
+
+    public init(pid: Int32) throws(KernelError) {
+        self.pid = pid
+        maps = try MemoryMapReader(pid: pid)
+    }
+
+    /// Reads the layout; true if it changed. Advice (MADV_*), which only the slow smaps file shows, is read again
+    /// unless `quick`: a range that is new then takes over what is known of the range around it.
+    @discardableResult
+    public func refresh(quick: Bool = false) throws -> Bool {
+        guard try maps.refresh() else { return false }
+        if !quick { flags = try readFlags() }
+        generation += 1
+        areas = []
+        obstacles = []
+        for entry in maps.entries where excluded.map({ !$0.overlaps(entry.range) }) ?? true { add(entry) }
+        return true
+    }
+
+    /// The areas whose pages are carried.
+    public var tracked: [TrackedArea] {
+        areas.compactMap { area in
+            switch area.kind {
+            case .anonymous, .stack: TrackedArea(area.range, .anonymous)
+            case .privateFile: TrackedArea(area.range, .privateFile)
+            case .sharedAnonymous: TrackedArea(area.range, .sharedAnonymous)
+            default: nil
+            }
+        }
+    }
+
+    /// The files that are mapped, each once: path, size, modification time.
+    public var files: [(path: String, size: UInt64, mtime: Int64)] {
+        var seen: Set<String> = []
+        return areas.filter { $0.kind == .privateFile || $0.kind == .sharedFile }.compactMap {
+            seen.insert($0.path).inserted ? ($0.path, $0.fileSize, $0.fileMtimeNs) : nil
+        }
+    }
+
+    private func add(_ entry: MapEntry) {
+        var area = MemoryArea()
+        area.start = entry.range.lowerBound
+        area.end = entry.range.upperBound
+        area.protection = entry.protection
+        area.offset = entry.offset
+        let known = flags(of: entry.range)
+        area.advice = known?.advice.rawValue ?? 0
+        area.locked = known?.locked ?? false
+        area.noReserve = known?.noReserve ?? false
+        switch entry.name {
+        case "[vdso]": area.kind = .vdso
+        case "[vvar]", "[vvar_vclock]": area.kind = .vvar
+        case "[vsyscall]": area.kind = .vsyscall
+        case "[stack]": area.kind = .stack
+        case _ where entry.inode == 0 && entry.device == 0 && !entry.shared:
+            area.kind = known?.growsDown == true ? .stack : .anonymous
+            area.offset = 0
+        case "/dev/zero (deleted)" where entry.shared:
+            area.kind = .sharedAnonymous
+            area.object = entry.inode
+        default: addFile(entry, &area, known)
+        }
+        if area.kind == .vvar || area.kind == .vdso { area.name = entry.name }
+        areas.append(area)
+    }
+
+    private func addFile(_ entry: MapEntry, _ area: inout MemoryArea, _ known: AreaFlags?) {
+        area.kind = entry.shared ? .sharedFile : .privateFile
+        area.path = entry.name
+        if known?.deviceMemory == true || entry.name.hasPrefix("/dev/") || !entry.name.hasPrefix("/") {
+            return obstruct(entry, "mapping of \(entry.name), not carried yet")
+        }
+        if entry.name.hasSuffix(" (deleted)") { return obstruct(entry, "mapping of a deleted file, \(entry.name)") }
+        if entry.shared, entry.writable || known?.mayWrite == true {
+            return obstruct(entry, "shared writable mapping of \(entry.name), not carried yet")
+        }
+        let file = verify(FileIdentity(device: entry.device, inode: entry.inode, path: entry.name))
+        guard file.same else { return obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root") }
+        area.fileSize = file.size
+        area.fileMtimeNs = file.mtime
+    }
+
+    private func obstruct(_ entry: MapEntry, _ reason: String) {
+        let range = "0x\(String(entry.range.lowerBound, radix: 16))-0x\(String(entry.range.upperBound, radix: 16))"
+        obstacles.append(Obstacle(pid: pid, process: processName(pid), subject: "memory \(range)", reason: reason))
+    }
+
+    /// Is the file at this path in the container's root the one that is mapped?
+    private func verify(_ identity: FileIdentity) -> VerifiedFile {
+        if let known = verified[identity] { return known }
+        var status = stat()
+        let found = stat("/proc/\(pid)/root\(identity.path)", &status) == 0
+        // Overlay file systems show another device number in maps than in stat: the inode decides there.
+        let result = VerifiedFile(
+            size: UInt64(status.st_size),
+            mtime: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
+            same: found && status.st_ino == identity.inode)
+        verified[identity] = result
+        return result
+    }
+
+    // ---- smaps ---------------------------------------------------------------------------------------------
+
+    private func flags(of range: AddressRange) -> AreaFlags? {
+        flags.first { $0.range.lowerBound <= range.lowerBound && range.lowerBound < $0.range.upperBound }
+    }
+
+    private func readFlags() throws(KernelError) -> [AreaFlags] {
+        var result: [AreaFlags] = []
+        var range: AddressRange = 0..<0
+        for line in try SmallFile.text("/proc/\(pid)/smaps").split(separator: "\n") {
+            if line.hasPrefix("VmFlags:") {
+                let names = Set(line.dropFirst(8).split(separator: " "))
+                var advice: AreaAdvice = []
+                if names.contains("hg") { advice.insert(.hugePage) }
+                if names.contains("nh") { advice.insert(.noHugePage) }
+                if names.contains("dd") { advice.insert(.dontDump) }
+                if names.contains("dc") { advice.insert(.dontFork) }
+                if names.contains("wf") { advice.insert(.wipeOnFork) }
+                result.append(
+                    AreaFlags(
+                        range: range, advice: advice, locked: names.contains("lo"), noReserve: names.contains("nr"),
+                        mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
+                        deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht")))
+            } else if let first = line.utf8.first, first < 65 || first > 90 {
+                let bounds = line.prefix(while: { $0 != " " }).split(separator: "-")
+                if bounds.count == 2, let low = UInt64(bounds[0], radix: 16), let high = UInt64(bounds[1], radix: 16) {
+                    range = low..<high
+                }
+            }
+        }
+        return result
+    }
+}
+
+/// The command name of a process, or "?".
+func processName(_ pid: Int32) -> String { (try? SmallFile.text("/proc/\(pid)/comm")) ?? "?" }
+
+extension MemoryArea {
+    public var range: AddressRange { start..<end }
+
+    /// Do both show the same memory at the same addresses?
+    func continues(_ other: MemoryArea) -> Bool {
+        guard kind == other.kind || (isPrivateAnonymous && other.isPrivateAnonymous) else { return false }
+        switch kind {
+        case .anonymous, .stack: return noReserve == other.noReserve
+        case .privateFile, .sharedFile: return path == other.path && start &- offset == other.start &- other.offset
+        case .sharedAnonymous: return object == other.object && start &- offset == other.start &- other.offset
+        default: return start == other.start && end == other.end
+        }
+    }
+    var isPrivateAnonymous: Bool { kind == .anonymous || kind == .stack }
+}

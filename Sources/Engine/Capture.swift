@@ -1,0 +1,66 @@
+// The whole of a stopped process as an image, but its pages.
+import LinuxKernel
+import Memory
+
+/// A capture of a stopped process; keeps copies of its descriptors until it goes.
+public struct Capture {
+    public internal(set) var image: ProcessImage
+    /// The process's open files, for what has to be done with them besides (sockets in repair mode).
+    let probes: [DescriptorProbe]
+    /// Connections under repair, by their index in the image's files.
+    var repaired: [Int: Repaired] = [:]
+    /// Where each connection stood when it was captured, by its index in the image's files.
+    var positions: [Int: TCPSocket.Position] = [:]
+
+    struct Repaired {
+        let copy: FileDescriptor
+        let repair: TCPSocket.Repair
+    }
+}
+
+extension SourceProcess {
+    /// Captures everything but page contents. The process must be stopped.
+    public func capture(_ layout: AddressSpaceReader, _ context: DescriptorContext) throws -> Capture {
+        let status = try ProcessStatus(pid: pid)
+        let capture = CaptureContext(process: self, status: status)
+        var batches = [CallBatch](repeating: CallBatch(), count: threads.count)
+        var threadCaptures = [ThreadCapture](repeating: ThreadCapture(), count: threads.count)
+        for index in threads.indices { threadCaptures[index].ask(&batches[index]) }
+
+        var resources = processResources.map { $0.init() as any ProcessResource }
+        for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
+        let securebits = CredentialsResource.ask(&batches[0])
+        let numbers = try ProcessFiles.descriptors(of: pid)
+        let flags = DescriptorTable.ask(numbers, &batches[0])
+
+        let answers = try run(batches)
+
+        var image = ProcessImage()
+        image.version = ProcessImage.currentVersion
+        image.pid = Int32(status.numbers("NStgid").last ?? 0)
+        for resource in resources { try resource.collect(capture, answers[0], into: &image) }
+        image.addressSpace.areas = layout.areas
+        image.credentials = CredentialsResource.capture(status)
+        image.credentials.securebits = UInt32(truncatingIfNeeded: answers[0][securebits])
+        for index in threads.indices {
+            image.threads.append(try threadCaptures[index].collect(threads[index], pid: pid, answers[index]))
+        }
+        let probes = try DescriptorTable.collect(self, numbers, flags, answers[0], context, into: &image)
+        return Capture(image: image, probes: probes)
+    }
+}
+
+extension ProcessImage {
+    /// The format this code writes and reads.
+    public static let currentVersion: UInt32 = 1
+}
+
+/// Finds what cannot be carried, without stopping anything.
+public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws -> [Obstacle] {
+    let context = try InspectContext(pid: pid)
+    var found = layout.obstacles
+    for resource in processResources { found += try resource.obstacles(context) }
+    found += try CredentialsResource.obstacles(context)
+    found += try DescriptorTable.obstacles(context, descriptors)
+    return found
+}

@@ -1,0 +1,174 @@
+// The descriptor table: which number is which open file, and the making of all of them.
+import CLinux
+import Glibc
+import LinuxKernel
+
+enum DescriptorTable {
+    // ---- Capture -------------------------------------------------------------------------------------------
+
+    /// Adds the questions only the process can answer: the flags of each number.
+    static func ask(_ numbers: [Int32], _ batch: inout CallBatch) -> [Int] {
+        numbers.map { batch.call(.fcntl, .int($0), .int(F_GETFD), doing: "reading the flags of fd \($0)") }
+    }
+
+    static func collect(
+        _ process: SourceProcess, _ numbers: [Int32], _ flags: [Int], _ answers: CallResults, _ context: DescriptorContext,
+        into image: inout ProcessImage
+    ) throws -> [DescriptorProbe] {
+        var probes: [DescriptorProbe] = []
+        for (number, flag) in zip(numbers, flags) {
+            let probe = try DescriptorProbe(number, of: process.pid, process.pidfd)
+            var descriptor = Descriptor()
+            descriptor.number = number
+            descriptor.closeOnExec = answers[flag] & Int64(FD_CLOEXEC) != 0
+            if let same = try probes.firstIndex(where: { try sameFile($0, probe, process.pid) }) {
+                descriptor.file = image.descriptors[same].file
+            } else {
+                descriptor.file = UInt32(image.files.count)
+                image.files.append(try capture(probe, context))
+            }
+            image.descriptors.append(descriptor)
+            probes.append(probe)
+        }
+        return probes
+    }
+
+    private static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile {
+        var file = OpenFile()
+        file.flags = UInt32(bitPattern: probe.flags & ~O_CLOEXEC)
+        file.owner = clx_fcntl(probe.copy.number, F_GETOWN, 0)
+        file.ownerSignal = clx_fcntl(probe.copy.number, 11, 0)  // F_GETSIG
+        guard let kind = kind(of: probe, context), obstacle(probe, kind) == nil else {
+            throw EngineError.obstacles([self.obstacle(probe, context)!])
+        }
+        file.kind = try kind.capture(probe, context)
+        return file
+    }
+
+    private static func sameFile(_ a: DescriptorProbe, _ b: DescriptorProbe, _ pid: Int32) throws -> Bool {
+        guard a.status.st_ino == b.status.st_ino, a.status.st_dev == b.status.st_dev, a.flags == b.flags, a.link == b.link else {
+            return false
+        }
+        return try check(clx_kcmp(pid, pid, 0, UInt64(a.number), UInt64(b.number)), "comparing fds \(a.number) and \(b.number)") == 0
+    }
+
+    private static func kind(of probe: DescriptorProbe, _ context: DescriptorContext) -> (any DescriptorKind.Type)? {
+        if context.streams[.init(probe.status)] != nil { return StreamKind.self }
+        return descriptorKinds.first { $0.matches(probe) }
+    }
+
+    // ---- Obstacles -----------------------------------------------------------------------------------------
+
+    static func obstacles(_ context: InspectContext, _ descriptors: DescriptorContext) throws -> [Obstacle] {
+        let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(context.pid, 0), "opening pid \(context.pid)"))
+        var found: [Obstacle] = [], pipeEnds: [UInt64: Set<Bool>] = [:], numbers: [UInt64: Int32] = [:]
+        for number in try ProcessFiles.descriptors(of: context.pid) {
+            // One that was closed since it was listed is none.
+            guard let probe = try? DescriptorProbe(number, of: context.pid, pidfd) else { continue }
+            if let obstacle = obstacle(probe, descriptors) { found.append(obstacle) }
+            if PipeKind.matches(probe), descriptors.streams[.init(probe.status)] == nil {
+                pipeEnds[UInt64(probe.status.st_ino), default: []].insert(probe.flags & O_ACCMODE == O_WRONLY)
+                numbers[UInt64(probe.status.st_ino)] = number
+            }
+        }
+        for (inode, ends) in pipeEnds where ends.count == 1 {
+            found.append(context.obstacle("fd \(numbers[inode]!)", "pipe whose other end is not in the process, not carried yet"))
+        }
+        return found
+    }
+
+    private static func obstacle(_ probe: DescriptorProbe, _ context: DescriptorContext) -> Obstacle? {
+        guard let kind = kind(of: probe, context) else { return named(probe, "\(probe.link), not carried yet") }
+        return obstacle(probe, kind)
+    }
+
+    private static func obstacle(_ probe: DescriptorProbe, _ kind: any DescriptorKind.Type) -> Obstacle? {
+        if probe.flags & 0o20000 != 0 { return named(probe, "signal-driven I/O (O_ASYNC), not carried yet") }
+        return kind.obstacle(probe).map { named(probe, $0) }
+    }
+
+    private static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle {
+        Obstacle(pid: probe.pid, process: processName(probe.pid), subject: "fd \(probe.number)", reason: reason)
+    }
+
+    // ---- Restore -------------------------------------------------------------------------------------------
+
+    /// Makes all files and puts them at their numbers.
+    static func restore(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        let kinds = try image.files.map { file in
+            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
+                throw EngineError.invalidImage("an open file of unknown kind")
+            }
+            return found
+        }
+        guard image.descriptors.allSatisfy({ Int($0.file) < image.files.count && $0.number >= 0 }) else {
+            throw EngineError.invalidImage("a descriptor without its file")
+        }
+        _ = try stub.run(try makingBatch(image, kinds, stub))
+        // Listeners first: a connection's forced reuse of its address does not extend to one that comes later.
+        let order = image.files.indices.sorted { kinds[$0] == TCPListenerKind.self && kinds[$1] != TCPListenerKind.self }
+        for index in order where kinds[index].needsFilling {
+            let file = image.files[index]
+            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
+            let copy = FileDescriptor(
+                owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
+            try kinds[index].fill(file, copy, image, tools)
+        }
+        var batch = CallBatch()
+        for (index, file) in image.files.enumerated() {
+            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
+            kinds[index].connect(file, number: number, &batch)
+        }
+        if !batch.isEmpty { _ = try stub.run(batch) }
+    }
+
+    /// Files are made at whatever numbers are free, put aside above all final numbers, and then moved to their places.
+    private static func makingBatch(
+        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess
+    ) throws -> CallBatch {
+        var batch = CallBatch()
+        let aside = (image.descriptors.map(\.number).max() ?? 2) + 1
+        func putAside(_ made: CallBatch.Argument, _ purpose: String) -> CallBatch.Argument {
+            let moved = batch.call(.fcntl, made, .int(F_DUPFD_CLOEXEC), .int(aside), doing: "making room for \(purpose)")
+            batch.call(.close, made, doing: "closing the first number of \(purpose)")
+            return .result(moved)
+        }
+        let open = try ProcessFiles.descriptors(of: stub.pid)
+        let streams = (0..<3).filter { open.contains($0) }.map { putAside(.int($0), "a standard stream") }
+        for number in open where number > 2 { batch.call(.close, .int(number), doing: "closing the stub's fd \(number)") }
+
+        var context = DescriptorRestore(image: image, streams: streams, pipes: [:])
+        for file in image.files {
+            guard case .pipe(let end) = file.kind, context.pipes[end.pipe] == nil else { continue }
+            let ends = batch.space(8)
+            batch.call(.pipe2, .address(ends), .int(O_CLOEXEC), doing: "making a pipe")
+            context.pipes[end.pipe] = ends
+        }
+        var files: [CallBatch.Argument] = []
+        for (file, kind) in zip(image.files, kinds) {
+            files.append(putAside(try kind.create(file, context, &batch), "an open file"))
+        }
+        for ends in context.pipes.values {
+            batch.call(.close, .word(ends), doing: "closing a pipe's first number")
+            batch.call(.close, .word(ends.advanced(by: 4)), doing: "closing a pipe's first number")
+        }
+        for (file, argument) in zip(image.files, files) {
+            switch file.kind {
+            case .path, .stream, nil: break
+            default:
+                batch.call(
+                    .fcntl, argument, .int(F_SETFL), .int(Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)),
+                    doing: "setting file flags")
+            }
+            if file.owner != 0 { batch.call(.fcntl, argument, .int(F_SETOWN), .int(file.owner), doing: "setting a file's owner") }
+            if file.ownerSignal != 0 { batch.call(.fcntl, argument, .value(10), .int(file.ownerSignal), doing: "setting a file's signal") }
+        }
+        for descriptor in image.descriptors {
+            batch.call(
+                .dup3, files[Int(descriptor.file)], .int(descriptor.number), .int(descriptor.closeOnExec ? O_CLOEXEC : 0),
+                doing: "placing fd \(descriptor.number)")
+        }
+        for argument in files + streams { batch.call(.close, argument, doing: "closing a number put aside") }
+        return batch
+    }
+}

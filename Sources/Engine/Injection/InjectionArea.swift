@@ -1,0 +1,125 @@
+// Memory shared by the engine and a traced process: the blob, and slots for batches of system calls.
+import CLinux
+import Glibc
+import LinuxKernel
+
+/// One shared mapping in a traced process. The first page holds the blob; then come one large slot for the process
+/// and small ones for its threads.
+final class InjectionArea {
+    static let size: UInt64 = 1 << 20
+    private static let processSlot = 4096
+    private static let firstThreadSlot = 4096 + (256 << 10)
+    private static let threadSlotSize = 8192
+    /// Threads that can be served at the same time.
+    static let threadSlots = (Int(size) - firstThreadSlot) / threadSlotSize
+
+    /// Where the process sees it.
+    let address: UInt64
+    private let local: UnsafeMutableRawPointer
+
+    /// Maps the same memory here that `pid` has at `address` (shared anonymous, executable).
+    init(of pid: Int32, at address: UInt64) throws(KernelError) {
+        self.address = address
+        let path = "/proc/\(pid)/map_files/\(String(address, radix: 16))-\(String(address + Self.size, radix: 16))"
+        let file = try FileDescriptor(opening: path, O_RDWR)
+        guard
+            let memory = mmap(nil, Int(Self.size), PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0), memory != MAP_FAILED
+        else { throw KernelError("mapping the injection area of pid \(pid)", Errno(Glibc.errno)) }
+        local = memory
+        let code = Self.blob
+        code.withUnsafeBytes { local.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+    }
+    deinit { munmap(local, Int(Self.size)) }
+
+    var range: AddressRange { address..<address + Self.size }
+
+    private static var blob: [UInt8] { machineCode(CLX_CODE_BLOB_START, CLX_CODE_BLOB_END) }
+
+    /// A place for one batch.
+    struct Slot {
+        let address: UInt64
+        let local: UnsafeMutableRawPointer
+        let size: Int
+    }
+    var process: Slot {
+        Slot(address: address + UInt64(Self.processSlot), local: local + Self.processSlot, size: Self.firstThreadSlot - Self.processSlot)
+    }
+    func thread(_ index: Int) -> Slot {
+        let offset = Self.firstThreadSlot + index * Self.threadSlotSize
+        return Slot(address: address + UInt64(offset), local: local + offset, size: Self.threadSlotSize)
+    }
+}
+
+extension InjectionArea.Slot {
+    /// Puts a batch here that ends in a trap.
+    func load(_ batch: CallBatch) throws(KernelError) {
+        guard batch.size <= size else { throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace) }
+        batch.write(to: local, remote: address, ending: Int(CLX_END_TRAP), frame: 0)
+    }
+
+    /// Puts a batch here after which the thread continues by itself where it was, should its tracer die.
+    func load(_ batch: CallBatch, returningTo registers: user_regs_struct, _ extendedState: [UInt8], mask: UInt64) throws(KernelError) {
+        let frame = size - (SignalFrame.size(extendedState: extendedState.count) + 63) / 64 * 64
+        guard batch.size <= frame else { throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace) }
+        let stack = SignalFrame.write(
+            to: local + frame, remote: address + UInt64(frame), registers: registers, extendedState: extendedState, mask: mask)
+        batch.write(to: local, remote: address, ending: Int(CLX_END_RESUME), frame: stack)
+    }
+
+    /// Waits until the blob has run the batch (one that does not end in a trap).
+    func waitUntilDone() throws(KernelError) {
+        let word = UnsafePointer<UInt32>(OpaquePointer(local))
+        let deadline = monotonicNow() + 5_000_000_000
+        while clx_load_acquire(word) == 0 {
+            let result = clx_futex_wait(word, 0, 100_000_000)
+            if clx_load_acquire(word) == 0, result == -ETIMEDOUT, monotonicNow() > deadline {
+                throw KernelError("waiting for injected calls", .timedOut)
+            }
+        }
+    }
+}
+
+/// The machine code between two symbols of CLinux.
+func machineCode(_ start: Int, _ end: Int) -> [UInt8] {
+    // SAFETY: both symbols stand in one read-only section of CLinux, in this order.
+    Array(UnsafeBufferPointer(start: clx_code(Int32(start)), count: clx_code(Int32(end))! - clx_code(Int32(start))!))
+}
+
+extension user_regs_struct {
+    /// The same registers, set to run the blob on a slot.
+    func running(_ slot: InjectionArea.Slot, blob: UInt64) -> user_regs_struct {
+        var registers = self
+        registers.rip = blob
+        registers.r12 = slot.address
+        registers.orig_rax = UInt64.max
+        return registers
+    }
+
+    /// Where the thread has to go on so that nothing of the stop shows: an interrupted system call starts again.
+    ///
+    /// `signalPending`: a handler will run before anything else, so a call that reports EINTR was really interrupted.
+    func rewound(signalPending: Bool) -> user_regs_struct {
+        var registers = self
+        let call = Int64(bitPattern: orig_rax), result = Int64(bitPattern: rax)
+        guard call >= 0 else { return registers }
+        switch result {
+        case -512, -513, -514, -516:
+            break
+        case -Int64(EINTR) where !signalPending && !Self.notRestartable.contains(call):
+            break
+        default: return registers
+        }
+        registers.rax = orig_rax
+        registers.rip -= 2
+        registers.orig_rax = UInt64.max
+        return registers
+    }
+
+    /// The same, but what the kernel restarts by itself on this host is left to it.
+    func rewoundHere(signalPending: Bool) -> user_regs_struct {
+        Int64(bitPattern: rax) == -Int64(EINTR) ? rewound(signalPending: signalPending) : self
+    }
+
+    /// close and connect have had their effect when they report EINTR.
+    private static let notRestartable: Set<Int64> = [3, 42]
+}

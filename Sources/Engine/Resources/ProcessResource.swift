@@ -1,0 +1,57 @@
+// What every kind of per-process state has: a question to ask inside the process, an answer to keep, and the calls that
+// make it again. Adding a kind adds a file here and a line to the registry.
+import LinuxKernel
+
+/// One kind of state of a process.
+protocol ProcessResource {
+    init()
+    /// Adds the calls whose answers this kind needs, to run in the leader.
+    mutating func ask(_ context: CaptureContext, _ batch: inout CallBatch) throws
+    /// Writes what was found into the image.
+    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws
+    /// Adds the calls that make it again, to run in the leader of the destination.
+    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws
+    /// What cannot be carried, found without stopping the process.
+    static func obstacles(_ context: InspectContext) throws -> [Obstacle]
+}
+
+extension ProcessResource {
+    static func obstacles(_ context: InspectContext) throws -> [Obstacle] { [] }
+}
+
+/// In the order in which they are restored.
+let processResources: [any (ProcessResource & Sendable).Type] = [
+    AddressSpaceFields.self, ProcessAttributes.self, SignalActions.self, Timers.self,
+]
+
+/// What capture knows besides the answers of the process.
+struct CaptureContext {
+    let process: SourceProcess
+    let status: ProcessStatus
+    var pid: Int32 { process.pid }
+}
+
+/// What restore knows besides the image.
+struct RestoreContext {
+    let stub: StubProcess
+}
+
+/// What an inspection looks at: a process that runs.
+struct InspectContext {
+    let pid: Int32
+    let process: String
+    let status: ProcessStatus
+
+    init(pid: Int32) throws(KernelError) {
+        self.pid = pid
+        process = processName(pid)
+        status = try ProcessStatus(pid: pid)
+    }
+    func obstacle(_ subject: String, _ reason: String) -> Obstacle {
+        Obstacle(pid: pid, process: process, subject: subject, reason: reason)
+    }
+}
+
+extension CallBatch.DataReference {
+    static let none = CallBatch.DataReference(offset: 0, length: 0)
+}

@@ -1,0 +1,106 @@
+// A thread's own state: registers, signal mask, alternate stack, names, scheduling, credentials.
+import CLinux
+import Glibc
+import LinuxKernel
+
+/// Captures one thread: what to ask in it, and what its tracer reads.
+struct ThreadCapture {
+    private var stack = CallBatch.DataReference.none, clearTID = CallBatch.DataReference.none
+    private var name = CallBatch.DataReference.none, deathSignal = CallBatch.DataReference.none
+    private var slack = 0
+
+    mutating func ask(_ batch: inout CallBatch) {
+        stack = batch.space(24)
+        batch.call(.sigaltstack, .value(0), .address(stack), doing: "reading the alternate stack")
+        clearTID = batch.space(8)
+        batch.call(.prctl, .value(40), .address(clearTID), doing: "reading PR_GET_TID_ADDRESS")
+        name = batch.space(16)
+        batch.call(.prctl, .value(16), .address(name), doing: "reading the thread's name")
+        deathSignal = batch.space(8)
+        batch.call(.prctl, .value(2), .address(deathSignal), doing: "reading PR_GET_PDEATHSIG")
+        slack = batch.call(.prctl, .value(30), doing: "reading the timer slack")
+    }
+
+    func collect(_ thread: SourceProcess.StoppedThread, pid: Int32, _ answers: CallResults) throws -> ThreadImage {
+        let tid = thread.tracee.tid
+        var image = ThreadImage()
+        image.tid = Int32(try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last ?? 0)
+        image.registers = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) { Bytes($0) }
+        image.xstate = Bytes(thread.extendedState)
+        image.signalMask = thread.mask
+        image.pending = try thread.tracee.pendingSignals(ofProcess: false).map { Bytes($0) }
+        image.altstackBase = answers.word(stack)
+        image.altstackFlags = UInt32(truncatingIfNeeded: answers.word(stack, at: 1))
+        image.altstackSize = answers.word(stack, at: 2)
+        var robust: (head: UInt64, length: UInt64) = (0, 0)
+        try check(clx_get_robust_list(tid, &robust.head, &robust.length), "reading the robust list of task \(tid)")
+        (image.robustListHead, image.robustListLength) = robust
+        image.clearChildTid_p = answers.word(clearTID)
+        let rseq = try thread.tracee.restartableSequences()
+        (image.rseqAddress, image.rseqSize) = (rseq.address, rseq.size)
+        (image.rseqSignature, image.rseqFlags) = (rseq.signature, rseq.flags)
+        image.name = String(decoding: answers.bytes(name).prefix { $0 != 0 }, as: UTF8.self)
+        var policy: Int32 = 0, priority: Int32 = 0, nice: Int32 = 0
+        try check(clx_sched_get(tid, &policy, &priority), "reading the scheduling of task \(tid)")
+        try check(clx_getpriority(tid, &nice), "reading the niceness of task \(tid)")
+        (image.schedulingPolicy, image.schedulingPriority, image.nice) = (policy, priority, nice)
+        image.timerSlackNs = UInt64(answers[slack])
+        image.parentDeathSignal = UInt32(bitPattern: answers.int32(deathSignal))
+        return image
+    }
+}
+
+/// Makes one thread's state again.
+enum ThreadRestore {
+    /// The calls to run in the thread itself, credentials last.
+    static func batch(_ thread: ThreadImage, of image: ProcessImage) -> CallBatch {
+        var batch = CallBatch()
+        if thread.altstackFlags & 2 == 0 {  // SS_DISABLE
+            let stack = batch.words([thread.altstackBase, UInt64(thread.altstackFlags & ~1), thread.altstackSize])
+            batch.call(.sigaltstack, .address(stack), .value(0), doing: "setting the alternate stack")
+        }
+        if thread.robustListHead != 0 {
+            batch.call(.setRobustList, .value(thread.robustListHead), .value(thread.robustListLength), doing: "setting the robust list")
+        }
+        batch.call(.setTidAddress, .value(thread.clearChildTid_p), doing: "setting the TID address")
+        if thread.rseqAddress != 0 {
+            batch.call(
+                .rseq, .value(thread.rseqAddress), .int(thread.rseqSize), .int(thread.rseqFlags), .int(thread.rseqSignature),
+                doing: "registering restartable sequences")
+        }
+        let name = batch.bytes(Array(thread.name.utf8.prefix(15)) + [0])
+        batch.call(.prctl, .value(15), .address(name), doing: "setting the thread's name")
+        batch.call(.prctl, .value(29), .value(thread.timerSlackNs), doing: "setting the timer slack")
+        for info in thread.pending {
+            let record = batch.bytes([UInt8](info))
+            let signal = [UInt8](info).first ?? 0
+            batch.call(
+                .rtTgsigqueueinfo, .int(image.pid), .int(thread.tid), .int(signal), .address(record), doing: "queueing signal \(signal)")
+        }
+        CredentialsResource.drop(image.credentials, &batch)
+        if thread.parentDeathSignal != 0 {
+            batch.call(.prctl, .value(1), .int(thread.parentDeathSignal), doing: "setting the parent death signal")
+        }
+        return batch
+    }
+
+    /// What is set from outside: scheduling.
+    static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
+        if thread.schedulingPolicy & ~0x4000_0000 != 0 {
+            try check(
+                clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority), "setting the scheduling of thread \(thread.tid)")
+        }
+        if thread.nice != 0 { try check(clx_setpriority(tracee.tid, thread.nice), "setting the niceness of thread \(thread.tid)") }
+    }
+
+    /// The last touch: where it goes on, and what it blocks.
+    static func finish(_ thread: ThreadImage, _ tracee: Tracee) throws {
+        guard thread.registers.count == MemoryLayout<user_regs_struct>.size else {
+            throw EngineError.invalidImage("registers of \(thread.registers.count) bytes")
+        }
+        let registers = thread.registers.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
+        try tracee.setExtendedState([UInt8](thread.xstate))
+        try tracee.setRegisters(registers)
+        try tracee.setSignalMask(thread.signalMask)
+    }
+}

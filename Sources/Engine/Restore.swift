@@ -1,0 +1,41 @@
+// From an image to a process that only has to be let go.
+import LinuxKernel
+
+extension StubProcess {
+    /// Lays out what can be laid out while the source still runs: the address space and the threads, as they are now.
+    public func stage(_ areas: [MemoryArea], threads tids: [Int32]) throws {
+        try prepare(for: areas)
+        try change(to: areas)
+        try setThreads(tids)
+    }
+
+    /// Makes the process out of its final image. Page contents are in place already, or come before `release`.
+    public func restore(_ image: ProcessImage, _ tools: RestoreTools = RestoreTools()) throws {
+        guard image.version == ProcessImage.currentVersion else {
+            throw EngineError.invalidImage("format \(image.version), this engine reads \(ProcessImage.currentVersion)")
+        }
+        guard let leader = threads[image.pid], let first = image.threads.firstIndex(where: { $0.tid == image.pid }) else {
+            throw EngineError.invalidImage("pid \(image.pid) has no leader here")
+        }
+        try setThreads(image.threads.map(\.tid))
+        try DescriptorTable.restore(image, self, tools)
+
+        // What is the process's own comes first: it needs the privileges that the threads' batches give up.
+        let context = RestoreContext(stub: self)
+        var shared = CallBatch()
+        for resource in processResources { try resource.restore(image, context, &shared) }
+        _ = try run(shared)
+        for thread in image.threads { try ThreadRestore.schedule(thread, threads[thread.tid]!) }
+
+        let order = [image.threads[first]] + image.threads.filter { $0.tid != image.pid }
+        _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, of: image)) })
+        var last = CallBatch()
+        // 2 (only root may dump) is the kernel's to set, by giving up privileges as just done.
+        if image.settings.dumpable != 2 {
+            last.call(.prctl, .value(4), .int(image.settings.dumpable), doing: "setting PR_SET_DUMPABLE")
+            _ = try run([(leader, last)])
+        }
+        try closeArea()
+        for thread in image.threads { try ThreadRestore.finish(thread, threads[thread.tid]!) }
+    }
+}

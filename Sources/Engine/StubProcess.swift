@@ -1,0 +1,302 @@
+// The destination's process while it is no program yet: traced from its first touch, killed with its engine until it
+// is released, and turned step by step into the process that moves.
+import CLinux
+import Glibc
+import LinuxKernel
+import Memory
+
+/// A stub on its way to become the migrated process. All calls belong on one thread.
+public final class StubProcess {
+    /// PID on this host.
+    public let pid: Int32
+    public let memory: ProcessMemory
+    let pidfd: FileDescriptor
+    private let leader: Tracee
+    private var area: InjectionArea!
+    /// The layout as staged.
+    public private(set) var layout: [MemoryArea] = []
+    /// Threads by their TID in the container's PID namespace; the leader is there from the start.
+    private(set) var threads: [Int32: Tracee] = [:]
+    private var vdsoSystemCall: UInt64 = 0
+    private let bareRegisters: user_regs_struct
+
+    /// Seizes the stub: it dies with this engine until `release`.
+    public init(pid: Int32) throws {
+        self.pid = pid
+        pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
+        leader = try Tracee.seize(pid, Self.traced)
+        try leader.interrupt()
+        guard case .interrupted = try leader.wait() else {
+            throw EngineError.unexpectedStop(task: pid, doing: "seizing the stub", stop: "not an interrupt")
+        }
+        memory = try ProcessMemory(pid: pid)
+        bareRegisters = try leader.registers()
+        try leader.setSignalMask(SourceProcess.allButTrap)
+        guard let tid = try ProcessStatus(pid: pid).numbers("NSpid").last else {
+            throw EngineError.invalidImage("the stub's PID in its namespace is unknown")
+        }
+        threads[Int32(tid)] = leader
+    }
+
+    private static let traced: Tracee.Options = [.systemCallGood, .clone, .exitKill, .suspendSeccomp]
+
+    // ---- Address space -------------------------------------------------------------------------------------
+
+    /// Empties the address space and moves the kernel's mappings to where the source has them.
+    public func prepare(for areas: [MemoryArea]) throws {
+        let own = try currentMaps()
+        guard let vdso = own.first(where: { $0.name == "[vdso]" }) else { throw EngineError.invalidImage("the stub has no vDSO") }
+        vdsoSystemCall = try findSystemCall(in: vdso.range)
+        try placeArea(avoiding: areas.map(\.range) + own.map(\.range))
+
+        var batch = CallBatch()
+        for entry in own where !entry.name.hasPrefix("[v") {
+            batch.call(.munmap, .int(entry.range.lowerBound), .int(entry.range.count), doing: "unmapping the stub's \(entry.name)")
+        }
+        // Each special mapping goes to a place that is free in both layouts first: the targets may overlap.
+        let moving = areas.filter { $0.kind == .vdso || $0.kind == .vvar }
+        let specials = own.filter { $0.name.hasPrefix("[v") && $0.name != "[vsyscall]" }
+        guard moving.map(\.name).sorted() == specials.map(\.name).sorted() else {
+            throw EngineError.invalidImage("this kernel's vDSO mappings differ from the source's")
+        }
+        var refuge = hole(of: 1 << 20, avoiding: areas.map(\.range) + own.map(\.range) + [area.range])
+        var moves: [(UInt64, MemoryArea)] = []
+        for entry in specials {
+            guard let target = moving.first(where: { $0.name == entry.name }), target.range.count == entry.range.count else {
+                throw EngineError.invalidImage("this kernel's \(entry.name) has another size than the source's")
+            }
+            batch.move(entry.range, to: refuge, entry.name)
+            moves.append((refuge, target))
+            refuge += UInt64(entry.range.count)
+            if entry.name == "[vdso]" { vdsoSystemCall = vdsoSystemCall - entry.range.lowerBound + target.start }
+        }
+        for (from, target) in moves { batch.move(from..<from + UInt64(target.range.count), to: target.start, target.name) }
+        _ = try run(batch)
+        layout = areas.filter(\.isSpecial)
+    }
+
+    /// Changes the layout; memory that stays keeps its content.
+    public func change(to areas: [MemoryArea]) throws {
+        if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }
+        let steps = AddressSpacePlan.steps(from: layout, to: areas)
+        for start in stride(from: 0, to: steps.count, by: 500) {
+            _ = try run(AddressSpacePlan.batch(for: steps[start..<min(start + 500, steps.count)]))
+        }
+        layout = areas
+    }
+
+    /// Drops the content of pages: they read as zero, or as their file, again.
+    public func discard(_ ranges: [AddressRange]) throws {
+        for start in stride(from: 0, to: ranges.count, by: 1000) {
+            var batch = CallBatch()
+            for range in ranges[start..<min(start + 1000, ranges.count)] {
+                for area in layout where area.range.overlaps(range) && !area.isSpecial {
+                    let part = range.clamped(to: area.range)
+                    // MADV_REMOVE punches a hole into shared memory, MADV_DONTNEED drops private pages.
+                    batch.call(
+                        .madvise, .int(part.lowerBound), .int(part.count), .value(area.kind == .sharedAnonymous ? 9 : 4),
+                        doing: "dropping \(part.hex)")
+                }
+            }
+            _ = try run(batch)
+        }
+    }
+
+    /// Does untouched memory at this address hold a file's content rather than zeros?
+    public func isFileBacked(_ address: UInt64) -> Bool {
+        var low = 0, high = layout.count
+        while low < high {
+            let middle = (low + high) / 2
+            if layout[middle].end <= address { low = middle + 1 } else { high = middle }
+        }
+        return low < layout.count && layout[low].kind == .privateFile
+    }
+
+    private func currentMaps() throws -> [MapEntry] {
+        let reader = try MemoryMapReader(pid: pid)
+        _ = try reader.refresh()
+        return reader.entries
+    }
+
+    private func findSystemCall(in range: AddressRange) throws -> UInt64 {
+        let code = try memory.peek(range.count, at: range.lowerBound)
+        for i in 0..<code.count - 1 where code[i] == 0x0f && code[i + 1] == 0x05 { return range.lowerBound + UInt64(i) }
+        throw EngineError.invalidImage("no system call instruction in the vDSO")
+    }
+
+    /// A free place well inside the lower part of the address space.
+    private func hole(of size: UInt64, avoiding ranges: [AddressRange]) -> UInt64 {
+        let taken = AddressRanges(ranges)
+        var address: UInt64 = 0x1000_0000
+        for range in taken.ranges where range.upperBound > address {
+            if range.lowerBound >= address + size { break }
+            address = range.upperBound
+        }
+        return address
+    }
+
+    private func placeArea(avoiding ranges: [AddressRange]) throws {
+        let address = hole(of: InjectionArea.size, avoiding: ranges)
+        let result = try step(.mmap, [address, InjectionArea.size, 7, 0x10_0021, UInt64.max, 0])
+        area = try InjectionArea(of: pid, at: UInt64(try check(result, "mapping the injection area")))
+    }
+
+    /// The source maps something where the injection area is: it goes elsewhere.
+    private func moveArea(avoiding areas: [MemoryArea]) throws {
+        let old = area.range
+        try placeArea(avoiding: areas.map(\.range) + (layout.map(\.range)) + [old])
+        try check(try step(.munmap, [old.lowerBound, InjectionArea.size]), "unmapping the old injection area")
+    }
+
+    // ---- Calls ---------------------------------------------------------------------------------------------
+
+    /// Runs one call by stepping over a system call instruction of the vDSO.
+    private func step(_ call: SystemCall, _ arguments: [UInt64]) throws -> Int64 {
+        var registers = bareRegisters
+        registers.rip = vdsoSystemCall
+        registers.rax = call.rawValue
+        registers.orig_rax = UInt64.max
+        let arguments = arguments + [UInt64](repeating: 0, count: 6 - arguments.count)
+        (registers.rdi, registers.rsi, registers.rdx) = (arguments[0], arguments[1], arguments[2])
+        (registers.r10, registers.r8, registers.r9) = (arguments[3], arguments[4], arguments[5])
+        try leader.setRegisters(registers)
+        try leader.step()
+        try expectTrap(leader, "stepping a system call")
+        return Int64(bitPattern: try leader.registers().rax)
+    }
+
+    private func expectTrap(_ tracee: Tracee, _ doing: String) throws {
+        switch try tracee.wait() {
+        case .signal(SIGTRAP): return
+        case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
+        case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: doing, stop: "\(stop)")
+        }
+    }
+
+    /// Runs a batch in the leader.
+    func run(_ batch: CallBatch) throws -> CallResults { try run([(leader, batch)])[0] }
+
+    /// Runs batches in several threads at the same time; the leader's, if it is the first, may be large.
+    func run(_ batches: [(Tracee, CallBatch)]) throws -> [CallResults] {
+        var results: [CallResults] = []
+        var first = 0
+        while first < batches.count {
+            let wave = first..<min(batches.count, first + InjectionArea.threadSlots)
+            let slots = wave.map { batches[$0].0 == leader ? area.process : area.thread($0 - first) }
+            for (index, slot) in zip(wave, slots) {
+                let (tracee, batch) = batches[index]
+                try slot.load(batch)
+                try tracee.setRegisters(bareRegisters.running(slot, blob: area.address))
+                try tracee.resume()
+            }
+            for (index, slot) in zip(wave, slots) {
+                let (tracee, batch) = batches[index]
+                try awaitEnd(of: tracee)
+                results.append(try batch.results(at: slot.local, of: tracee.tid))
+            }
+            first = wave.upperBound
+        }
+        return results
+    }
+
+    /// Waits for the trap at a batch's end; threads that it makes are taken in charge on the way.
+    private func awaitEnd(of tracee: Tracee) throws {
+        while true {
+            switch try tracee.wait() {
+            case .signal(SIGTRAP): return
+            case .event(3):
+                try adoptNewThread(of: tracee)
+                try tracee.resume()
+            case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
+            case .exited(let code): throw EngineError.exited(pid: pid, how: "status \(code)")
+            case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: "running injected calls", stop: "\(stop)")
+            }
+        }
+    }
+
+    private func adoptNewThread(of tracee: Tracee) throws {
+        let thread = Tracee(tid: try tracee.eventMessage())
+        guard case .interrupted = try thread.wait() else {
+            throw EngineError.unexpectedStop(task: thread.tid, doing: "making a thread", stop: "not its first stop")
+        }
+        guard let tid = try ProcessStatus(pid: pid, task: thread.tid).numbers("NSpid").last else {
+            throw EngineError.invalidImage("a thread without a TID in its namespace")
+        }
+        try thread.setSignalMask(SourceProcess.allButTrap)
+        threads[Int32(tid)] = thread
+    }
+
+    // ---- Threads -------------------------------------------------------------------------------------------
+
+    /// Makes the threads that are missing and ends those that are too many.
+    public func setThreads(_ tids: [Int32]) throws {
+        for tid in threads.keys where !tids.contains(tid) {
+            let thread = threads.removeValue(forKey: tid)!
+            var batch = CallBatch()
+            batch.call(.exit, .value(0), doing: "ending a thread")
+            let slot = area.thread(0)
+            try slot.load(batch)
+            try thread.setRegisters(bareRegisters.running(slot, blob: area.address))
+            try thread.resume()
+            while case .event = try thread.wait() { try thread.resume() }
+        }
+        let missing = tids.filter { threads[$0] == nil }
+        if missing.isEmpty { return }
+        var batch = CallBatch()
+        for tid in missing {
+            let number = batch.bytes(withUnsafeBytes(of: tid) { Array($0) })
+            let arguments = batch.bytes(threadArguments)
+            // struct clone_args: set_tid stands at 64, set_tid_size at 72.
+            batch.setAddress(of: number, at: arguments.advanced(by: 64))
+            batch.call(.clone3, .address(arguments), .value(88), doing: "making thread \(tid)")
+        }
+        _ = try run(batch)
+    }
+
+    private var threadArguments: [UInt8] {
+        // CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+        var words = [UInt64](repeating: 0, count: 11)
+        words[0] = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
+        words[9] = 1
+        return words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+    }
+
+    // ---- The end -------------------------------------------------------------------------------------------
+
+    /// Unmaps the injection area: from here only registers and masks can be set.
+    func closeArea() throws {
+        try check(try step(.munmap, [area.address, InjectionArea.size]), "unmapping the injection area")
+    }
+
+    /// The engine's death does not end the process any more; nothing runs yet.
+    public func disarm() throws {
+        for thread in threads.values { try thread.setOptions([]) }
+    }
+
+    /// Lets the process run.
+    public func release() throws {
+        for thread in threads.values { try thread.detach() }
+    }
+
+    /// Ends the stub.
+    public func kill() {
+        _ = clx_pidfd_send_signal(pidfd.number, SIGKILL)
+        // Each thread's end is collected, the leader's last; a thread that ended before is nobody's.
+        for _ in 0..<2000 {
+            for thread in threads.values where thread != leader { _ = try? thread.poll() }
+            switch try? leader.poll() {
+            case .exited, .killed, nil: return
+            default: usleep(1000)
+            }
+        }
+    }
+}
+
+extension CallBatch {
+    fileprivate mutating func move(_ range: AddressRange, to address: UInt64, _ name: String) {
+        // MREMAP_MAYMOVE | MREMAP_FIXED
+        call(
+            .mremap, .int(range.lowerBound), .int(range.count), .int(range.count), .value(3), .int(address),
+            doing: "moving \(name) to 0x\(String(address, radix: 16))")
+    }
+}

@@ -1,0 +1,21 @@
+// How soon a thread of ours gets a CPU.
+import CLinux
+import Glibc
+
+/// The calling thread's urgency, as the freeze needs it. Only our own threads are ever touched.
+public enum ThreadPriority: Sendable {
+    case normal
+    /// Niceness -20: preferred over ordinary programs, shares with them.
+    case preferred
+    /// SCHED_RR: runs before every ordinary thread. Only for stretches of milliseconds; a real-time thread cannot start
+    /// a container runtime.
+    case realTime
+
+    /// Applies it to the calling thread. What the machine does not allow is left: it only makes things slower.
+    public func apply() {
+        let tid = clx_gettid()
+        if self != .realTime { _ = clx_sched_set(tid, Int32(SCHED_OTHER), 0) }
+        _ = clx_setpriority(tid, self == .normal ? 0 : -20)
+        if self == .realTime { _ = clx_sched_set(tid, Int32(SCHED_RR), 1) }
+    }
+}

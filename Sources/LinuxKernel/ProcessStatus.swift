@@ -1,0 +1,81 @@
+// /proc/PID/status and its neighbours: what the kernel tells of a process in text.
+import Glibc
+
+/// The fields of /proc/PID/status.
+public struct ProcessStatus: Sendable {
+    private let fields: [String: String]
+
+    public init(pid: Int32, task: Int32? = nil) throws(KernelError) {
+        let text = try SmallFile.text(task.map { "/proc/\(pid)/task/\($0)/status" } ?? "/proc/\(pid)/status")
+        var fields: [String: String] = [:]
+        for line in text.split(separator: "\n") {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            var value = line[line.index(after: colon)...]
+            while let first = value.first, first == " " || first == "\t" { value.removeFirst() }
+            fields[String(line[..<colon])] = String(value)
+        }
+        self.fields = fields
+    }
+
+    /// A field's text, without leading blanks.
+    public subscript(name: String) -> String? { fields[name] }
+    /// The numbers of a field, read in the given base.
+    public func numbers(_ name: String, radix: Int = 10) -> [UInt64] {
+        (fields[name] ?? "").split(whereSeparator: { $0 == " " || $0 == "\t" }).compactMap { UInt64($0, radix: radix) }
+    }
+    public func hex(_ name: String) -> UInt64 { numbers(name, radix: 16).first ?? 0 }
+}
+
+/// Parts of /proc/PID that are lists of numbers.
+public enum ProcessFiles {
+    /// TIDs of a process, ascending.
+    public static func tasks(of pid: Int32) throws(KernelError) -> [Int32] {
+        try numbers(in: "/proc/\(pid)/task")
+    }
+    /// Open descriptors of a process, ascending.
+    public static func descriptors(of pid: Int32) throws(KernelError) -> [Int32] {
+        try numbers(in: "/proc/\(pid)/fd")
+    }
+    /// Children of all its threads.
+    public static func children(of pid: Int32) throws(KernelError) -> [Int32] {
+        var children: [Int32] = []
+        for task in try tasks(of: pid) {
+            let text = try SmallFile.text("/proc/\(pid)/task/\(task)/children")
+            children += text.split(separator: " ").compactMap { Int32($0) }
+        }
+        return children
+    }
+
+    /// When a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    public static func startTime(of pid: Int32) throws(KernelError) -> UInt64 {
+        let text = try SmallFile.text("/proc/\(pid)/stat")
+        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
+        return fields.count > 20 ? UInt64(fields[20]) ?? 0 : 0
+    }
+
+    /// Names of a folder that are numbers, ascending.
+    private static func numbers(in path: String) throws(KernelError) -> [Int32] {
+        guard let folder = opendir(path) else { throw KernelError("listing \(path)", Errno(Glibc.errno)) }
+        defer { closedir(folder) }
+        var numbers: [Int32] = []
+        while let entry = readdir(folder) {
+            // SAFETY: d_name is zero-terminated and lives until the next readdir.
+            let number = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { $0.pointee >= 48 && $0.pointee <= 57 ? atoi($0) : -1 }
+            }
+            if number >= 0 { numbers.append(number) }
+        }
+        return numbers.sorted()
+    }
+
+    /// readlink(2).
+    public static func link(_ path: String) throws(KernelError) -> String {
+        var length = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
+            length = buffer.withMemoryRebound(to: CChar.self) { readlink(path, $0.baseAddress!, 4096) }
+            count = max(0, length)
+        }
+        try checkC(length, "reading link \(path)")
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,233 @@
+// Which pages of a process changed since the last pass: asynchronous write-protection, scans, and the events of its
+// mappings. The last pass, over a stopped process, is exact.
+import CLinux
+import Glibc
+import LinuxKernel
+import Synchronization
+
+/// What kind of content an area has, as far as tracking cares.
+public enum TrackedKind: Sendable, Hashable {
+    /// Private anonymous memory: a page that is absent is zero.
+    case anonymous
+    /// Private file mapping: a page that is absent, or still the file's, is the file's.
+    case privateFile
+    /// Shared anonymous memory: what is absent from the page table may still be in the object.
+    case sharedAnonymous
+}
+
+/// An area whose pages are carried.
+public struct TrackedArea: Sendable, Hashable {
+    public var range: AddressRange
+    public var kind: TrackedKind
+    public init(_ range: AddressRange, _ kind: TrackedKind) {
+        self.range = range
+        self.kind = kind
+    }
+}
+
+/// What a pass found.
+public struct DirtyPass: Sendable {
+    /// Pages that have no content of their own (any more): to be dropped at the destination, before `pages` are applied.
+    public var discards = AddressRanges()
+    /// Pages whose content has to be sent.
+    public var pages = AddressRanges()
+    public init() {}
+}
+
+/// Tracks one process's changes of memory.
+///
+/// Why written-only scans are exact: a page that was protected and not touched since is the only thing they leave out.
+/// What they cannot see is added from events: pages that mremap carried to another place with their protection, and
+/// whole page tables that vanished (those ranges are looked at again, until the process has been seen without them).
+public final class DirtyTracker {
+    private let pid: Int32
+    private let userfaultfd: Userfaultfd
+    private let pagemap: Pagemap
+    private let events: MappingEvents
+    private var everPassed = false
+    private var suspects = Suspects()
+
+    /// Starts to track with a userfaultfd made in the process.
+    public init(pid: Int32, userfaultfd: Userfaultfd) throws(KernelError) {
+        self.pid = pid
+        self.userfaultfd = userfaultfd
+        pagemap = try Pagemap(pid: pid)
+        events = MappingEvents(userfaultfd)
+    }
+
+    /// Ends tracking: the thread that reads events stops and the descriptor closes.
+    ///
+    /// Closing costs milliseconds under the target's mmap lock: never in the freeze.
+    public func stop() { events.stop() }
+
+    /// Number of children that were born while tracking.
+    public var forks: Int { events.forks }
+
+    /// Finds what changed since the last pass and protects it again; nothing is protected with `stopped`.
+    ///
+    /// `areas` reads what the process has mapped now. Areas that are new to the tracker are registered (unless the
+    /// process is stopped) and count as changed as a whole.
+    public func pass(stopped: Bool, areas: () throws -> [TrackedArea]) throws -> (DirtyPass, areas: [TrackedArea]) {
+        // Events first: what they tell of is in the maps that are read after them.
+        let changes = events.take()
+        let areas = try areas()
+        let all = AddressRanges(areas.map(\.range))
+        let fresh = everPassed ? try unregistered(in: all) : all
+        everPassed = true
+        if !stopped { try register(fresh, in: areas) }
+
+        var changed = fresh
+        for change in changes {
+            switch change {
+            case .removed(let range): suspects.add(range)
+            case .remapped(_, let to, let length): changed = changed.union(AddressRanges([to..<to + length]))
+            case .unmapped, .forked: break
+            }
+        }
+        suspects.clip(to: all)
+        changed = changed.intersection(all)
+
+        // Everything in a changed range is looked up by presence; elsewhere only what was written.
+        var written: [AddressRange] = []
+        for range in all.subtracting(changed).ranges {
+            written += try writtenPages(in: range, protect: !stopped)
+        }
+        if !stopped {
+            for range in changed.ranges { _ = try writtenPages(in: range, protect: true) }
+        }
+        changed = changed.union(AddressRanges(written))
+
+        // A page that was written may have been dropped since; reading it would fault a zero page into the process.
+        let shared = AddressRanges(areas.filter { $0.kind == .sharedAnonymous }.map(\.range))
+        let look = changed.union(stopped ? suspects.all : suspects.all.subtracting(shared))
+        let present = try pagemap.contents(of: look, in: areas)
+        let absent = look.subtracting(present)
+        suspects.settle(absent: absent)
+        var result = DirtyPass()
+        result.discards = absent
+        result.pages = present.intersection(stopped ? changed.union(suspects.all.intersection(shared)) : changed)
+        return (result, areas)
+    }
+
+    /// Pages written since they were protected last. Where the mapping is not tracked (any more): the whole range.
+    private func writtenPages(in range: AddressRange, protect: Bool) throws(KernelError) -> [AddressRange] {
+        var query = Pagemap.Query()
+        query.all = .written
+        query.returned = .written
+        query.protect = protect
+        var written: [AddressRange] = []
+        do throws(KernelError) {
+            try pagemap.scan(range, query) { found, _ in written.append(found) }
+            return written
+        } catch {
+            guard protect, error.errno == .notPermitted else { throw error }
+            return [range]
+        }
+    }
+
+    /// Parts of `all` that no userfaultfd tracks (any more).
+    private func unregistered(in all: AddressRanges) throws(KernelError) -> AddressRanges {
+        guard let first = all.ranges.first, let last = all.ranges.last else { return all }
+        var query = Pagemap.Query()
+        query.inverted = .writeProtectAllowed
+        query.all = .writeProtectAllowed
+        query.returned = .writeProtectAllowed
+        var found: [AddressRange] = []
+        try pagemap.scan(first.lowerBound..<last.upperBound, query) { range, _ in found.append(range) }
+        return AddressRanges(found).intersection(all)
+    }
+
+    /// Registers ranges; what the running process unmapped in the meantime stays out until the next pass.
+    private func register(_ ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) {
+        for area in areas {
+            for range in AddressRanges([area.range]).intersection(ranges).ranges {
+                do throws(KernelError) {
+                    try userfaultfd.register(range)
+                } catch {
+                    guard [EINVAL, ENOMEM, ENOENT, EAGAIN].contains(error.errno.rawValue) else { throw error }
+                }
+            }
+        }
+    }
+}
+
+/// Ranges that a zap announced. The event comes *before* the pages go, and a page table that vanishes as a whole is not
+/// reported as written: so these are looked at again until they have been seen empty well after their event.
+private struct Suspects {
+    private var young = AddressRanges()
+    private var old = AddressRanges()
+    private var turned = monotonicNow()
+
+    var all: AddressRanges { young.union(old) }
+
+    mutating func add(_ range: AddressRange) { young = young.union(AddressRanges([range])) }
+
+    mutating func clip(to all: AddressRanges) {
+        young = young.intersection(all)
+        old = old.intersection(all)
+    }
+
+    mutating func settle(absent: AddressRanges) {
+        old = old.subtracting(absent)
+        let now = monotonicNow()
+        if now - turned > 1_000_000_000 {
+            (old, young, turned) = (old.union(young), AddressRanges(), now)
+        }
+    }
+}
+
+/// The thread that reads a userfaultfd's events, always: the program waits until it has.
+private final class MappingEvents: Sendable {
+    private struct State {
+        var events: [MappingEvent] = []
+        var forks = 0
+    }
+    private let state = Mutex(State())
+    private let userfaultfd: Userfaultfd
+    private let wake: FileDescriptor
+    private let finished = Mutex(false)
+
+    init(_ userfaultfd: Userfaultfd) {
+        self.userfaultfd = userfaultfd
+        wake = FileDescriptor(owning: clx_eventfd())
+        startThread("apus-events") { [self] in run() }
+    }
+
+    var forks: Int { state.withLock { $0.forks } }
+
+    /// Events since the last call. With the process stopped this is all of them: whoever caused one waits for it to
+    /// be read, and reading happens under the lock taken here.
+    func take() -> [MappingEvent] {
+        state.withLock { state in
+            read(into: &state)
+            defer { state.events.removeAll() }
+            return state.events
+        }
+    }
+
+    func stop() {
+        var one: UInt64 = 1
+        _ = write(wake.number, &one, 8)
+        while !finished.withLock({ $0 }) { usleep(100) }
+    }
+
+    private func run() {
+        while true {
+            var polled = [
+                pollfd(fd: userfaultfd.descriptor.number, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: wake.number, events: Int16(POLLIN), revents: 0),
+            ]
+            poll(&polled, 2, -1)
+            if polled[1].revents != 0 { break }
+            state.withLock { read(into: &$0) }
+        }
+        finished.withLock { $0 = true }
+    }
+
+    private func read(into state: inout State) {
+        while case let events? = (try? userfaultfd.readEvents()), !events.isEmpty {
+            state.forks += events.count { $0 == .forked }
+            state.events += events.filter { $0 != .forked }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+// The engine behind an agent: Apus's own sessions, towards other hosts and from them.
+import Containers
+import Engine
+import Foundation
+import LinuxKernel
+
+/// Moves containers by this project's own capture, mirroring and restore.
+public struct ApusEngine: MigrationEngine {
+    private let agent: any MigrationHost
+
+    public init(_ agent: any MigrationHost) { self.agent = agent }
+
+    private var host: SessionHost {
+        SessionHost(layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description) { [agent] in
+            agent.attachment(for: $0)
+        }
+    }
+
+    public func migrate(
+        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan, control: MigrationControl
+    ) throws -> MigrationReport {
+        guard let state = try agent.runtime.state(container.name), state.status == .running else {
+            throw MigrationError(.refused, "container \(container.name) does not run", advice: "start it first")
+        }
+        let connection: FileDescriptor
+        do { connection = try address.connect() } catch {
+            throw MigrationError(
+                .unreachable, "\(error)", advice: "is an agent running there, listening on \(address)? `apus agent --listen` says where")
+        }
+        var network: ContainerNetworkRecord?
+        if let spec = container.network, let attachment = container.attachment {
+            network = ContainerNetworkRecord(spec: spec, attachment: attachment)
+        }
+        let session = try SourceSession(
+            id: id, container: RunningContainer(name: container.name, pid: state.pid, network: network), host: host,
+            destination: address.description, plan: plan, control: control, connection: connection)
+        let report = try session.run()
+        try agent.forget(container.name)
+        return report
+    }
+
+    public func serve(connection: FileDescriptor) throws {
+        let books = IncomingBooks(agent)
+        try DestinationSession(host: host, connection: connection, delegate: books).run()
+    }
+
+    public func recover() throws {}
+}
+
+/// Enters what arrives into the agent's books.
+private final class IncomingBooks: DestinationDelegate {
+    private let agent: any MigrationHost
+
+    init(_ agent: any MigrationHost) { self.agent = agent }
+
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws -> MigrationControl {
+        try agent.begin(migration, .incoming, container: container, peer: host, plan: plan)
+    }
+
+    func didReceive(migration: String, _ container: RunningContainer, from host: String) {
+        do {
+            let directory = try agent.layout.container(container.name)
+            try agent.keep(
+                ContainerRecord(
+                    name: container.name, since: Date().ISO8601Format(), origin: host, arguments: directory.config().arguments,
+                    bundle: directory.bundle, network: container.network?.spec,
+                    attachment: container.network?.attachment))
+            agent.end(migration, .success(nil))
+        } catch {
+            agent.end(migration, .failure(MigrationError(.failed, "the container runs here, but could not be recorded: \(error)")))
+        }
+    }
+
+    func didFail(migration: String, _ error: any Error) {
+        agent.end(migration, .failure(error as? MigrationError ?? MigrationError(.failed, "\(error)")))
+    }
+}

@@ -1,0 +1,336 @@
+// The destination's side of a migration: a stub in a container, turned into the process as its state arrives.
+//
+// Everything runs on the one thread that calls `run`, which must be the session's own: ptrace belongs to it.
+import Containers
+import Engine
+import Foundation
+import Glibc
+import LinuxKernel
+import Memory
+
+/// What the agent does when a container has arrived, and how it answers questions about migrations.
+public protocol DestinationDelegate: AnyObject, Sendable {
+    /// A migration is being offered; throws to refuse it.
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws -> MigrationControl
+    /// The container runs here now.
+    func didReceive(migration: String, _ container: RunningContainer, from host: String)
+    /// A migration that was accepted ended before the container ran here.
+    func didFail(migration: String, _ error: any Error)
+}
+
+/// Receives one container.
+public final class DestinationSession {
+    private let host: SessionHost
+    private let connection: Connection
+    private let delegate: any DestinationDelegate
+    private var control = MigrationControl()
+    /// The agent's books know of it.
+    private var isEntered = false
+    private let steps = StepClock()
+    private var offer = WireOffer()
+    private var journal: Journal?
+    private var directory: ContainerDirectory?
+    private var config: ContainerConfig?
+    private var trees: DestinationTrees?
+    private var stub: StubProcess?
+    private var pages: PageReceiver?
+    private var network: DestinationHandover?
+    private var networkRecord: ContainerNetworkRecord?
+    private var tools = RestoreTools()
+    private var released = false
+    /// Undone in this order when the migration fails.
+    private var made: [() -> Void] = []
+
+    public init(host: SessionHost, connection: FileDescriptor, delegate: any DestinationDelegate) throws {
+        self.host = host
+        self.connection = try Connection(connection)
+        self.delegate = delegate
+    }
+
+    /// Serves the connection to its end: a migration, or a question about one.
+    public func run() {
+        do {
+            let frame = try connection.receive()
+            switch frame.kind {
+            case .offer:
+                offer = try frame.message()
+                try receive()
+            case .inquiry:
+                let inquiry: WireInquiry = try frame.message()
+                var verdict = WireVerdict()
+                verdict.state = Recovery.verdict(on: inquiry.migration, in: host.journals).rawValue
+                try connection.send(.verdict, verdict)
+            default: throw connection.unexpected(frame, "an offer")
+            }
+        } catch { fail(error) }
+    }
+
+    private func receive() throws {
+        let reasons = try refusals()
+        if !reasons.isEmpty { throw MigrationError.refused(reasons) }
+        let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
+        control = try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
+        isEntered = true
+        journal = try Journal(
+            JournalHeader(
+                migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
+                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil), in: host.journals)
+        var accepted = WireAccepted()
+        (accepted.host, accepted.boot, accepted.address) = (host.name, bootIdentity(), host.address)
+        try connection.send(.accepted, accepted)
+        control.update { $0.state = .accepted }
+        FaultPoint.reach(.destinationAccepted)
+        while true {
+            let frame = try connection.receive()
+            switch frame.kind {
+            case .clockProbe:
+                var probe: WireClockProbe = try frame.message()
+                probe.answered = monotonicNow()
+                try connection.send(.clockProbe, probe)
+            case .tree: try receiveTree(frame)
+            case .stage:
+                try stage(try frame.message())
+                try copy()
+                return
+            default: throw connection.unexpected(frame, "the stage")
+            }
+        }
+    }
+
+    // ---- Offer ---------------------------------------------------------------------------------------------
+
+    /// Every reason for which this host cannot take the container.
+    private func refusals() throws -> [String] {
+        var reasons: [String] = []
+        guard offer.protocolVersion == sessionProtocolVersion else {
+            return ["the source speaks version \(offer.protocolVersion) of the protocol, this host \(sessionProtocolVersion)"]
+        }
+        if try host.layout.container(offer.container).exists {
+            reasons.append("container name '\(offer.container)' is taken on \(host.name); remove or rename it there")
+        }
+        if offer.runtime != host.runtime.kind {
+            reasons.append("the container runs under \(offer.runtime), \(host.name) has \(host.runtime.kind)")
+        }
+        reasons += try HostFacts.differences(from: offer.facts)
+        if offer.boot != bootIdentity() {
+            reasons.append("\(host.name) is another kernel with another monotonic clock; time namespaces are not carried yet")
+        }
+        let free = Self.availableMemory()
+        if free < offer.residentBytes {
+            reasons.append("\(host.name) has \(free >> 20) MiB of memory available, the container holds \(offer.residentBytes >> 20) MiB")
+        }
+        if !offer.network.isEmpty, host.attachment(offer.container) == nil {
+            reasons.append("\(host.name) has no bridge for the container's network; give its agent --bridge and --backhaul-port")
+        }
+        return reasons
+    }
+
+    /// MemAvailable.
+    private static func availableMemory() -> UInt64 {
+        let text = (try? SmallFile.text("/proc/meminfo")) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") } ?? ""
+        return (line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? .max / 1024) * 1024
+    }
+
+    private func receiveTree(_ frame: Frame) throws {
+        let tree: WireTree = try frame.message()
+        if trees == nil { try makeDirectory() }
+        try trees!.receive(tree, over: connection)
+    }
+
+    // ---- Stage ---------------------------------------------------------------------------------------------
+
+    private func stage(_ stage: WireStage) throws {
+        let start = monotonicNow()
+        try makeContainer(stage)
+        FaultPoint.reach(.destinationCreated)
+        let stub = self.stub!
+        try stub.stage(stage.areas, threads: stage.threads)
+        pages = PageReceiver(stub)
+        var staged = WireStaged()
+        staged.durationNs = monotonicNow() - start
+        try connection.send(.staged, staged)
+        control.update { $0.state = .staged }
+        ThreadPriority.preferred.apply()
+        FaultPoint.reach(.destinationStaged)
+    }
+
+    private func makeDirectory() throws {
+        let directory = try host.layout.container(offer.container)
+        let config = try ContainerConfig(json: [UInt8](offer.config))
+        try journal!.write(.madeContainer)
+        made.append { try? directory.remove() }
+        try directory.create()
+        (self.directory, self.config) = (directory, config)
+        trees = try DestinationTrees(config: config, directory: directory, host: host)
+    }
+
+    private func makeContainer(_ stage: WireStage) throws {
+        let name = offer.container, journal = journal!
+        guard let directory, let config else { throw MigrationError.protocolViolation("the stage before the root file system") }
+        if !offer.network.isEmpty {
+            let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
+            guard let attachment = host.attachment(name) else { throw MigrationError.refused(["\(host.name) has no bridge"]) }
+            let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
+            networkRecord = record
+            try journal.update { $0.network = record }
+            made.append { try? ContainerNetwork.detach(spec, attachment) }
+            let handover = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment))
+            if !stage.neighbours.isEmpty {
+                try handover.add(try JSONDecoder().decode([Neighbour].self, from: stage.neighbours))
+            }
+            network = handover
+            tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
+        }
+        try stage.log.write(to: URL(fileURLWithPath: directory.log))
+        try Stub.install(at: host.stubPath)
+        let placement = ContainerConfig.Placement(
+            root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace, cgroup: host.layout.cgroup(of: name),
+            bundle: directory.bundle)
+        try directory.write(config: config, prepared: try config.preparedForDestination(placement, stub: host.stubPath))
+        made.append { [host] in try? host.runtime.delete(name, force: true) }
+        let pid = try host.runtime.create(name, bundle: directory.bundle, log: directory.log)
+        try host.runtime.start(name)
+        try awaitStub(pid)
+        try journal.update {
+            $0.pid = pid
+            $0.startTime = (try? ProcessFiles.startTime(of: pid)) ?? 0
+        }
+        try checkMappedFiles(pid)
+        trees!.pid = pid
+        stub = try StubProcess(pid: pid)
+        guard try ProcessStatus(pid: pid).numbers("NSpid").last == UInt64(offer.pid) else {
+            throw MigrationError.refused(["the runtime gave the stub another PID than \(offer.pid)"])
+        }
+    }
+
+    /// The runtime's own process becomes the stub a moment after `start` returns.
+    private func awaitStub(_ pid: Int32) throws {
+        for _ in 0..<5000 {
+            if (try? ProcessFiles.link("/proc/\(pid)/exe")) == ContainerConfig.stubPath { return }
+            if isZombie(pid) { break }
+            usleep(1000)
+        }
+        throw EngineError.exited(pid: pid, how: "before it became the stub")
+    }
+
+    private func checkMappedFiles(_ pid: Int32) throws {
+        for file in offer.mappedFiles {
+            var status = stat()
+            guard stat("/proc/\(pid)/root\(file.path)", &status) == 0, UInt64(status.st_size) == file.size else {
+                throw MigrationError.refused(["mapped file \(file.path) is missing on \(host.name) or has another size"])
+            }
+        }
+    }
+
+    // ---- Copy and handover ---------------------------------------------------------------------------------
+
+    private func copy() throws {
+        let pages = pages!, stub = stub!
+        while true {
+            let frame = try connection.receive()
+            switch frame.kind {
+            case .pages:
+                try pages.apply(frame.payload)
+                FaultPoint.reach(.destinationCopying)
+            case .tree: try receiveTree(frame)
+            case .discard: try pages.discard(try frame.ranges())
+            case .layout:
+                let layout: WireLayout = try frame.message()
+                let old = stub.layout
+                try steps.measure("change layout") { try stub.change(to: layout.areas) }
+                pages.layoutChanged(from: old)
+            case .passEnd:
+                let end: WirePassEnd = try frame.message()
+                var applied = WirePassApplied()
+                (applied.number, applied.began) = (end.number, end.began)
+                try connection.send(.passApplied, applied)
+            case .frozen:
+                ThreadPriority.realTime.apply()
+                try steps.measure("hold frames") { try network?.accept() }
+                try connection.send(.muted, WireMuted())
+                FaultPoint.reach(.destinationMuted)
+            case .thawed:
+                ThreadPriority.preferred.apply()
+                try network?.decline()
+            case .handover:
+                let received = monotonicNow()
+                let handover: WireHandover = try frame.message()
+                steps.note("read image", received, monotonicNow())
+                return try complete(handover)
+            default: throw connection.unexpected(frame, "pages or the handover")
+            }
+        }
+    }
+
+    private func complete(_ handover: WireHandover) throws {
+        let stub = stub!, journal = journal!
+        try steps.measure("restore process") { try stub.restore(handover.image, tools) }
+        if !handover.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(handover.files) } }
+        FaultPoint.reach(.destinationRestored)
+        if !handover.log.isEmpty {
+            let log = try FileDescriptor(opening: directory!.log, O_WRONLY | O_APPEND)
+            try handover.log.withUnsafeBytes { try log.write($0) }
+        }
+        FaultPoint.reach(.destinationPrepared)
+        guard handover.promised else { throw MigrationError.protocolViolation("a handover without the promise") }
+        try journal.state(.releasing)
+        FaultPoint.reach(.destinationReleasing)
+        try steps.measure("disarm") { try stub.disarm() }
+        try journal.write(.disarmed)
+        FaultPoint.reach(.destinationDisarmed)
+        released = true
+        try steps.measure("open port") { try network?.open() }
+        try steps.measure("release") { try stub.release() }
+        let at = monotonicNow()
+        FaultPoint.reach(.destinationReleased)
+        try journal.state(.released)
+        ThreadPriority.normal.apply()
+
+        var message = WireReleased()
+        message.at = at
+        message.steps = steps.steps
+        try connection.send(.released, message)
+        FaultPoint.reach(.destinationTold)
+        control.update { $0.state = .released }
+        delegate.didReceive(
+            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, network: networkRecord),
+            from: offer.sourceHost)
+        // The source tells when its copy is gone; whether it does or not, this one runs.
+        let _: WireRetired? = try? connection.expect(.retired)
+        try? network?.finish()
+        control.update { $0.state = .retired }
+        try? journal.settle()
+    }
+
+    // ---- Failure -------------------------------------------------------------------------------------------
+
+    private func fail(_ error: any Error) {
+        ThreadPriority.normal.apply()
+        if released {
+            // It runs here whatever happened after.
+            delegate.didReceive(
+                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, network: networkRecord),
+            from: offer.sourceHost)
+            return
+        }
+        stub?.kill()
+        for undo in made.reversed() { undo() }
+        if let journal {
+            try? journal.state(.aborted)
+            Recovery.rememberAborted(offer.migration, in: host.journals)
+            try? journal.settle()
+        }
+        control.update { $0.state = .aborted }
+        if let error = error as? MigrationError, error.kind == .refused {
+            var refused = WireRefused()
+            refused.reasons = [error.message]
+            try? connection.send(.refused, refused)
+        } else {
+            var abort = WireAbort()
+            (abort.reason, abort.neverRan) = ("\(error)", true)
+            try? connection.send(.abort, abort)
+        }
+        if isEntered { delegate.didFail(migration: offer.migration, error) }
+    }
+}

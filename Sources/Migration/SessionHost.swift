@@ -1,0 +1,47 @@
+// What a session knows of its own host, and of the container it moves.
+import Containers
+import Foundation
+import LinuxKernel
+
+/// A host that takes part in migrations.
+public struct SessionHost: Sendable {
+    public var layout: HostLayout
+    public var runtime: any ContainerRuntime
+    /// What a container's network is attached to here; nil: no container networks on this host.
+    public var attachment: @Sendable (_ container: String) -> NetworkAttachment?
+    /// Where this host's agent listens for sessions, as others reach it: "10.77.0.1:7700".
+    public var address: String
+
+    public init(
+        layout: HostLayout, runtime: any ContainerRuntime, address: String,
+        attachment: @escaping @Sendable (_ container: String) -> NetworkAttachment? = { _ in nil }
+    ) {
+        (self.layout, self.runtime, self.address, self.attachment) = (layout, runtime, address, attachment)
+    }
+    var name: String { layout.hostName }
+    /// The stub's executable on this host.
+    var stubPath: String { layout.runFolder + "/stub" }
+    /// Folder of the journals.
+    public var journals: String { layout.runFolder + "/migrations" }
+}
+
+/// A container's network on one host: what travels, and how it is attached here.
+public struct ContainerNetworkRecord: Codable, Sendable, Hashable {
+    public var spec: NetworkSpec
+    public var attachment: NetworkAttachment
+    public init(spec: NetworkSpec, attachment: NetworkAttachment) { (self.spec, self.attachment) = (spec, attachment) }
+}
+
+/// A container that runs on this host.
+public struct RunningContainer: Codable, Sendable {
+    public var name: String
+    /// Its first process, in this host's PID namespace.
+    public var pid: Int32
+    public var network: ContainerNetworkRecord?
+    public init(name: String, pid: Int32, network: ContainerNetworkRecord?) {
+        (self.name, self.pid, self.network) = (name, pid, network)
+    }
+}
+
+/// This kernel's boot: equal for two hosts that share a kernel, and so one clock.
+func bootIdentity() -> String { (try? SmallFile.text("/proc/sys/kernel/random/boot_id")) ?? "" }

@@ -1,0 +1,187 @@
+// The freeze, and what follows it at the source. Every microsecond between the first stop and the release counts.
+import Containers
+import Engine
+import Foundation
+import Glibc
+import LinuxKernel
+import Memory
+
+extension SourceSession {
+    func handover() throws {
+        try awaitApplied(all: true)
+        try drain()
+        try trees!.sendChanges(over: connection)
+        let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
+        self.cgroup = cgroup
+        try journal.note(.socketRepair(pid: container.pid, descriptors: []))
+        let log = try newLog()
+
+        enter(.frozen)
+        ThreadPriority.realTime.apply()
+        defer { ThreadPriority.normal.apply() }
+        report.frozenAt = monotonicNow()
+        try steps.measure("stop threads") { try process.freeze() }
+        FaultPoint.reach(.sourceStopped)
+        do { capture = try steps.measure("capture") { try captureAll() } } catch EngineError.obstacles(let list) {
+            throw Postponed(why: list.map(\.description).joined(separator: "; "), told: false)
+        }
+        FaultPoint.reach(.sourceCaptured)
+        try connection.send(.frozen, WireFrozen())
+
+        let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
+        let last = try steps.measure("last scan") { try lastPass() }
+        try steps.measure("send pages") {
+            try sendLayoutIfNew()
+            if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
+            try pages.send(last.pages, stopped: true) {}
+        }
+        note(pass: passStart, pagesBefore, sentBefore)
+        FaultPoint.reach(.sourceLastPass)
+
+        try steps.measure("wait until muted") { let _: WireMuted = try connection.expect(.muted) }
+        if let network {
+            networkTouched = true
+            try steps.measure("redirect frames") { try network.redirect() }
+            FaultPoint.reach(.sourceRedirected)
+            try steps.measure("capture connections") { try capture!.captureConnections() }
+            FaultPoint.reach(.sourceRepaired)
+            try steps.measure("mute port") { try network.silence() }
+            FaultPoint.reach(.sourceSilenced)
+            try steps.measure("check connections") { try checkConnections() }
+        }
+        try steps.measure("freeze cgroup") { try cgroup.freeze() }
+        FaultPoint.reach(.sourceFrozen)
+        try steps.measure("send image") {
+            var handover = WireHandover()
+            handover.image = capture!.image
+            handover.log = log
+            handover.promised = true
+            handover.files = try trees!.lastChanges()
+            try journal.state(.promised)
+            FaultPoint.reach(.sourcePromisedUnsent)
+            promised = true
+            try connection.send(.handover, handover)
+        }
+        enter(.promised)
+        FaultPoint.reach(.sourcePromised)
+        connection.whileWaiting = {}
+        let released = try steps.measure("wait for release") { () throws -> WireReleased in try connection.expect(.released) }
+        enter(.released)
+        FaultPoint.reach(.sourceReleased)
+        note(released)
+    }
+
+    /// State that no descriptor leads to has to drain before the freeze.
+    private func drain() throws {
+        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
+        guard let diagnosis else { return }
+        for _ in 0..<500 {
+            let pending = try TCPDrain.pending(diagnosis)
+            if pending.isEmpty { return }
+            usleep(1000)
+        }
+        throw Postponed(why: try TCPDrain.pending(diagnosis).reasons.joined(separator: "; "), told: false)
+    }
+
+    private func captureAll() throws -> Capture {
+        _ = try layout.refresh(quick: true)
+        let children = try ProcessFiles.children(of: container.pid)
+        guard layout.obstacles.isEmpty, children.isEmpty else {
+            throw EngineError.obstacles(
+                layout.obstacles + children.map { Obstacle(pid: $0, process: "child", subject: "process", reason: "more than one, not carried yet") })
+        }
+        return try process.capture(layout, descriptors)
+    }
+
+    private func lastPass() throws -> DirtyPass {
+        if let tracker {
+            var (pass, _) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
+            pass.pages = pass.pages.union(pending.intersection(AddressRanges(layout.tracked.map(\.range))).subtracting(pass.discards))
+            return pass
+        }
+        var pass = DirtyPass()
+        pass.pages = try Pagemap(pid: container.pid).contents(of: layout.tracked)
+        return pass
+    }
+
+    /// The port is silent: what moved since the capture is captured again, and nothing may be under way that has no
+    /// descriptor.
+    private func checkConnections() throws {
+        try capture!.recaptureMovedConnections()
+        guard let diagnosis else { return }
+        let pending = try TCPDrain.pending(diagnosis)
+        if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; "), told: true) }
+    }
+
+    private func note(_ released: WireReleased) {
+        report.releasedAt = released.at - clockOffset
+        report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
+        report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
+        report.steps = steps.steps.map { StepReport($0, side: "source", frozenAt: report.frozenAt, clockOffset: 0) }
+        report.steps += released.steps.map { StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset) }
+        report.pagesSent = pages.pagesSent
+        report.bytesSent = connection.bytesSent
+        let resident = (try? Pagemap(pid: container.pid).contents(of: layout.tracked).bytes) ?? 0
+        report.stateBytes = resident
+    }
+
+    /// The destination runs: this copy ends, without a word to its clients.
+    func finish() throws {
+        try endCopy()
+        try connection.send(.retired, WireRetired())
+        try journal.settle()
+        enter(.retired)
+    }
+
+    func endCopy() throws {
+        process.kill()
+        FaultPoint.reach(.sourceKilled)
+        try cgroup?.thaw()
+        process.abandon()
+        tracker?.stop()
+        for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
+        try host.runtime.delete(container.name, force: true)
+        try network?.retire()
+        try host.layout.container(container.name).remove()
+        FaultPoint.reach(.sourceRetired)
+    }
+
+    /// The connection failed after the promise: ask the other host until somebody there knows.
+    func settleAfterPromise(_ error: any Error) throws {
+        if state == .released || state == .retired {
+            return try finishWithoutPeer()
+        }
+        enter(.inDoubt)
+        control.update { $0.remark = "asking \(destination) whether it runs there: \(error)" }
+        while true {
+            switch Inquiry.ask(destination, migration: id) ?? operatorsWord() {
+            case .released, .retired:
+                report.releasedAt = report.releasedAt == 0 ? monotonicNow() : report.releasedAt
+                return try finishWithoutPeer()
+            case .aborted:
+                promised = false
+                thaw()
+                tracker?.stop()
+                try process.disarm()
+                try journal.settle()
+                enter(.aborted)
+                throw MigrationError.aborted("it never ran there (\(error))")
+            default: usleep(100_000)
+            }
+        }
+    }
+
+    private func operatorsWord() -> SessionState? { JournalContent(path: journal.path)?.resolved }
+
+    private func finishWithoutPeer() throws {
+        try endCopy()
+        try journal.settle()
+        enter(.retired)
+    }
+}
+
+/// Has this process ended, though nobody has collected its status?
+func isZombie(_ pid: Int32) -> Bool {
+    guard let text = try? SmallFile.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return true }
+    return text[end...].dropFirst(2).first == "Z"
+}

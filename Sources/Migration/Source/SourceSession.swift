@@ -1,0 +1,293 @@
+// The source's side of a migration: from the offer to the end of its copy. docs/protocol.md has the states.
+//
+// Everything runs on the one thread that calls `run`, which must be the session's own: ptrace belongs to it.
+import Containers
+import Engine
+import Foundation
+import Glibc
+import LinuxKernel
+import Memory
+
+/// Moves one container away.
+public final class SourceSession {
+    let id: String
+    let container: RunningContainer
+    let host: SessionHost
+    let destination: String
+    let plan: MigrationPlan
+    let control: MigrationControl
+    let connection: Connection
+
+    let process: SourceProcess
+    let layout: AddressSpaceReader
+    let pages: PageSender
+    let journal: Journal
+    let steps = StepClock()
+    var tracker: DirtyTracker?
+    var network: SourceHandover?
+    var trees: SourceTrees?
+    var diagnosis: NetlinkSocket?
+    var descriptors = DescriptorContext()
+    var report: MigrationReport
+    /// Layout generation that the destination has.
+    var sentGeneration: UInt64 = 0
+    var clockOffset: Int64 = 0
+    let decidedAt = monotonicNow()
+    // ---- The copy's state (CopyPhase.swift)
+    /// Pages known to be dirty, and pages known to be empty, that have not been sent.
+    var pending = AddressRanges(), discards = AddressRanges()
+    var passNumber: UInt64 = 0
+    /// Passes that are not acknowledged.
+    var outstanding: [UInt64] = []
+    /// Everything that was dirty before this instant is at the destination.
+    var mirroredUntil: Int64?
+    /// Bytes a second, as last seen.
+    var throughput = 100e6
+    /// Milliseconds the last scan took.
+    var lastScan = 0.0
+
+    private(set) var state = SessionState.offered
+    /// Set once the promise is given: from then on only the other side's word ends it.
+    var promised = false
+    private let log: String
+
+    /// Prepares a migration of `container` over a connection to the destination's agent.
+    public init(
+        id: String, container: RunningContainer, host: SessionHost, destination: String, plan: MigrationPlan,
+        control: MigrationControl, connection: FileDescriptor
+    ) throws {
+        (self.id, self.container, self.host, self.destination) = (id, container, host, destination)
+        (self.plan, self.control) = (plan, control)
+        self.connection = try Connection(connection)
+        let cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
+        journal = try Journal(
+            JournalHeader(
+                migration: id, role: .source, container: container.name, pid: container.pid,
+                startTime: try ProcessFiles.startTime(of: container.pid), peer: destination, agent: getpid(),
+                network: container.network, cgroup: cgroup), in: host.journals)
+        process = try SourceProcess(pid: container.pid, undo: journal)
+        layout = try AddressSpaceReader(pid: container.pid)
+        pages = PageSender(process.memory, self.connection)
+        log = try host.layout.container(container.name).log
+        report = MigrationReport(plan: plan)
+        report.id = id
+        report.container = container.name
+        report.source = host.name
+        report.startedAt = Date().ISO8601Format()
+    }
+
+    /// Runs the migration to its end.
+    ///
+    /// - Throws: why it did not happen; the source then runs on, unless it is `MigrationError.inDoubt`.
+    public func run() throws -> MigrationReport {
+        connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
+        do {
+            try phase("negotiate") { try negotiate() }
+            try phase("stage") { try stage() }
+            enter(.copying)
+            try phase("copy") { try copy() }
+            while true {
+                do {
+                    try phase("freeze") { try handover() }
+                    break
+                } catch let reason as Postponed { try postpone(reason) }
+            }
+            try finish()
+            return report
+        } catch {
+            if promised { try settleAfterPromise(error) } else { rollback(error) }
+            if promised { return report }
+            throw error
+        }
+    }
+
+    func enter(_ next: SessionState) {
+        state = next
+        control.update {
+            $0.state = next
+            $0.elapsed = Double(monotonicNow() - decidedAt) / 1e9
+        }
+    }
+
+    private func phase(_ name: String, _ body: () throws -> Void) throws {
+        let start = monotonicNow()
+        defer {
+            let duration = Double(monotonicNow() - start) / 1e6
+            if let index = report.phases.firstIndex(where: { $0.name == name }) { report.phases[index].duration += duration } else {
+                report.phases.append(.init(name: name, duration: duration))
+            }
+        }
+        try body()
+    }
+
+    // ---- Offer ---------------------------------------------------------------------------------------------
+
+    private func negotiate() throws {
+        enter(.offered)
+        let directory = try host.layout.container(container.name)
+        try descriptors.addStream(1, path: log)
+        try layout.refresh()
+        let obstacles = try findObstacles()
+        guard obstacles.isEmpty else { throw MigrationError.refused(obstacles) }
+
+        var offer = WireOffer()
+        offer.protocolVersion = sessionProtocolVersion
+        (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (id, container.name, host.name, host.address)
+        offer.config = Data(try directory.config().json())
+        if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
+        (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
+        offer.facts = try HostFacts.collect()
+        offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
+        offer.boot = bootIdentity()
+        offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
+        offer.plan = try JSONEncoder().encode(plan)
+        offer.mappedFiles = layout.mappedFiles
+        try connection.send(.offer, offer)
+        FaultPoint.reach(.sourceOffered)
+        let accepted: WireAccepted = try connection.expect(.accepted)
+        report.destination = accepted.host
+        enter(.accepted)
+        try measureClock(sameKernel: accepted.boot == offer.boot)
+    }
+
+    /// Everything that keeps the container from being moved now, in words.
+    func findObstacles() throws -> [String] {
+        var found = try Engine.findObstacles(pid: container.pid, layout, descriptors).map(\.description)
+        if container.network == nil {
+            found += try tcpWithoutNetwork()
+        } else if let diagnosis {
+            found += try TCPDrain.pending(diagnosis).signed.map { "\($0): signed (TCP MD5), not carried" }
+        }
+        return found
+    }
+
+    private func tcpWithoutNetwork() throws -> [String] {
+        try ProcessFiles.descriptors(of: container.pid).compactMap { number in
+            guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), link.hasPrefix("socket:") else { return nil }
+            return "fd \(number) of pid \(container.pid): a socket, and the container has no network of its own that could move with it"
+        }
+    }
+
+    private func measureClock(sameKernel: Bool) throws {
+        if sameKernel { return }
+        var best = Int64.max
+        for _ in 0..<9 {
+            var probe = WireClockProbe()
+            probe.sent = monotonicNow()
+            try connection.send(.clockProbe, probe)
+            let answer: WireClockProbe = try connection.expect(.clockProbe)
+            let now = monotonicNow(), trip = now - probe.sent
+            if trip < best {
+                best = trip
+                clockOffset = answer.answered - (probe.sent + now) / 2
+            }
+        }
+        report.clock = "estimated ± \(best / 2000) µs"
+    }
+
+    // ---- Stage ---------------------------------------------------------------------------------------------
+
+    private func stage() throws {
+        if let record = container.network {
+            network = try SourceHandover(record.spec, record.attachment)
+            diagnosis = try NetlinkSocket(.socketDiagnosis, in: NetworkNamespace(opening: record.attachment.namespace))
+        }
+        FaultPoint.reach(.sourceAttached)
+        try process.attach()
+        layout.excluded = process.injected
+        try layout.refresh()
+        trees = try SourceTrees(pid: container.pid, directory: host.layout.container(container.name), host: host)
+        try trees!.send(root: true, over: connection)
+        var stage = WireStage()
+        stage.generation = layout.generation
+        stage.areas = layout.areas
+        stage.threads = try ProcessFiles.tasks(of: container.pid).compactMap { try? ProcessStatus(pid: container.pid, task: $0).numbers("NSpid").last.map(Int32.init) }
+        stage.log = try newLog()
+        if let network = container.network {
+            stage.neighbours = try JSONEncoder().encode(try ContainerNetwork.neighbours(network.spec, network.attachment))
+        }
+        sentGeneration = layout.generation
+        try connection.send(.stage, stage)
+        let _: WireStaged = try connection.expect(.staged)
+        try trees!.send(root: false, over: connection)
+        enter(.staged)
+        FaultPoint.reach(.sourceStaged)
+    }
+
+    private var logSent: UInt64 = 0
+
+    /// What the container has written to its log since the last call.
+    func newLog() throws -> Data {
+        let file = try FileDescriptor(opening: log, O_RDONLY)
+        var data = Data(), chunk = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let n = try chunk.withUnsafeMutableBytes { try file.read(at: logSent, into: $0) }
+            if n == 0 { return data }
+            data += chunk[..<n]
+            logSent += UInt64(n)
+        }
+    }
+
+
+    // ---- The way back --------------------------------------------------------------------------------------
+
+    /// Before the promise: the source runs on as if nothing had been.
+    private func rollback(_ reason: any Error) {
+        thaw()
+        tracker?.stop()
+        tracker = nil
+        do {
+            try process.disarm()
+            try journal.settle()
+        } catch {
+            // The process is gone, or the guard has to put right what is left: the journal says what.
+            if kill(container.pid, 0) != 0 { try? journal.settle() }
+        }
+        enter(.aborted)
+        var abort = WireAbort()
+        abort.reason = "\(reason)"
+        try? connection.send(.abort, abort)
+    }
+
+    var capture: Capture?
+    var cgroup: Cgroup?
+    var networkTouched = false
+
+    /// Undoes the freeze, however far it got.
+    func thaw() {
+        if networkTouched { try? network?.rollback() }
+        networkTouched = false
+        try? capture?.releaseConnections()
+        capture = nil
+        try? cgroup?.thaw()
+        try? process.letGo()
+    }
+
+    /// The handover cannot be now: the source runs on for a while and it is tried again.
+    private func postpone(_ reason: Postponed) throws {
+        thaw()
+        if reason.told { try connection.send(.thawed, WireFrozen()) }
+        control.update { $0.remark = "handover postponed: \(reason.why)" }
+        guard monotonicNow() < postponeUntil(now: monotonicNow()) else { throw MigrationError.refused([reason.why]) }
+        enter(.copying)
+        usleep(100_000)
+        if control.isCancelled { throw MigrationError.cancelled }
+        if tracker != nil { try mirrorOnce() }
+    }
+
+    private var firstPostponed: Int64?
+    private func postponeUntil(now: Int64) -> Int64 {
+        if firstPostponed == nil { firstPostponed = now }
+        return firstPostponed! + Int64(plan.postponeLimit * 1e9)
+    }
+}
+
+/// Why the handover cannot be now though it may soon.
+struct Postponed: Error {
+    let why: String
+    /// The destination knows of the freeze.
+    let told: Bool
+}
+
+/// The version of the session's protocol that this code speaks.
+public let sessionProtocolVersion: UInt32 = 1

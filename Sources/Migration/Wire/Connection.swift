@@ -1,0 +1,169 @@
+// A connection between two agents: frames of a kind and a length, messages in protobuf, page contents raw.
+import Engine
+import Foundation
+import Glibc
+import LinuxKernel
+import SwiftProtobuf
+
+/// What a frame holds. Numbers are never used twice.
+enum FrameKind: UInt32, Sendable {
+    case offer = 1, accepted, refused, clockProbe, stage, staged, layout, pages, discard, passEnd, passApplied
+    case frozen, muted, handover, prepared, promised, released, retired, abort, inquiry, verdict, files, thawed, tree
+}
+
+/// A frame as it came; the payload is valid until the next one is received.
+struct Frame {
+    let kind: FrameKind
+    let payload: UnsafeRawBufferPointer
+
+    func message<M: Message>(_ type: M.Type = M.self) throws -> M {
+        do { return try M(serializedBytes: [UInt8](payload)) } catch {
+            throw MigrationError.protocolViolation("a \(kind) message that cannot be read (\(error))")
+        }
+    }
+}
+
+/// One side of a session. Used by one thread.
+public final class Connection {
+    /// Longest payload that is accepted.
+    static let payloadLimit = 256 << 20
+    private static let headerSize = 8
+
+    let descriptor: FileDescriptor
+    /// Bytes sent so far, headers included.
+    private(set) var bytesSent: UInt64 = 0
+    private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 << 20, alignment: 4096)
+    /// Asked every 50 ms while waiting; throws to end the wait.
+    var whileWaiting: () throws -> Void = {}
+
+    /// Takes over a connected stream socket.
+    public init(_ descriptor: FileDescriptor) throws(KernelError) {
+        self.descriptor = descriptor
+        var one: Int32 = 1
+        setsockopt(descriptor.number, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+        setsockopt(descriptor.number, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
+        let flags = fcntl(descriptor.number, F_GETFL)
+        try checkC(fcntl(descriptor.number, F_SETFL, flags | O_NONBLOCK), "making a connection non-blocking")
+    }
+    deinit { buffer.deallocate() }
+
+    // ---- Sending -------------------------------------------------------------------------------------------
+
+    func send(_ kind: FrameKind, _ message: some Message) throws {
+        let payload: [UInt8] = try message.serializedBytes()
+        try payload.withUnsafeBytes { try send(kind, $0) }
+    }
+
+    func send(_ kind: FrameKind, _ payload: UnsafeRawBufferPointer) throws {
+        guard payload.count <= Self.payloadLimit else {
+            throw MigrationError.protocolViolation("a \(kind) message of \(payload.count) bytes is too long to send")
+        }
+        var header = (UInt32(payload.count).littleEndian, kind.rawValue.littleEndian)
+        try withUnsafeMutableBytes(of: &header) { header in
+            // SAFETY: writev only reads from the buffers, which live for the call.
+            let vectors = [
+                iovec(iov_base: header.baseAddress, iov_len: header.count),
+                iovec(iov_base: UnsafeMutableRawPointer(mutating: payload.baseAddress), iov_len: payload.count),
+            ]
+            try write(vectors)
+        }
+        bytesSent += UInt64(payload.count + Self.headerSize)
+    }
+
+    private func write(_ vectors: [iovec]) throws {
+        var vectors = vectors[...]
+        while let first = vectors.first {
+            if first.iov_len == 0 {
+                vectors.removeFirst()
+                continue
+            }
+            var n = vectors.withUnsafeBufferPointer { writev(descriptor.number, $0.baseAddress, Int32($0.count)) }
+            if n < 0 {
+                guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
+                try wait(POLLOUT)
+                continue
+            }
+            while n > 0, let vector = vectors.first {
+                if n >= vector.iov_len {
+                    n -= vector.iov_len
+                    vectors.removeFirst()
+                } else {
+                    vectors[vectors.startIndex] = iovec(iov_base: vector.iov_base + n, iov_len: vector.iov_len - n)
+                    n = 0
+                }
+            }
+        }
+    }
+
+    // ---- Receiving -----------------------------------------------------------------------------------------
+
+    /// Has anything arrived?
+    var hasInput: Bool {
+        var polled = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+        return poll(&polled, 1, 0) > 0
+    }
+
+    /// Waits up to `milliseconds` for something to arrive.
+    func awaitInput(_ milliseconds: Int32) -> Bool {
+        var polled = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+        return poll(&polled, 1, milliseconds) > 0
+    }
+
+    /// The next frame.
+    func receive() throws -> Frame {
+        var header: (UInt32, UInt32) = (0, 0)
+        try withUnsafeMutableBytes(of: &header) { try read(into: $0) }
+        let length = Int(UInt32(littleEndian: header.0))
+        guard let kind = FrameKind(rawValue: UInt32(littleEndian: header.1)) else {
+            throw MigrationError.protocolViolation("a frame of unknown kind \(header.1)")
+        }
+        guard length <= Self.payloadLimit else {
+            throw MigrationError.protocolViolation("a \(kind) frame of \(length) bytes")
+        }
+        if length > buffer.count {
+            buffer.deallocate()
+            buffer = .allocate(byteCount: (length + 0xfffff) & ~0xfffff, alignment: 4096)
+        }
+        try read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<length]))
+        return Frame(kind: kind, payload: UnsafeRawBufferPointer(rebasing: buffer[..<length]))
+    }
+
+    /// The next frame, which has to be of this kind; the other side's refusal or abort is thrown.
+    func expect<M: Message>(_ kind: FrameKind, _ type: M.Type = M.self) throws -> M {
+        let frame = try receive()
+        if frame.kind == kind { return try frame.message() }
+        throw unexpected(frame, "\(kind)")
+    }
+
+    /// What a frame means that was not expected.
+    func unexpected(_ frame: Frame, _ expected: String) -> any Error {
+        switch frame.kind {
+        case .refused:
+            let refused = (try? frame.message(WireRefused.self)) ?? WireRefused()
+            return MigrationError.refused(refused.reasons)
+        case .abort:
+            let abort = (try? frame.message(WireAbort.self)) ?? WireAbort()
+            return MigrationError.aborted(abort.reason)
+        default: return MigrationError.protocolViolation("a \(frame.kind) message where \(expected) was expected")
+        }
+    }
+
+    private func read(into target: UnsafeMutableRawBufferPointer) throws {
+        var rest = target
+        while !rest.isEmpty {
+            let n = recv(descriptor.number, rest.baseAddress, rest.count, 0)
+            if n == 0 { throw MigrationError.disconnected("the other host closed it") }
+            if n < 0 {
+                guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
+                try wait(POLLIN)
+                continue
+            }
+            rest = UnsafeMutableRawBufferPointer(rebasing: rest[n...])
+        }
+    }
+
+    private func wait(_ events: Int32) throws {
+        var polled = pollfd(fd: descriptor.number, events: Int16(events), revents: 0)
+        if poll(&polled, 1, 50) == 0 { try whileWaiting() }
+    }
+}

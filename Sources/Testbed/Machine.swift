@@ -1,0 +1,21 @@
+import Glibc
+import LinuxKernel
+
+/// The machine that results come from.
+public struct Machine: Codable, Sendable {
+    public var kernel: String
+    public var processors: Int
+    public var processor: String
+    /// Bytes.
+    public var memory: UInt64
+
+    public static func here() -> Machine {
+        let kernel = (try? SmallFile.text("/proc/sys/kernel/osrelease")) ?? "?"
+        let cpu = ((try? SmallFile.text("/proc/cpuinfo")) ?? "").split(separator: "\n")
+            .first { $0.hasPrefix("model name") }?.split(separator: ":").last.map(String.init) ?? "?"
+        let pages = sysconf(Int32(_SC_PHYS_PAGES))
+        return Machine(
+            kernel: kernel, processors: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
+            processor: String(cpu.drop { $0 == " " }), memory: UInt64(pages) * UInt64(sysconf(Int32(_SC_PAGESIZE))))
+    }
+}

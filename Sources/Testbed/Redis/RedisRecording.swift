@@ -1,0 +1,170 @@
+// What a client saw, and what follows from it.
+
+/// Everything a `RedisProbe` recorded. Times are CLOCK_MONOTONIC nanoseconds where nothing else is said.
+public struct RedisRecording: Sendable {
+    /// A change of the connection's retransmission counters, noticed at most one period after it happened.
+    public struct TimeoutEvent: Sendable, Codable {
+        public var at: Int64
+        /// Retransmission timeouts since the last event.
+        public var timeouts: Int
+        /// Segments sent again since the last event, for whatever reason.
+        public var retransmitted: Int
+        /// The connection's retransmission timer after it, milliseconds.
+        public var timer: Double
+    }
+
+    /// Nanoseconds between two requests.
+    public let period: Double
+    public let samples: [ProbeSample]
+    public let unanswered: Int
+    /// Why the connection ended before `stop`; nil: it did not.
+    public let closed: String?
+    public let closedAt: Int64?
+    public let timeoutEvents: [TimeoutEvent]
+    /// The namespace's TCP counters, end minus begin.
+    public let counters: TCPCounters
+    /// Whether the client ran in the real-time class.
+    public let realTime: Bool
+    public internal(set) var writesAcknowledged = 0
+    public internal(set) var writesLost = 0
+    public internal(set) var counterErrors = 0
+    public internal(set) var staleReads = 0
+    public internal(set) var otherErrors = 0
+    public internal(set) var problems: [String] = []
+
+    /// The usual gap between two answers (median over the whole recording), milliseconds.
+    public var usualGap: Double { Self.median(gaps(of: samples.filter { $0.answered > 0 }.map(\.answered))) / 1e6 }
+    private var usualServedGap: Double {
+        Self.median(gaps(of: samples.filter { $0.served > 0 }.map(\.served))) / 1e3
+    }
+
+    private func gaps(of times: [Int64]) -> [Int64] { zip(times.dropFirst(), times).map { $0 - $1 } }
+
+    static func median(_ values: [Int64]) -> Double { values.isEmpty ? 0 : Double(values.sorted()[values.count / 2]) }
+
+    /// Share `p` (0...1) of a sorted list lies at or below the result.
+    static func quantile(_ sorted: [Int64], _ p: Double) -> Int64 {
+        sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, max(0, Int((p * Double(sorted.count)).rounded(.up)) - 1))]
+    }
+
+    /// What the client saw between two instants. All times in milliseconds.
+    public struct Window: Sendable, Codable {
+        public var requests = 0
+        public var unanswered = 0
+        /// Largest gap between two answers minus the usual gap.
+        public var clientDowntime = 0.0
+        /// The same between two times that the server's own clock told.
+        public var workloadDowntime = 0.0
+        public var largestGap = 0.0
+        public var usualGap = 0.0
+        /// When the largest gap began (CLOCK_MONOTONIC nanoseconds).
+        public var gapBegan: Int64 = 0
+        /// Latency counted from the intended instant of sending, and the slowest from the actual one.
+        public var slowest = 0.0
+        public var slowestFromSending = 0.0
+        public var p50 = 0.0
+        public var p99 = 0.0
+        public var p999 = 0.0
+        /// 99 % of the gaps between two answers are at most this.
+        public var gapP99 = 0.0
+        /// Requests answered later than 10 ms after their intended instant.
+        public var late = 0
+        public var timeouts = 0
+        public var retransmitted = 0
+    }
+
+    public func window(_ from: Int64 = .min, _ to: Int64 = .max) -> Window {
+        var result = Window()
+        result.usualGap = usualGap
+        let range = from...to
+        // A request belongs to the window in which it was due; an answer to that in which it came.
+        let asked = samples.filter { range.contains($0.intended) }
+        result.requests = asked.count
+        result.unanswered = asked.count { $0.answered == 0 }
+        let latencies = asked.filter { $0.answered > 0 }.map { $0.answered - $0.intended }.sorted()
+        result.slowest = Double(latencies.last ?? 0) / 1e6
+        result.slowestFromSending =
+            Double(asked.filter { $0.answered > 0 }.map { $0.answered - $0.sent }.max() ?? 0) / 1e6
+        result.p50 = Double(Self.quantile(latencies, 0.5)) / 1e6
+        result.p99 = Double(Self.quantile(latencies, 0.99)) / 1e6
+        result.p999 = Double(Self.quantile(latencies, 0.999)) / 1e6
+        result.late = latencies.count { $0 > 10_000_000 }
+        let answers = samples.filter { $0.answered > 0 && range.contains($0.answered) }
+        let between = gaps(of: answers.map(\.answered))
+        if let largest = between.indices.max(by: { between[$0] < between[$1] }) {
+            result.largestGap = Double(between[largest]) / 1e6
+            result.gapBegan = answers[largest].answered
+            result.clientDowntime = max(0, result.largestGap - result.usualGap)
+        }
+        result.gapP99 = Double(Self.quantile(between.sorted(), 0.99)) / 1e6
+        if let largest = gaps(of: answers.filter { $0.served > 0 }.map(\.served)).max() {
+            result.workloadDowntime = max(0, Double(largest) / 1e3 - usualServedGap)
+        }
+        for event in timeoutEvents where range.contains(event.at) {
+            result.timeouts += event.timeouts
+            result.retransmitted += event.retransmitted
+        }
+        return result
+    }
+}
+
+/// One thing that must hold.
+public struct Verdict: Sendable, Codable {
+    public var name: String
+    public var passed: Bool
+    public var detail: String
+    public init(_ name: String, _ passed: Bool, _ detail: String) {
+        self.name = name
+        self.passed = passed
+        self.detail = detail
+    }
+}
+
+extension RedisRecording {
+    /// No timer of TCP is shorter than this in Linux (TCP_RTO_MIN), milliseconds.
+    public static let shortestTimeout = 200.0
+
+    /// The verdicts.
+    ///
+    /// - Parameter blackouts: freeze begun to release of each migration. A blackout longer than the client's timer
+    ///   lets it fire, whatever is done with the frames: such timeouts are told but not held against the migration.
+    ///   What counts is that no answer *waited* for a timer: none fired outside a blackout, and the first answer came
+    ///   within 150 ms of the release, before any timer begun then could have fired.
+    public func verdicts(blackouts: [ClosedRange<Int64>] = []) -> [Verdict] {
+        var inside = 0
+        var outside = 0
+        for event in timeoutEvents where event.timeouts > 0 {
+            // Timeouts are noticed up to a period late, and the release reaches the client a little after it.
+            if blackouts.contains(where: { $0.lowerBound <= event.at && event.at <= $0.upperBound + 5_000_000 }) {
+                inside += event.timeouts
+            } else {
+                outside += event.timeouts
+            }
+        }
+        var slow: [Double] = []
+        for blackout in blackouts {
+            let first = samples.first { $0.answered >= blackout.upperBound }?.answered ?? .max
+            if first - blackout.upperBound > 150_000_000 { slow.append(Double(first - blackout.upperBound) / 1e6) }
+        }
+        // Everything that was asked was answered, except after the connection's end.
+        let kept = closed == nil && unanswered == 0
+        var timer = outside == 0 ? "none fired" : "\(outside) fired"
+        if inside > 0 { timer += ", \(inside) inside a blackout longer than the timer" }
+        if let worst = slow.max() {
+            timer += worst > 1e6 ? ", no answer after a release" : ", first answer \(Int(worst)) ms after a release"
+        }
+        return [
+            Verdict(
+                "every acknowledged write present", writesLost == 0 && staleReads == 0 && otherErrors == 0,
+                "\(writesAcknowledged) acknowledged, \(writesLost) lost, \(staleReads) reads wrong"
+                    + (otherErrors > 0 ? ", \(otherErrors) other errors" : "")),
+            Verdict(
+                "counter without gap or repeat", counterErrors == 0,
+                counterErrors == 0 ? "each answer is the last one plus 1" : "\(counterErrors) wrong"),
+            Verdict(
+                "TCP connection never closed", kept,
+                closed ?? (unanswered == 0 ? "one connection throughout" : "\(unanswered) requests without an answer")),
+            Verdict("no wait for a retransmission timeout", outside == 0 && slow.isEmpty, timer),
+        ]
+    }
+}

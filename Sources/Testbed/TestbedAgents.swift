@@ -1,0 +1,94 @@
+// One agent for each edge host, started from this very program.
+import Agent
+import Glibc
+import LinuxKernel
+
+extension Testbed {
+    func logPath(_ host: EdgeHost) -> String { "\(folder)/\(host.name).log" }
+    func stateFolder(_ host: EdgeHost) -> String { "\(folder)/\(host.name)" }
+
+    /// What an agent of this host is called with.
+    func agentArguments(_ host: EdgeHost) -> [String] {
+        var arguments = [
+            "agent", "--host", host.name, "--state", stateFolder(host), "--netns", host.namespace.path,
+            "--bridge", host.bridge, "--backhaul", host.backhaulPort, "--listen", host.backhaulAddress,
+        ]
+        for other in topology.hosts where other != host {
+            arguments += ["--peer", "\(other.name)=\(other.backhaulAddress)"]
+        }
+        return arguments
+    }
+
+    /// Starts the agents; they are written down before they run. The network must be up.
+    ///
+    /// - Parameter executable: the apus program; nil: the running one.
+    func spawnAgents(executable: String? = nil) throws -> [ChildProcess] {
+        guard var state = try TestbedState.load(instance: topology.instance) else {
+            throw TestbedError("testbed \(topology.instance) is not up")
+        }
+        let program = try executable ?? Self.ownExecutable()
+        try makeFolders(folder)
+        return try topology.hosts.map { host in
+            state.agents.append(
+                .init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
+            try state.save()
+            let log = try FileDescriptor(opening: logPath(host), O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
+            let child = try ChildProcess(program, agentArguments(host), output: log)
+            state.agents[state.agents.count - 1].pid = child.pid
+            state.agents[state.agents.count - 1].startTime = ProcessTable.startTime(child.pid)
+            try state.save()
+            return child
+        }
+    }
+
+    /// Waits until every agent answers.
+    func waitForAgents(_ children: [ChildProcess], seconds: Double = 15) async throws {
+        let deadline = monotonicNow() + Int64(seconds * 1e9)
+        for (host, child) in zip(topology.hosts, children) {
+            while true {
+                do {
+                    _ = try await AgentClient(host: host.name).host()
+                    break
+                } catch {
+                    guard child.isRunning else {
+                        throw TestbedError("the agent of \(host.name) ended at once:\n\(lastWords(host))")
+                    }
+                    guard monotonicNow() < deadline else {
+                        throw TestbedError("the agent of \(host.name) does not answer: \(error)\n\(lastWords(host))")
+                    }
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+            }
+        }
+    }
+
+    /// Starts the agents and waits until they answer; takes everything down when one does not.
+    public func startAgents() async throws {
+        do {
+            try await waitForAgents(spawnAgents())
+        } catch {
+            down()
+            throw error
+        }
+    }
+
+    /// The last lines of an agent's log.
+    func lastWords(_ host: EdgeHost, lines: Int = 15) -> String {
+        ((try? SmallFile.text(logPath(host))) ?? "").split(separator: "\n").suffix(lines)
+            .map { "  \(host.name): \($0)" }.joined(separator: "\n")
+    }
+
+    /// Ends the agents of a record, each by its PID and only if that PID is still the same process.
+    static func stopAgents(_ state: TestbedState) {
+        let pids = state.agents.compactMap { agent in
+            agent.pid.flatMap { ProcessTable.startTime($0) == agent.startTime ? $0 : nil }
+        }
+        ProcessTable.end(pids, grace: 5)
+    }
+
+    static func ownExecutable() throws -> String {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let count = try checkC(readlink("/proc/self/exe", &buffer, buffer.count - 1), "reading /proc/self/exe")
+        return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

@@ -1,0 +1,43 @@
+// A testbed's status for a person to read.
+
+extension Testbed.Status {
+    public func json() throws -> String { String(decoding: try jsonBytes(self), as: UTF8.self) }
+}
+
+extension Testbed {
+    public func text(_ status: Status) -> String {
+        var lines = ["testbed \(status.instance) is \(status.stage)"]
+        if let rate = status.backhaul {
+            lines.append("")
+            lines.append("  host          agent     access       backhaul (\(rate))")
+            for host in topology.hosts {
+                let agent = status.agents.first { $0.host == host.name }
+                let state = agent.map { $0.running ? "\($0.pid ?? 0)" : "ended" } ?? "none"
+                lines.append(
+                    "  " + host.name.padded(14) + state.padded(10) + host.accessAddress.padded(13)
+                        + host.backhaulAddress)
+            }
+            lines.append("  " + topology.userDevice.name.padded(24) + topology.userDeviceAddress)
+        }
+        if !status.checks.isEmpty {
+            lines.append("")
+            for check in status.checks {
+                lines.append("  \(check.passed ? "ok  " : "FAIL") \(check.name): \(check.detail)")
+            }
+        }
+        if status.stage != "up" && !status.remains.isEmpty {
+            lines.append("")
+            lines.append("  left over (`apus testbed down` removes it):")
+            lines += status.remains.map { "  - \($0)" }
+        }
+        return lines.joined(separator: "\n")
+    }
+}
+
+extension String {
+    /// Filled with blanks to a width, at the right (or, for numbers, at the left).
+    func padded(_ width: Int, left: Bool = false) -> String {
+        let blanks = String(repeating: " ", count: max(0, width - count))
+        return left ? blanks + self : self + blanks
+    }
+}

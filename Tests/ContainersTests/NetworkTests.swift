@@ -1,0 +1,194 @@
+// The network of a container, and both sides of its handover, in namespaces.
+import Foundation
+import LinuxKernel
+import NetworkTestSupport
+import Testing
+
+@testable import Containers
+
+@Suite struct NetworkSpecTests {
+    @Test func portNamesFitAndDiffer() {
+        #expect(NetworkAttachment.portName("redis") == NetworkAttachment.portName("redis"))
+        #expect(NetworkAttachment.portName("a-very-long-container-name-1") != NetworkAttachment.portName("a-very-long-container-name-2"))
+        for name in ["r", "a-very-long-container-name", "ä/ö", "_-."] {
+            #expect(NetworkAttachment.portName(name).utf8.count <= 15)
+        }
+    }
+    @Test func recordsTravelAsJSON() throws {
+        let spec = NetworkSpec(mac: MACAddress("02:00:00:00:00:0a")!, addresses: ["10.0.0.2/24"], gateways: ["10.0.0.1"])
+        let record = SourceHandoverRecord(
+            spec, NetworkAttachment(container: "x", bridge: "br0", backhaul: "bh", folder: "/run/apus"))
+        let data = try JSONEncoder().encode(record)
+        #expect(String(decoding: data, as: UTF8.self).contains("02:00:00:00:00:0a"))
+        #expect(try JSONDecoder().decode(SourceHandoverRecord.self, from: data) == record)
+    }
+}
+
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(1))) struct ContainerNetworkTests {
+    @Test func attachesAndDetachesCompletely() throws {
+        let lab = try Lab()
+        let attachment = lab.attachment("a")
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, attachment) }
+        let inside = try NetlinkSocket(in: try lab.container("a"))
+        let link = try inside.link("eth0")
+        #expect(link.mac == lab.spec.mac)
+        #expect(try inside.addresses(of: link.index).map(\.description) == ["10.77.0.2/24"])
+        #expect(try lab.container("a").run { () throws(KernelError) in
+            try SmallFile.text("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+        } == "1")
+        let udp = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(udp); close(sender) }
+        try Sockets.sendUDP(sender, lab.address, 7, [1])
+        #expect(Sockets.readable(udp, within: 1000))
+
+        #expect(throws: KernelError.self) {
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, attachment) }
+        }
+        for _ in 0..<2 { try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, attachment) } }
+        #expect(try NetlinkSocket(in: lab.a).linkIfPresent(attachment.port) == nil)
+        #expect(lab.files.isEmpty)
+    }
+
+    /// What a crash in the middle leaves is taken away from the attachment alone.
+    @Test func detachesWhatIsHalfMade() throws {
+        let lab = try Lab()
+        let attachment = lab.attachment("b")
+        let route = try NetlinkSocket(in: lab.b)
+        let namespace = try NetworkNamespace.create(at: attachment.namespace)
+        try route.createVeth(attachment.port, peer: VethPeer(name: "eth0", mac: nil, namespace: namespace))
+        try route.request(BridgePort.forward(lab.spec.mac, to: try route.link("bh").index, .sticky), "entry")
+        try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, attachment) }
+        #expect(try route.linkIfPresent(attachment.port) == nil)
+        #expect(try route.forwardingEntries().allSatisfy { $0.mac != lab.spec.mac })
+        #expect(lab.files.isEmpty)
+        #expect(FileManager.default.createFile(atPath: attachment.namespace, contents: nil))  // died before the mount
+        try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, attachment) }
+        #expect(lab.files.isEmpty)
+    }
+
+    /// Frames that come between accept and open are held, in order, and none is lost; before accept none is held.
+    @Test func holdsFramesAndLetsThemGo() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let atA = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        try Sockets.sendUDP(sender, lab.address, 7, [0])
+        #expect(Sockets.readable(atA, within: 1000))
+        _ = Sockets.receive(atA)
+
+        let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        let destination = try lab.b.run { () throws(KernelError) in
+            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")))
+        }
+        try destination.add(
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) })
+        let atB = try Sockets.bindUDP(try lab.container("b"), 7)
+        defer { for fd in [atA, atB, sender] { close(fd) } }
+        let route = try NetlinkSocket(in: lab.b)
+        let port = try route.link(lab.attachment("b").port).index
+        #expect(try route.portState(of: port) == BridgePort.State.disabled.rawValue)
+        let burned = try #require(try route.tokenBucketBacklog(of: port)).packets
+
+        try Sockets.sendUDP(sender, lab.address, 7, [1])
+        #expect(Sockets.readable(atA, within: 1000))
+        #expect(Sockets.receive(atA) == [1])
+        try destination.accept()
+        try source.redirect()
+        try source.silence()
+        for n in 2..<102 { try Sockets.sendUDP(sender, lab.address, 7, [UInt8(n)]) }
+        usleep(20_000)
+        #expect(Sockets.receive(atA).isEmpty)
+        #expect(Sockets.receive(atB).isEmpty)
+        #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == burned + 100)
+        try destination.open()
+        for n in 2..<102 {
+            #expect(Sockets.readable(atB, within: 1000))
+            #expect(Sockets.receive(atB) == [UInt8(n)])
+        }
+        // The access network has been told: nothing needs host a any more.
+        try lab.a.run { () throws(KernelError) in try source.retire() }
+        try lab.b.run { () throws(KernelError) in try destination.finish() }
+        try lab.b.run { () throws(KernelError) in try DestinationHandover.finish(destination.record) }
+        try Sockets.sendUDP(sender, lab.address, 7, [200])
+        #expect(Sockets.readable(atB, within: 1000))
+        #expect(try route.tokenBucketBacklog(of: port) == nil)
+        #expect(try route.forwardingEntries().contains { $0.mac == lab.spec.mac && $0.port == port && !$0.isStatic })
+        #expect(try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+        try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("b")) }
+        #expect(lab.files.isEmpty)
+    }
+
+    /// Back from every step, by a description alone, twice.
+    @Test func rollsBackFromEveryStep() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let udp = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(udp); close(sender) }
+        try Sockets.sendUDP(sender, lab.address, 7, [0])
+        #expect(Sockets.readable(udp, within: 1000))
+        _ = Sockets.receive(udp)
+        for steps in 0...4 {
+            let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+            let destination = try lab.b.run { () throws(KernelError) in
+                try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")))
+            }
+            if steps > 0 { try destination.accept() }
+            if steps > 1 { try source.redirect() }
+            if steps > 2 { try source.silence() }
+            if steps > 3 { try Sockets.sendUDP(sender, lab.address, 7, [9]) }
+            let record = try JSONDecoder().decode(SourceHandoverRecord.self, from: JSONEncoder().encode(source.record))
+            let back = { try lab.a.run { () throws(KernelError) in try record.rollback() } }
+            let abort = { try lab.b.run { () throws(KernelError) in try destination.abort() } }
+            for _ in 0..<2 {
+                if steps % 2 == 0 { try abort(); try back() } else { try back(); try abort() }
+            }
+            try Sockets.sendUDP(sender, lab.address, 7, [UInt8(steps)])
+            #expect(Sockets.readable(udp, within: 1000), "after \(steps) steps")
+            #expect(Sockets.receive(udp) == [UInt8(steps)])
+            #expect(try NetlinkSocket(in: lab.b).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+            #expect(try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+        }
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
+    }
+
+    @Test func namesWhatIsNotThere() throws {
+        let lab = try Lab()
+        let error = #expect(throws: KernelError.self) {
+            try lab.a.run { () throws(KernelError) in _ = try SourceHandover(lab.spec, lab.attachment("a")) }
+        }
+        #expect(error?.errno == .noEntry)
+        #expect(error?.operation.contains(lab.attachment("a").port) == true)
+        var wrong = lab.attachment("a")
+        wrong.bridge = "none"
+        #expect(throws: KernelError.self) {
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, wrong) }
+        }
+        #expect(lab.files.isEmpty)
+    }
+}
+
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(1))) struct TCPDrainTests {
+    @Test func namesWhatNoDescriptorLeadsTo() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let box = try lab.container("a")
+        let listener = try Sockets.listen(box, 80)
+        #expect(try TCPDrain.pending(namespace: box).isEmpty)
+        let client = try Sockets.connect(lab.ue, lab.address, 80)
+        #expect(Sockets.readable(listener, within: 1000))
+        let waiting = try TCPDrain.pending(namespace: box)
+        #expect(waiting.unaccepted.count == 1)
+        #expect(waiting.reasons.first?.contains("10.77.0.2:80") == true)
+        let server = accept(listener, nil, nil)
+        #expect(try TCPDrain.pending(namespace: box).isEmpty)
+        // Closed with more to say than the client takes: the tail has no descriptor.
+        _ = Pattern.fill(server)
+        close(server)
+        #expect(try TCPDrain.pending(namespace: box).closing.count == 1)
+        close(client)
+        close(listener)
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
+    }
+}

@@ -1,0 +1,56 @@
+// Real containers moved by every technique, their memory proved by their own oracle.
+import Foundation
+import Glibc
+import Testing
+@testable import Migration
+
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
+struct TechniqueTests {
+    @Test(arguments: Technique.allCases)
+    func dirtierMovesExactly(_ technique: Technique) throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        var container = try hosts.run("dirt", "dirtier", ["--memory", "64M", "--rate", "5000", "--threads", "2"])
+        try hosts.waitUntilReady(container)
+        for hop in 0..<2 {
+            let (report, moved) = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique))
+            container = moved
+            print(technique, report.engineDowntime, "ms", report.phases.map { "\($0.name) \($0.duration)" })
+            for step in report.steps { print("  ", step.side, step.name, Int(step.start), Int(step.duration)) }
+            let verdict = try hosts.verdict(container, on: 1 - hop % 2)
+            #expect(verdict.contains("\"oracle\":\"ok\""), "\(verdict)")
+        }
+    }
+}
+
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(10)))
+struct TortureTests {
+    static let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 20
+
+    @Test(arguments: Technique.allCases)
+    func tortureMovesExactly(_ technique: Technique) throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        var container = try hosts.run("torture", "torture", ["--memory", "32M", "--threads", "3"])
+        try hosts.waitUntilReady(container)
+        for hop in 0..<Self.moves {
+            container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1
+            let verdict = try hosts.verdict(container, on: 1 - hop % 2)
+            try #require(verdict.contains("\"oracle\":\"ok\""), "move \(hop): \(verdict)")
+        }
+    }
+
+    @Test(arguments: Technique.allCases)
+    func everyKindOfStateMoves(_ technique: Technique) throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        var container = try hosts.run("changer", "changer", [])
+        try hosts.waitUntilReady(container)
+        for hop in 0..<Self.moves {
+            container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1
+            usleep(100_000)
+            let verdict = try hosts.verdict(container, on: 1 - hop % 2)
+            try #require(verdict.contains("\"state\":\"ok\""), "move \(hop): \(verdict)")
+        }
+    }
+}

@@ -63,7 +63,7 @@ private final class IncomingBooks: DestinationDelegate {
             try agent.keep(
                 ContainerRecord(
                     name: container.name, since: Date().ISO8601Format(), origin: host, arguments: directory.config().arguments,
-                    rootfs: directory.rootfs, bundle: directory.bundle, network: container.network?.spec,
+                    bundle: directory.bundle, network: container.network?.spec,
                     attachment: container.network?.attachment))
             agent.end(migration, .success(nil))
         } catch {

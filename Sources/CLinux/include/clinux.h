@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "clinux_net.h"
+#include "clinux_perf.h"
 
 // ---- Processes -----------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ let package = Package(
         // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
+        .testTarget(name: "MemoryTests", dependencies: ["Memory"]),
         .testTarget(name: "ContainersTests", dependencies: ["Containers"]),
         .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
     ],

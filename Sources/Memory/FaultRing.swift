@@ -17,6 +17,7 @@ final class FaultRing {
     private let size: Int
     private let kinds: FaultKinds
     private let recordSize: Int
+    private var full = false
 
     var descriptor: Int32 { descriptors[0].number }
 
@@ -69,7 +70,12 @@ final class FaultRing {
         func word(_ index: Int) -> UInt64 {
             data.load(fromByteOffset: Int(truncatingIfNeeded: tail &+ UInt64(index * 8)) & (size - 1), as: UInt64.self)
         }
-        var lost = Int(head &- tail) + recordSize > size
+        // The kernel keeps a byte free. What it then dropped it says before the next record that fits, which may come
+        // much later: a full ring says it now, and that record is no news.
+        let wasFull = full
+        if head != tail { full = Int(head &- tail) + recordSize >= size }
+        var lost = full && head != tail
+        let start = tail
         while tail < head {
             let header = word(0)
             let length = header >> 48
@@ -79,7 +85,7 @@ final class FaultRing {
                 break
             }
             switch Int(header & 0xffff_ffff) {
-            case CLX_PERF_RECORD_LOST: lost = true
+            case CLX_PERF_RECORD_LOST: if !(wasFull && tail == start) { lost = true }
             case CLX_PERF_RECORD_SAMPLE:
                 var address = word(3)
                 if kinds.isTracepoint {

@@ -68,8 +68,9 @@ public final class FaultEvents {
         // rings together below half an event; up to twice as many pages as CPUs, every fault wakes and it is exact.
         let share = max(1, minimumPages / (2 * cpus.count))
         let record = source.recordSize
+        // Four events' worth on each CPU, for one may take it all while we are not given a CPU.
         var size = 128 << 10
-        while size < 4 * share * record && size < 4 << 20 { size *= 2 }
+        while size < 4 * minimumPages * record && size < 1 << 20 { size *= 2 }
         let watermark = min(share * record, size / 2) - 1
         for cpu in cpus {
             rings.append(
@@ -88,7 +89,8 @@ public final class FaultEvents {
                 return descriptor
             } catch {
                 // ENOENT: a hierarchy that perf events do not go by.
-                if error.errno != .noEntry || folders.count == 1 { failure = KernelError("\(error.operation), cgroup \(folder)", error.errno) }
+                guard error.errno != .noEntry || folders.count == 1 else { continue }
+                failure = KernelError("\(error.operation), cgroup \(folder)", error.errno)
             }
         }
         throw failure

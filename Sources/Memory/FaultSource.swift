@@ -42,7 +42,8 @@ struct FaultKinds {
         // An empty folder is what an unmounted tracefs leaves; "events" is in every mounted one.
         guard let root = tracefs.first(where: { access($0 + "/events", F_OK) == 0 }) else {
             let missing = access(tracefs[0], F_OK) == 0 ? "mounted or not readable" : "there"
-            throw KernelError("looking for the page-fault tracepoint: tracefs is not \(missing) at \(tracefs.joined(separator: " or "))", Errno(Glibc.errno))
+            let places = tracefs.joined(separator: " or ")
+            throw KernelError("looking for the page-fault tracepoint: tracefs is not \(missing) at \(places)", .noEntry)
         }
         configs = []
         for name in ["page_fault_user", "page_fault_kernel"] {

@@ -85,6 +85,9 @@ struct FaultEventsTests {
         #expect(events.take().addresses.intersection(AddressRanges([writer.memory])) == AddressRanges([writer.page(5)]))
         writer.run("w 5 1")
         #expect(events.take().pages == 0)
+        // A first read of an absent page: only the tracepoint tells reads from writes.
+        writer.run("l 990 2")
+        #expect(events.take().pages == (source == .tracepoint ? 0 : 2))
     }
 
     @Test(arguments: FaultSource.allCases)

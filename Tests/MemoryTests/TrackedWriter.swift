@@ -126,18 +126,20 @@ func withTracefs<T>(_ body: (String) throws -> T) throws -> T {
 /// later another descriptor ends the waiting.
 func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @escaping @Sendable () -> Void) throws -> FaultBatch? {
     let giveUp = FileDescriptor(owning: clx_eventfd())
-    let done = Semaphore(), returned = Flag()
+    let done = Semaphore(), returned = Flag(), gaveUp = Flag()
     startThread("test-action") {
         usleep(50_000)
         action()
         for _ in 0..<milliseconds where !returned.isSet { usleep(1000) }
+        gaveUp.set()
         var one: UInt64 = 1
         write(giveUp.number, &one, 8)
         done.signal()
     }
     defer { done.wait() }
     defer { returned.set() }
-    return try events.wait(timeoutMilliseconds: -1, wake: giveUp.number)
+    let batch = try events.wait(timeoutMilliseconds: -1, wake: giveUp.number)
+    return gaveUp.isSet ? nil : batch
 }
 
 final class Flag: Sendable {

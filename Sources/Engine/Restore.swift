@@ -42,6 +42,7 @@ extension StubProcess {
     /// here the process only has to be released.
     public func finish(_ image: ProcessImage, _ tools: RestoreTools = RestoreTools()) throws {
         try DescriptorTable.finish(image, self, tools)
+        try protectShared()
         try closeArea()
         for thread in image.threads {
             guard let tracee = threads[thread.tid] else { throw EngineError.invalidImage("thread \(thread.tid) was not made") }

@@ -15,6 +15,8 @@ public final class StubProcess {
     private var area: InjectionArea!
     /// The layout as staged.
     public private(set) var layout: [MemoryArea] = []
+    /// What `protectShared` has to do.
+    private var protections: [LayoutStep] = []
     /// Threads by their TID in the container's PID namespace; the leader is there from the start.
     private(set) var threads: [Int32: Tracee] = [:]
     private var vdsoSystemCall: UInt64 = 0
@@ -78,11 +80,20 @@ public final class StubProcess {
     /// Changes the layout; memory that stays keeps its content.
     public func change(to areas: [MemoryArea]) throws {
         if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }
+        // Nobody, not even a tracer, can write into a shared mapping that is read-only: it becomes so at the end.
+        protections = areas.filter { $0.kind == .sharedAnonymous && $0.protection != 3 }.map { LayoutStep.protect($0.range, $0.protection) }
+        var areas = areas
+        for index in areas.indices where areas[index].kind == .sharedAnonymous { areas[index].protection = 3 }
         let steps = AddressSpacePlan.steps(from: layout, to: areas)
         for start in stride(from: 0, to: steps.count, by: 500) {
             _ = try run(AddressSpacePlan.batch(for: steps[start..<min(start + 500, steps.count)]))
         }
         layout = areas
+    }
+
+    /// Gives shared memory the protection it has at the source. All pages are in place.
+    func protectShared() throws {
+        if !protections.isEmpty { _ = try run(AddressSpacePlan.batch(for: protections)) }
     }
 
     /// Drops the content of pages: they read as zero, or as their file, again.

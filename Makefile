@@ -7,6 +7,7 @@ help: ## list the targets
 
 build: ## build the product and the workloads
 	$(BUILD)
+	@$(MAKE) --no-print-directory -C Workloads
 
 setup: ## install the Debian packages that are missing
 	scripts/setup
@@ -15,9 +16,12 @@ demo: setup build ## move a live redis between two edge hosts by cold, pre-copy 
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
 
+bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
+	.build/release/apus bench $(BENCH)
+
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build demo protos
+.PHONY: help setup build demo bench protos

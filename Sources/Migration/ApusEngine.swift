@@ -32,7 +32,7 @@ public struct ApusEngine: MigrationEngine {
             network = ContainerNetworkRecord(spec: spec, attachment: attachment)
         }
         let session = try SourceSession(
-            id: id, container: RunningContainer(name: container.name, pid: state.pid, rootfs: container.rootfs, network: network), host: host,
+            id: id, container: RunningContainer(name: container.name, pid: state.pid, rootfs: agent.layout.container(container.name).rootfs, network: network), host: host,
             destination: address.description, plan: plan, control: control, connection: connection)
         let report = try session.run()
         try agent.forget(container.name)
@@ -63,7 +63,7 @@ private final class IncomingBooks: DestinationDelegate {
             try agent.keep(
                 ContainerRecord(
                     name: container.name, since: Date().ISO8601Format(), origin: host, arguments: directory.config().arguments,
-                    rootfs: directory.rootfs, bundle: directory.bundle, network: container.network?.spec,
+                    bundle: directory.bundle, network: container.network?.spec,
                     attachment: container.network?.attachment))
             agent.end(migration, .success(nil))
         } catch {

@@ -8,7 +8,7 @@ import SwiftProtobuf
 /// What a frame holds. Numbers are never used twice.
 enum FrameKind: UInt32, Sendable {
     case offer = 1, accepted, refused, clockProbe, stage, staged, layout, pages, discard, passEnd, passApplied
-    case frozen, muted, handover, prepared, promised, released, retired, abort, inquiry, verdict, files, thawed, tree
+    case frozen, muted, handover, prepared, promise, released, retired, abort, inquiry, verdict, files, thawed, tree
 }
 
 /// A frame as it came; the payload is valid until the next one is received.

@@ -9,11 +9,14 @@ extension Bench {
         let dirtier = try await Dirtier(on: bed, memory: 2 << 30)
         progress("both agents at rest for 10 s, one container running")
         try await Task.sleep(for: .seconds(1))
-        let before = try meters.map { try $0.preciseTime() }
+        let before = try meters.map { try $0.threadTimes() }
         let start = monotonicNow()
         try await Task.sleep(for: .seconds(10))
         let seconds = Double(monotonicNow() - start) / 1e9
-        let rest = try zip(meters, before).map { (try $0.preciseTime() - $1) / seconds * 100 }
+        // Pool threads come and go: each counts for what it used since the first look.
+        let rest = try zip(meters, before).map { meter, before in
+            try meter.threadTimes().reduce(0) { $0 + $1.value - (before[$1.key] ?? 0) } / seconds * 100
+        }
 
         var sources: [Double] = []
         var destinations: [Double] = []

@@ -15,13 +15,15 @@ struct ProcessMeter: Sendable {
         return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
     }
 
-    /// CPU time of all threads that live, seconds, to the nanosecond.
-    func preciseTime() throws -> Double {
-        try ProcessFiles.tasks(of: pid).reduce(0) { sum, task in
-            // A thread that ended since the folder was read is left out.
-            let text = (try? SmallFile.text("/proc/\(pid)/task/\(task)/schedstat")) ?? ""
-            return sum + (text.split(separator: " ").first.flatMap { Double($0) } ?? 0) / 1e9
+    /// CPU time by thread, seconds, to the nanosecond.
+    func threadTimes() throws -> [Int32: Double] {
+        var times: [Int32: Double] = [:]
+        for task in try ProcessFiles.tasks(of: pid) {
+            // A thread that has ended since the folder was read is left out.
+            guard let text = try? SmallFile.text("/proc/\(pid)/task/\(task)/schedstat") else { continue }
+            times[task] = (text.split(separator: " ").first.flatMap { Double($0) } ?? 0) / 1e9
         }
+        return times
     }
 
     /// Begins a new measurement of the peak (proc_pid_clear_refs(5)).

@@ -17,6 +17,8 @@ public final class StubProcess {
     public private(set) var layout: [MemoryArea] = []
     /// Threads by their TID in the container's PID namespace; the leader is there from the start.
     private(set) var threads: [Int32: Tracee] = [:]
+    /// Threads in the order in which they were attached.
+    private var attached: [Tracee] = []
     private var vdsoSystemCall: UInt64 = 0
     private let bareRegisters: user_regs_struct
 
@@ -36,6 +38,7 @@ public final class StubProcess {
             throw EngineError.invalidImage("the stub's PID in its namespace is unknown")
         }
         threads[Int32(tid)] = leader
+        attached = [leader]
     }
 
     private static let traced: Tracee.Options = [.systemCallGood, .clone, .exitKill, .suspendSeccomp]
@@ -224,6 +227,7 @@ public final class StubProcess {
         }
         try thread.setSignalMask(SourceProcess.allButTrap)
         threads[Int32(tid)] = thread
+        attached.append(thread)
     }
 
     // ---- Threads -------------------------------------------------------------------------------------------
@@ -269,8 +273,11 @@ public final class StubProcess {
     }
 
     /// The engine's death does not end the process any more; nothing runs yet.
+    ///
+    /// All or nothing: a dead tracer's threads are let go in the order newest first (exit_ptrace), and SIGKILL to one
+    /// ends all. So the newest loses EXITKILL last: as long as it has it, no other gets to run an instruction.
     public func disarm() throws {
-        for thread in threads.values { try thread.setOptions([]) }
+        for thread in attached where threads.values.contains(thread) { try thread.setOptions([]) }
     }
 
     /// Lets the process run.

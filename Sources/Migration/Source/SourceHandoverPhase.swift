@@ -13,7 +13,7 @@ extension SourceSession {
         try trees!.sendChanges(over: connection)
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
-        try journal.note(.socketRepair(pid: container.pid, descriptors: []))
+        if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
         let log = try newLog()
 
         enter(.frozen)

@@ -29,6 +29,9 @@ public final class DestinationSession {
     private let steps = StepClock()
     private var offer = WireOffer()
     private var journal: Journal?
+    private var guardian: GuardProcess?
+    /// The source may have promised not to run: it has heard that its frames are held here.
+    private var mayBePromised = false
     private var directory: ContainerDirectory?
     private var config: ContainerConfig?
     private var trees: DestinationTrees?
@@ -57,12 +60,12 @@ public final class DestinationSession {
                 try receive()
             case .inquiry:
                 let inquiry: WireInquiry = try frame.message()
-                var verdict = WireVerdict()
-                verdict.state = Recovery.verdict(on: inquiry.migration, in: host.journals).rawValue
-                try connection.send(.verdict, verdict)
+                // One that asks and leaves without a word asks again.
+                try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
             default: throw connection.unexpected(frame, "an offer")
             }
         } catch { fail(error) }
+        guardian?.end()
     }
 
     private func receive() throws {
@@ -71,10 +74,11 @@ public final class DestinationSession {
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
         control = try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
         isEntered = true
-        journal = try Journal(
+        (journal, guardian) = try host.openJournal(
             JournalHeader(
                 migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
-                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil), in: host.journals)
+                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil, peerName: offer.sourceHost, plan: plan))
+        connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
         var accepted = WireAccepted()
         (accepted.host, accepted.boot, accepted.address) = (host.name, bootIdentity(), host.address)
         try connection.send(.accepted, accepted)
@@ -158,6 +162,7 @@ public final class DestinationSession {
     private func makeDirectory() throws {
         let directory = try host.layout.container(offer.container)
         let config = try ContainerConfig(json: [UInt8](offer.config))
+        try guardian?.awaitReadiness()
         try journal!.write(.madeContainer)
         made.append { try? directory.remove() }
         try directory.create()
@@ -247,6 +252,8 @@ public final class DestinationSession {
                 try connection.send(.passApplied, applied)
             case .frozen:
                 ThreadPriority.realTime.apply()
+                try journal!.state(.frozen)
+                mayBePromised = true
                 try steps.measure("hold frames") { try network?.accept() }
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
@@ -258,6 +265,10 @@ public final class DestinationSession {
                 let handover: WireHandover = try frame.message()
                 steps.note("read image", received, monotonicNow())
                 return try complete(handover)
+            case .abort:
+                // Its sender has not promised anything.
+                mayBePromised = false
+                throw connection.unexpected(frame, "pages or the handover")
             default: throw connection.unexpected(frame, "pages or the handover")
             }
         }
@@ -265,6 +276,7 @@ public final class DestinationSession {
 
     private func complete(_ handover: WireHandover) throws {
         let stub = stub!, journal = journal!
+        connection.whileWaiting = {}
         try steps.measure("restore process") { try stub.restore(handover.image, tools) }
         if !handover.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(handover.files) } }
         FaultPoint.reach(.destinationRestored)
@@ -290,15 +302,17 @@ public final class DestinationSession {
         var message = WireReleased()
         message.at = at
         message.steps = steps.steps
-        try connection.send(.released, message)
+        // Should it not arrive, the source asks.
+        try? connection.send(.released, message)
         FaultPoint.reach(.destinationTold)
         control.update { $0.state = .released }
         delegate.didReceive(
             migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, network: networkRecord),
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
-        let _: WireRetired? = try? connection.expect(.retired)
+        let retired: WireRetired? = try? connection.expect(.retired)
         try? network?.finish()
+        if retired == nil { Recovery.remember(offer.migration, .released, in: host.journals) }
         control.update { $0.state = .retired }
         try? journal.settle()
     }
@@ -317,8 +331,7 @@ public final class DestinationSession {
         stub?.kill()
         for undo in made.reversed() { undo() }
         if let journal {
-            try? journal.state(.aborted)
-            Recovery.rememberAborted(offer.migration, in: host.journals)
+            if mayBePromised { Recovery.remember(offer.migration, .aborted, in: host.journals) }
             try? journal.settle()
         }
         control.update { $0.state = .aborted }

@@ -51,6 +51,13 @@ let package = Package(
         // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .testTarget(name: "LinuxKernelTests", dependencies: ["LinuxKernel"]),
+        .testTarget(
+            name: "AgentTests",
+            dependencies: [
+                "Agent", "Containers", "LinuxKernel", "Migration", "apus",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]),
         .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),

@@ -105,6 +105,8 @@ public final class Agent: MigrationHost {
         shutdown(stopped.listener.number, Int32(SHUT_RDWR))
         await stopped.server?.stop()
         unlink(configuration.socketPath)
+        // The runtime leaves empty parent cgroups; those of running containers stay.
+        _ = try? Cgroup.removeEmpty(layout.cgroupParent)
         logger.info("agent of host \(layout.hostName) stopped")
     }
 

@@ -26,5 +26,5 @@ public struct AgentConfiguration: Sendable {
     /// Held by the running agent.
     var lockPath: String { layout.runFolder + "/agent.lock" }
     /// Where containers' network namespaces are mounted.
-    var networksFolder: String { layout.runFolder + "/networks" }
+    var networksFolder: String { layout.runFolder + "/netns" }
 }

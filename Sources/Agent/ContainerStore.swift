@@ -92,7 +92,8 @@ public final class ContainerStore: Sendable {
         guard access(path, F_OK) == 0 else { return [] }
         let file = try FileDescriptor(opening: path, O_RDONLY)
         return try [UInt8](unsafeUninitializedCapacity: 1 << 20) { buffer, count in
-            count = try file.read(at: min(offset, UInt64(Int64.max)), into: UnsafeMutableRawBufferPointer(buffer))
+            // No file is that long, and pread(2) refuses offsets whose sum with the size overflows.
+            count = try file.read(at: min(offset, 1 << 62), into: UnsafeMutableRawBufferPointer(buffer))
         }
     }
 
@@ -129,10 +130,10 @@ public final class ContainerStore: Sendable {
                     try ContainerNetwork.attach(spec, attachment)
                     undo.append(("its network", { try ContainerNetwork.detach(spec, attachment) }))
                 }
-                let root = config.root(inBundle: request.bundle)
+                try copy(config.root(inBundle: request.bundle), to: folder.rootfs)
                 let prepared = try config.preparedForRun(
                     .init(
-                        root: root, networkNamespace: network?.1.namespace, cgroup: layout.cgroup(of: name),
+                        root: folder.rootfs, networkNamespace: network?.1.namespace, cgroup: layout.cgroup(of: name),
                         bundle: request.bundle))
                 try folder.write(config: config, prepared: prepared)
                 undo.append(
@@ -140,7 +141,7 @@ public final class ContainerStore: Sendable {
                 _ = try runtime.create(name, bundle: folder.bundle, log: folder.log)
                 try runtime.start(name)
                 let record = ContainerRecord(
-                    name: name, since: timestamp(), arguments: config.arguments, rootfs: root, bundle: request.bundle,
+                    name: name, since: timestamp(), arguments: config.arguments, bundle: request.bundle,
                     network: network?.0, attachment: network?.1)
                 try keep(record)
             } catch {
@@ -151,6 +152,20 @@ public final class ContainerStore: Sendable {
             }
             logger.info("container \(name) started from \(request.bundle)")
             return try info(name)
+        }
+    }
+
+    /// A container owns its root file system: two from one bundle do not meet, and one that moves takes it along.
+    private func copy(_ root: String, to folder: String) throws {
+        guard access(root + "/.", F_OK) == 0 else {
+            throw AgentError(.badRequest, "the bundle's root file system \(root) does not exist")
+        }
+        do {
+            // Owners, modes, times, extended attributes, hard links and holes; blocks are shared where they can be.
+            try Subprocess.run(
+                ["cp", "-a", "--reflink=auto", "--", root + "/.", folder], timeLimit: .seconds(3600))
+        } catch {
+            throw AgentError(.failed, "copying \(root): \(error)", advice: "look for space in \(layout.stateFolder)")
         }
     }
 

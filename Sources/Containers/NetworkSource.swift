@@ -80,7 +80,7 @@ struct HandoverPorts {
         for link in found where link.master != bridge.index {
             throw KernelError("\(link.name) is not a port of \(bridge.name)", .invalid)
         }
-        if (try? SmallFile.text("/sys/class/net/\(bridge.name)/bridge/stp_state")) == "1" {
+        if bridge.hasSpanningTree {
             throw KernelError("bridge \(bridge.name) runs spanning tree", Errno(EOPNOTSUPP))
         }
         port = found[0].index

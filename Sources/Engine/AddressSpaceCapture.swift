@@ -75,12 +75,9 @@ public final class AddressSpaceReader {
         }
     }
 
-    /// The files that are mapped, each once: path, size, modification time.
-    public var files: [(path: String, size: UInt64, mtime: Int64)] {
-        var seen: Set<String> = []
-        return areas.filter { $0.kind == .privateFile || $0.kind == .sharedFile }.compactMap {
-            seen.insert($0.path).inserted ? ($0.path, $0.fileSize, $0.fileMtimeNs) : nil
-        }
+    /// The files that are mapped, each once.
+    public var files: [String] {
+        Set(areas.filter { $0.kind == .privateFile || $0.kind == .sharedFile }.map(\.path)).sorted()
     }
 
     private func add(_ entry: MapEntry) {

@@ -16,6 +16,8 @@ public struct Link: Sendable {
     public let isOperational: Bool
     /// "veth", "bridge" ...; nil for real hardware.
     public let kind: String?
+    /// A bridge whose port states are steered by a spanning tree.
+    public let hasSpanningTree: Bool
 
     init(_ reply: NetlinkReply) {
         let attributes = reply.attributes(after: CLX_IFINFO_SIZE)
@@ -26,7 +28,10 @@ public struct Link: Sendable {
         master = attributes.integer(CLX_IFLA_MASTER) ?? 0
         mtu = Int(attributes.integer(CLX_IFLA_MTU, as: UInt32.self) ?? 0)
         isOperational = attributes.integer(CLX_IFLA_OPERSTATE, as: UInt8.self) == UInt8(CLX_IF_OPER_UP)
-        kind = attributes.nest(CLX_IFLA_LINKINFO)?.text(CLX_IFLA_INFO_KIND)
+        let info = attributes.nest(CLX_IFLA_LINKINFO)
+        kind = info?.text(CLX_IFLA_INFO_KIND)
+        let spanningTree: UInt32? = kind == "bridge" ? info?.nest(CLX_IFLA_INFO_DATA)?.integer(CLX_IFLA_BR_STP_STATE) : nil
+        hasSpanningTree = spanningTree ?? 0 != 0
     }
 }
 
@@ -77,9 +82,9 @@ extension NetlinkSocket {
         try request(message, "creating veth pair \(name)")
     }
 
-    /// Makes a bridge without spanning tree and without multicast snooping; `ageing` is the life of a learned entry in
-    /// seconds.
-    public func createBridge(_ name: String, ageing: Int = 300) throws(KernelError) {
+    /// Makes a bridge without multicast snooping, and without spanning tree unless told otherwise; `ageing` is the life of
+    /// a learned entry in seconds.
+    public func createBridge(_ name: String, ageing: Int = 300, spanningTree: Bool = false) throws(KernelError) {
         var message = NetlinkMessage(
             CLX_RTM_NEWLINK, flags: CLX_NLM_F_CREATE | CLX_NLM_F_EXCL, fixed: CLX_IFINFO_SIZE)
         message.add(CLX_IFLA_IFNAME, name)
@@ -87,7 +92,7 @@ extension NetlinkSocket {
             info.add(CLX_IFLA_INFO_KIND, "bridge")
             info.nest(CLX_IFLA_INFO_DATA) { data in
                 data.add(CLX_IFLA_BR_AGEING_TIME, UInt32(ageing * 100))  // in 1/100 s, whatever the kernel's tick
-                data.add(CLX_IFLA_BR_STP_STATE, UInt32(0))
+                data.add(CLX_IFLA_BR_STP_STATE, UInt32(spanningTree ? 1 : 0))
                 data.add(CLX_IFLA_BR_MCAST_SNOOPING, UInt8(0))
             }
         }

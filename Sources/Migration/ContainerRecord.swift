@@ -10,9 +10,7 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
     public var origin: String?
     /// What its first process was started as.
     public var arguments: [String]
-    /// Its root file system on this host.
-    public var rootfs: String
-    /// The folder that relative sources of its bind mounts start from.
+    /// The bundle it was started from; relative sources of its bind mounts start there.
     public var bundle: String
     /// Its own network, if it has one that moves with it.
     public var network: NetworkSpec?
@@ -20,7 +18,7 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
     public var attachment: NetworkAttachment?
 
     public init(
-        name: String, since: String, origin: String? = nil, arguments: [String], rootfs: String, bundle: String,
+        name: String, since: String, origin: String? = nil, arguments: [String], bundle: String,
         network: NetworkSpec? = nil,
         attachment: NetworkAttachment? = nil
     ) {
@@ -28,7 +26,6 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
         self.since = since
         self.origin = origin
         self.arguments = arguments
-        self.rootfs = rootfs
         self.bundle = bundle
         self.network = network
         self.attachment = attachment

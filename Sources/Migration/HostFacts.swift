@@ -37,11 +37,14 @@ enum HostFacts {
     }
 }
 
-extension AddressSpaceReader {
-    var mappedFiles: [WireMappedFile] {
-        files.map { path, size, mtime in
+extension WireMappedFile {
+    /// The files that a process has mapped, with their digests.
+    static func all(of layout: AddressSpaceReader, pid: Int32, host: SessionHost) throws -> [WireMappedFile] {
+        let cache = DigestCache(file: host.layout.digestCacheFile)
+        defer { try? cache.save() }
+        return try MappedFiles.describe(layout.files, root: TreeRoot(process: pid, folder: "/"), cache: cache).map {
             var file = WireMappedFile()
-            (file.path, file.size, file.mtimeNs) = (path, size, mtime)
+            (file.path, file.size, file.digest) = ($0.path, $0.size, $0.digest ?? "")
             return file
         }
     }

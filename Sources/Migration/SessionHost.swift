@@ -49,9 +49,11 @@ public struct RunningContainer: Codable, Sendable {
     public var name: String
     /// Its first process, in this host's PID namespace.
     public var pid: Int32
+    /// Its root file system on this host.
+    public var rootfs: String
     public var network: ContainerNetworkRecord?
-    public init(name: String, pid: Int32, network: ContainerNetworkRecord?) {
-        (self.name, self.pid, self.network) = (name, pid, network)
+    public init(name: String, pid: Int32, rootfs: String, network: ContainerNetworkRecord?) {
+        (self.name, self.pid, self.rootfs, self.network) = (name, pid, rootfs, network)
     }
 }
 

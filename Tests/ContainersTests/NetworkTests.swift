@@ -103,7 +103,7 @@ import Testing
         #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == burned + 100)
         try destination.open()
         for n in 2..<102 {
-            #expect(Sockets.readable(atB, within: 1000))
+            try #require(Sockets.readable(atB, within: 1000))
             #expect(Sockets.receive(atB) == [UInt8(n)])
         }
         // The access network has been told: nothing needs host a any more.
@@ -160,6 +160,11 @@ import Testing
         }
         #expect(error?.errno == .noEntry)
         #expect(error?.operation.contains(lab.attachment("a").port) == true)
+        let spanning = try NetworkNamespace.create()
+        let route = try NetlinkSocket(in: spanning)
+        try route.createBridge("br", spanningTree: true)
+        #expect(try route.link("br").hasSpanningTree)
+        #expect(try !NetlinkSocket(in: lab.a).link("br").hasSpanningTree)
         var wrong = lab.attachment("a")
         wrong.bridge = "none"
         #expect(throws: KernelError.self) {

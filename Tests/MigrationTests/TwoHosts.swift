@@ -74,7 +74,7 @@ final class TwoHosts: Sendable {
         try directory.write(config: config, prepared: try config.preparedForRun(placement))
         let pid = try host.runtime.create(name, bundle: directory.bundle, log: directory.log)
         try host.runtime.start(name)
-        return RunningContainer(name: name, pid: pid, network: nil)
+        return RunningContainer(name: name, pid: pid, rootfs: directory.rootfs, network: nil)
     }
 
     /// Moves a container from one host to the other.

@@ -50,7 +50,10 @@ public final class Lab: Sendable {
             }
         }
     }
-    deinit { try? FileManager.default.removeItem(atPath: folder) }
+    deinit {
+        for file in files { try? NetworkNamespace.remove(at: "\(folder)/\(file)") }  // of a test that failed
+        try? FileManager.default.removeItem(atPath: folder)
+    }
 
     /// Gives every interface one receiving CPU, or frames overtake each other between the CPUs of a veth pair.
     public func steer(_ namespace: NetworkNamespace) throws {

@@ -36,7 +36,7 @@ public struct ContainerInfo: Codable, Sendable {
 /// POST /v1/containers.
 public struct RunRequest: Codable, Sendable {
     public var name: String
-    /// Absolute path of an OCI bundle on the agent's host. Its root file system is used where it is.
+    /// Absolute path of an OCI bundle on the agent's host. Its root file system is copied.
     public var bundle: String
     public var network: Network?
 

@@ -179,6 +179,7 @@ public final class DestinationSession {
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
             networkRecord = record
             try journal.update { $0.network = record }
+            try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
             made.append { try? ContainerNetwork.detach(spec, attachment) }
             let handover = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment))
             if !stage.neighbours.isEmpty {
@@ -220,12 +221,12 @@ public final class DestinationSession {
     }
 
     private func checkMappedFiles(_ pid: Int32) throws {
-        for file in offer.mappedFiles {
-            var status = stat()
-            guard stat("/proc/\(pid)/root\(file.path)", &status) == 0, UInt64(status.st_size) == file.size else {
-                throw MigrationError.refused(["mapped file \(file.path) is missing on \(host.name) or has another size"])
-            }
-        }
+        let files = offer.mappedFiles.map { MappedFile(path: $0.path, size: $0.size, digest: $0.digest.isEmpty ? nil : $0.digest) }
+        let cache = DigestCache(file: host.layout.digestCacheFile)
+        do {
+            try MappedFiles.verify(files, root: TreeRoot(process: pid, folder: "/"), cache: cache)
+            try cache.save()
+        } catch let error as ContainerError { throw MigrationError.refused([error.description]) }
     }
 
     // ---- Copy and handover ---------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ public final class DestinationSession {
         FaultPoint.reach(.destinationTold)
         control.update { $0.state = .released }
         delegate.didReceive(
-            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, network: networkRecord),
+            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, rootfs: directory!.rootfs, network: networkRecord),
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
         let retired: WireRetired? = try? connection.expect(.retired)
@@ -324,7 +325,7 @@ public final class DestinationSession {
         if released {
             // It runs here whatever happened after.
             delegate.didReceive(
-                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, network: networkRecord),
+                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, rootfs: directory!.rootfs, network: networkRecord),
             from: offer.sourceHost)
             return
         }

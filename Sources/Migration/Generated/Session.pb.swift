@@ -91,7 +91,8 @@ public nonisolated struct WireMappedFile: Sendable {
 
   public var size: UInt64 = 0
 
-  public var mtimeNs: Int64 = 0
+  /// SHA-256 in hexadecimal digits.
+  public var digest: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -519,7 +520,7 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireMappedFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MappedFile"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}size\0\u{3}mtime_ns\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}size\0\u{1}digest\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -529,7 +530,7 @@ nonisolated extension WireMappedFile: SwiftProtobuf.Message, SwiftProtobuf._Mess
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.size) }()
-      case 3: try { try decoder.decodeSingularInt64Field(value: &self.mtimeNs) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.digest) }()
       default: break
       }
     }
@@ -542,8 +543,8 @@ nonisolated extension WireMappedFile: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.size != 0 {
       try visitor.visitSingularUInt64Field(value: self.size, fieldNumber: 2)
     }
-    if self.mtimeNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.mtimeNs, fieldNumber: 3)
+    if !self.digest.isEmpty {
+      try visitor.visitSingularStringField(value: self.digest, fieldNumber: 3)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -551,7 +552,7 @@ nonisolated extension WireMappedFile: SwiftProtobuf.Message, SwiftProtobuf._Mess
   public static func ==(lhs: WireMappedFile, rhs: WireMappedFile) -> Bool {
     if lhs.path != rhs.path {return false}
     if lhs.size != rhs.size {return false}
-    if lhs.mtimeNs != rhs.mtimeNs {return false}
+    if lhs.digest != rhs.digest {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -203,6 +203,6 @@ extension ContainerRecord {
         let directory = try layout.container(name)
         return ContainerRecord(
             name: name, since: Date().ISO8601Format(), origin: origin, arguments: try directory.config().arguments,
-            rootfs: directory.rootfs, bundle: directory.bundle, network: network?.spec, attachment: network?.attachment)
+            bundle: directory.bundle, network: network?.spec, attachment: network?.attachment)
     }
 }

@@ -143,7 +143,7 @@ public final class SourceSession {
         offer.boot = bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
-        offer.mappedFiles = layout.mappedFiles
+        offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)
         try connection.send(.offer, offer)
         FaultPoint.reach(.sourceOffered)
         let accepted: WireAccepted = try connection.expect(.accepted)
@@ -199,7 +199,7 @@ public final class SourceSession {
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
         try layout.refresh()
-        trees = try SourceTrees(pid: container.pid, directory: host.layout.container(container.name), host: host)
+        trees = try SourceTrees(container, host)
         try trees!.send(root: true, over: connection)
         var stage = WireStage()
         stage.generation = layout.generation

@@ -46,9 +46,10 @@ private final class FrameStream: ByteStream {
 final class SourceTrees {
     private let trees: [FileTreeSender]
 
-    init(pid: Int32, directory: ContainerDirectory, host: SessionHost) throws {
+    init(_ container: RunningContainer, _ host: SessionHost) throws {
         let cache = DigestCache(file: host.layout.digestCacheFile)
-        trees = try directory.config().trees.map { try $0.sender(rootfs: directory.rootfs, pid: pid, cache: cache) }
+        let config = try host.layout.container(container.name).config()
+        trees = try config.trees.map { try $0.sender(rootfs: container.rootfs, pid: container.pid, cache: cache) }
         self.cache = cache
     }
     private let cache: DigestCache

@@ -50,14 +50,6 @@ final class JoinedThread: @unchecked Sendable {
     }
 }
 
-/// CLOCK_MONOTONIC in nanoseconds.
-@inline(__always)
-public func monotonicNow() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
-}
-
 /// Sleeps until a deadline passes or the condition holds, asking every `interval` milliseconds.
 func waitUntil(seconds: Double, interval: Double = 5, _ condition: () throws -> Bool) rethrows -> Bool {
     let deadline = monotonicNow() + Int64(seconds * 1e9)

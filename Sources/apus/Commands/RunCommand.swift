@@ -5,7 +5,7 @@ import Glibc
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Start a container from an OCI bundle.",
-        discussion: "The bundle's root file system is used where it is. Output goes to a log: `apus logs NAME`.")
+        discussion: "The container gets a copy of the bundle's root file system. Output goes to a log: `apus logs NAME`.")
 
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions

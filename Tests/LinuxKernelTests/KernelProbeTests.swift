@@ -1,0 +1,56 @@
+// The probe of this machine's kernel, and what a destination makes of a source's facts.
+import Glibc
+import Testing
+
+@testable import LinuxKernel
+
+@Suite struct KernelProbeTests {
+    @Test func releasesAreRead() {
+        #expect(KernelProbe.version(of: "6.18.1-amd64").map { [$0.major, $0.minor] } == [6, 18])
+        #expect(KernelProbe.version(of: "6.7.0-rc1").map { [$0.major, $0.minor] } == [6, 7])
+        #expect(KernelProbe.version(of: "6.7-rc1").map { [$0.major, $0.minor] } == [6, 7])
+        #expect(KernelProbe.version(of: "linux") == nil)
+    }
+
+    @Test func everyFindingSaysWhyAndWhatToDo() {
+        let probe = KernelProbe(runtime: nil)
+        #expect(Set(probe.findings.map(\.name)).count == probe.findings.count)
+        for finding in probe.findings {
+            #expect(!finding.why.isEmpty && !finding.found.isEmpty)
+            #expect((finding.advice == nil) == (finding.state == .ok), "\(finding.name)")
+            #expect(finding.essential || finding.state != .missing, "\(finding.name)")
+        }
+        #expect(probe.facts.missing.contains("runtime") && !probe.canMigrate)
+        #expect(probe.facts.availableMemory > 0 && !probe.facts.processorFeatures.isEmpty)
+    }
+
+    @Test(.enabled(if: geteuid() == 0)) func twoProbesAgree() throws {
+        let (first, second) = (KernelProbe(runtime: "runc 1").facts, KernelProbe(runtime: "runc 1").facts)
+        #expect(first.vdso == second.vdso && first.xsaveSize == second.xsaveSize)
+        #expect(first.reasonsAgainst(taking: second) == first.missing.map { "this host lacks \($0) (`apus doctor` says what to do)" })
+        // The vDSO is the same in another process.
+        #expect(try VDSO(pid: getppid()).digest == first.vdso.digest)
+    }
+
+    @Test func differencesAreNamed() {
+        var here = KernelFacts()
+        (here.architecture, here.processor, here.processorFeatures) = ("x86_64", "B", ["sse", "avx"])
+        (here.xsaveSize, here.xsaveMask, here.vdso) = (832, 7, VDSO(digest: "1", layout: ["[vdso] 8192"]))
+        #expect(here.reasonsAgainst(taking: here).isEmpty)
+        var there = here
+        there.processorFeatures.append("avx512f")
+        #expect(here.reasonsAgainst(taking: there).first?.contains("lacks avx512f") == true)
+        #expect(there.reasonsAgainst(taking: here).isEmpty)
+        there = here
+        there.xsaveSize = 2432
+        #expect(here.reasonsAgainst(taking: there).first?.contains("2432 bytes") == true)
+        there = here
+        there.vdso.layout = ["[vdso] 4096"]
+        #expect(here.reasonsAgainst(taking: there).first?.contains("vDSO") == true)
+        there.architecture = "aarch64"
+        #expect(here.reasonsAgainst(taking: there) == ["the source is aarch64 and this host x86_64"])
+        there = here
+        here.missing = ["ptrace"]
+        #expect(here.reasonsAgainst(taking: there).count == 1)
+    }
+}

@@ -9,8 +9,6 @@ public struct Capture {
     let probes: [DescriptorProbe]
     /// Connections under repair, by their index in the image's files.
     var repaired: [Int: Repaired] = [:]
-    /// Where each connection stood when it was captured, by its index in the image's files.
-    var positions: [Int: TCPSocket.Position] = [:]
 
     struct Repaired {
         let copy: FileDescriptor

@@ -34,7 +34,7 @@ public struct ApusEngine: MigrationEngine {
             network = ContainerNetworkRecord(spec: spec, attachment: attachment)
         }
         let session = try SourceSession(
-            id: id, container: RunningContainer(name: container.name, pid: state.pid, rootfs: container.rootfs, network: network), host: host,
+            id: id, container: RunningContainer(name: container.name, pid: state.pid, rootfs: agent.layout.container(container.name).rootfs, network: network), host: host,
             destination: address.description, plan: plan, control: control, connection: connection)
         let report = try session.run()
         try agent.forget(container.name)

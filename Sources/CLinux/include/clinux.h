@@ -14,6 +14,7 @@
 #include "clinux_net.h"
 #include "clinux_probe.h"
 
+#include "clinux_perf.h"
 
 // ---- Processes -----------------------------------------------------------------------------------------------
 

@@ -73,23 +73,21 @@ extension Capture {
         }
     }
 
-    /// Puts the connections under repair and captures them. The process's port delivers nothing more, or what it
-    /// still delivers is noticed by `connectionsMoved`.
+    /// Puts the connections under repair and captures them; what the port still delivers until it is silent is read by
+    /// `settleConnections`.
     public mutating func captureConnections() throws {
         for index in image.files.indices {
             guard case .tcp = image.files[index].kind, let probe = probe(ofFile: index) else { continue }
             let repair = try TCPSocket.beginRepair(probe.copy.number)
             repaired[index] = Repaired(copy: probe.copy, repair: repair)
             image.files[index].tcp = try TCPSocket.captureConnection(probe.copy.number, repair)
-            positions[index] = try TCPSocket.position(probe.copy.number)
         }
     }
 
-    /// After the port fell silent: captures again what has moved since.
-    public mutating func recaptureMovedConnections() throws {
-        for (index, position) in positions {
-            guard let connection = repaired[index], try TCPSocket.position(connection.copy.number) != position else { continue }
-            try TCPSocket.recapture(connection.copy.number, connection.repair, &image.files[index].tcp)
+    /// The port is silent: makes the images final.
+    public mutating func settleConnections() throws {
+        for (index, connection) in repaired {
+            try TCPSocket.settle(connection.copy.number, connection.repair, &image.files[index].tcp)
         }
     }
 

@@ -109,7 +109,7 @@ extension SourceSession {
     /// The port is silent: what moved since the capture is captured again, and nothing may be under way that has no
     /// descriptor.
     private func checkConnections() throws {
-        try capture!.recaptureMovedConnections()
+        try capture!.settleConnections()
         guard let diagnosis else { return }
         let pending = try TCPDrain.pending(diagnosis)
         if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; "), told: true) }

@@ -103,7 +103,7 @@ final class FaultHost {
         if !holds {
             found += pids.map { "process \($0)" }
             for mount in mounts.split(separator: "\n") where mount.contains(" - cgroup") {
-                let path = mount.split(separator: " ")[4] + layout.cgroup(of: container)
+                let path = String(mount.split(separator: " ")[4]) + layout.cgroup(of: container)
                 if access(path, F_OK) == 0 { found.append("cgroup \(path)") }
             }
         }
@@ -129,7 +129,7 @@ final class FaultHost {
         if (try? ProcessStatus(pid: pid))?["TracerPid"] != "0" { found.append("process \(pid) is traced") }
         for task in (try? ProcessFiles.tasks(of: pid)) ?? [] {
             let blocked = (try? ProcessStatus(pid: pid, task: task))?.hex("SigBlk") ?? 0
-            if blocked | 1 << 4 == ~0 as UInt64 & ~0x40100 { found.append("task \(task): all signals blocked") }
+            if blocked == ~UInt64(0x40110) { found.append("task \(task): all signals blocked") }
         }
         return found
     }
@@ -185,7 +185,9 @@ final class FaultHosts {
     func mistakes() -> [String] {
         let host: FaultHost
         do throws(Wrong) { host = try place() } catch { return [error.description] }
-        return [a, b].flatMap { each in each.leftovers(of: container, holds: each === host).map { "\(each.name): \($0)" } }
+        return [a, b].flatMap { (each: FaultHost) in
+            each.leftovers(of: container, holds: each === host).map { "\(each.name): \($0)" }
+        }
     }
 
     /// Instants of hits by number, on the monotonic clock.

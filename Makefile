@@ -1,23 +1,50 @@
 # `make` alone lists the targets.
 SHELL := /bin/bash
-BUILD := swift build -c release -Xswiftc -enable-testing
+.DEFAULT_GOAL := help
+
+# One configuration for the product and its tests: dependencies are built once.
+FLAGS := -c release -Xswiftc -enable-testing
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+setup: ## install the Debian packages that are missing (as root)
+	@scripts/setup
+
 build: ## build the product and the workloads
-	$(BUILD)
+	swift build $(FLAGS)
+	$(MAKE) -C Workloads
 
-setup: ## install the Debian packages that are missing
-	scripts/setup
+test: setup ## build and run every test (as root: without it most are skipped)
+	swift build $(FLAGS) --build-tests
+	$(MAKE) -C Workloads
+	swift test $(FLAGS) --no-parallel
 
-demo: setup build ## move a live redis between two edge hosts by cold, pre-copy and MiGrror
+demo: setup build ## move a live redis between two edge hosts by cold, pre-copy and MiGrror (as root)
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
+
+# Moves for each of the three techniques: 2,001 together.
+MOVES ?= 667
+
+torture: setup ## move the torture program 2,000 times, its memory compared after each (as root)
+	swift build $(FLAGS) --build-tests
+	$(MAKE) -C Workloads
+	APUS_TORTURE_MOVES=$(MOVES) swift test $(FLAGS) --no-parallel --filter TortureTests/tortureMovesExactly
+
+lint: ## check format and style, and that targets import only what they depend on
+	scripts/lint
+	swift build $(FLAGS) --build-tests --explicit-target-dependency-import-check error
+
+format: ## lay out the Swift sources
+	scripts/lint --format
+
+clean: ## remove what was built
+	rm -rf .build demo-report.json
 
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build demo protos
+.PHONY: help setup build test demo torture lint format clean protos

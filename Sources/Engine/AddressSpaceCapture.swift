@@ -101,6 +101,13 @@ public final class AddressSpaceReader {
         case "/dev/zero (deleted)" where entry.shared:
             area.kind = .sharedAnonymous
             area.object = entry.inode
+            // Pieces of one object become objects of their own, which is the same as long as no page shows twice.
+            let pages = entry.offset..<entry.offset + UInt64(entry.range.count)
+            if areas.contains(where: {
+                $0.kind == .sharedAnonymous && $0.object == entry.inode && ($0.offset..<$0.offset + ($0.end - $0.start)).overlaps(pages)
+            }) {
+                obstruct(entry, "shared memory that is mapped twice, not carried yet")
+            }
         default: addFile(entry, &area, known)
         }
         if area.kind == .vvar || area.kind == .vdso { area.name = entry.name }

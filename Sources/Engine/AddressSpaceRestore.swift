@@ -63,7 +63,8 @@ enum AddressSpacePlan {
         var result: [(Int, AddressRange)] = []
         for (index, range) in maps {
             if let last = result.last, areas[index].kind == .sharedAnonymous, areas[last.0].kind == .sharedAnonymous,
-                areas[last.0].object == areas[index].object, last.1.upperBound == range.lowerBound
+                areas[last.0].object == areas[index].object, last.1.upperBound == range.lowerBound,
+                areas[last.0].start &- areas[last.0].offset == areas[index].start &- areas[index].offset
             {
                 result[result.count - 1].1 = last.1.lowerBound..<range.upperBound
             } else {

@@ -18,7 +18,17 @@ public struct Capture {
 
 extension SourceProcess {
     /// Captures everything but page contents. The process must be stopped.
-    public func capture(_ layout: AddressSpaceReader, _ context: DescriptorContext) throws -> Capture {
+    ///
+    /// `note` is told when each part began and ended.
+    public func capture(
+        _ layout: AddressSpaceReader, _ context: DescriptorContext, note: (_ part: String, Int64, Int64) -> Void
+    ) throws -> Capture {
+        var begun = monotonicNow()
+        func part(_ name: String) {
+            let now = monotonicNow()
+            note(name, begun, now)
+            begun = now
+        }
         let status = try ProcessStatus(pid: pid)
         let capture = CaptureContext(process: self, status: status)
         var batches = [CallBatch](repeating: CallBatch(), count: threads.count)
@@ -31,7 +41,9 @@ extension SourceProcess {
         let numbers = try ProcessFiles.descriptors(of: pid)
         let flags = DescriptorTable.ask(numbers, &batches[0])
 
+        part("ask")
         let answers = try run(batches)
+        part("injected calls")
 
         var image = ProcessImage()
         image.version = ProcessImage.currentVersion
@@ -41,9 +53,11 @@ extension SourceProcess {
         image.credentials = CredentialsResource.capture(status)
         image.credentials.securebits = UInt32(truncatingIfNeeded: answers[0][securebits])
         for index in threads.indices {
-            image.threads.append(try threadCaptures[index].collect(threads[index], pid: pid, answers[index]))
+            image.threads.append(try threadCaptures[index].collect(threads[index], innerTID(of: threads[index].tracee.tid), answers[index]))
         }
+        part("process and threads")
         let probes = try DescriptorTable.collect(self, numbers, flags, answers[0], context, into: &image)
+        part("descriptors")
         return Capture(image: image, probes: probes)
     }
 }

@@ -9,7 +9,8 @@ extension StubProcess {
         try setThreads(tids)
     }
 
-    /// Makes the process out of its final image. Page contents are in place already, or come before `release`.
+    /// Makes everything of the process but its TCP connections, its memory's last pages and its registers, which may
+    /// still be on their way.
     public func restore(_ image: ProcessImage, _ tools: RestoreTools = RestoreTools()) throws {
         guard image.version == ProcessImage.currentVersion else {
             throw EngineError.invalidImage("format \(image.version), this engine reads \(ProcessImage.currentVersion)")
@@ -29,13 +30,23 @@ extension StubProcess {
 
         let order = [image.threads[first]] + image.threads.filter { $0.tid != image.pid }
         _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, of: image)) })
-        var last = CallBatch()
         // 2 (only root may dump) is the kernel's to set, by giving up privileges as just done.
         if image.settings.dumpable != 2 {
+            var last = CallBatch()
             last.call(.prctl, .value(4), .int(image.settings.dumpable), doing: "setting PR_SET_DUMPABLE")
             _ = try run([(leader, last)])
         }
+    }
+
+    /// The last of it: the connections, what needs every descriptor in its state, and where each thread goes on. From
+    /// here the process only has to be released.
+    public func finish(_ image: ProcessImage, _ tools: RestoreTools = RestoreTools()) throws {
+        try DescriptorTable.finish(image, self, tools)
+        try protectShared()
         try closeArea()
-        for thread in image.threads { try ThreadRestore.finish(thread, threads[thread.tid]!) }
+        for thread in image.threads {
+            guard let tracee = threads[thread.tid] else { throw EngineError.invalidImage("thread \(thread.tid) was not made") }
+            try ThreadRestore.finish(thread, tracee)
+        }
     }
 }

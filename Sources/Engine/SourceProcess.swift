@@ -32,6 +32,29 @@ public final class SourceProcess {
         memory = try ProcessMemory(pid: pid)
     }
 
+    /// TIDs in the container's PID namespace by those of this host.
+    private var innerTIDs: [Int32: Int32] = [:]
+
+    /// The TID of a thread in the container's PID namespace.
+    public func innerTID(of tid: Int32) throws -> Int32 {
+        if let known = innerTIDs[tid] { return known }
+        guard let found = try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last else {
+            throw EngineError.exited(pid: tid, how: "while its number was asked for")
+        }
+        innerTIDs[tid] = Int32(found)
+        return Int32(found)
+    }
+
+    /// Looks up what the freeze would otherwise have to: TIDs of threads that are there now.
+    ///
+    /// Called just before the freeze: the kernel gives a number out again only after all others, which takes far
+    /// longer than the way from here to the stop.
+    public func learnThreads() throws -> [Int32] {
+        let tids = try ProcessFiles.tasks(of: pid)
+        innerTIDs = innerTIDs.filter { tids.contains($0.key) }
+        return tids.compactMap { try? innerTID(of: $0) }
+    }
+
     // ---- Stopping and letting go ---------------------------------------------------------------------------
 
     /// Stops the leader, or all threads, including those born meanwhile.
@@ -285,9 +308,10 @@ public final class SourceProcess {
     /// SIGKILL. Frozen by its cgroup, it dies at the thaw, before another instruction.
     public func kill() { _ = clx_pidfd_send_signal(pidfd.number, SIGKILL) }
 
-    /// Gives up the traced threads of a process that is about to be killed: they stay frozen by their cgroup.
+    /// Gives up the traced threads of a process that is about to be killed: they stay frozen by their cgroup. A thread
+    /// that died traced would keep its process from ending until this tracer collects it.
     public func abandon() {
-        for thread in threads { try? thread.tracee.detach() }
+        Tracee.collect(threads.map(\.tracee).filter { (try? $0.detach()) == nil })
         threads = []
     }
 }

@@ -15,6 +15,8 @@ public final class StubProcess {
     private var area: InjectionArea!
     /// The layout as staged.
     public private(set) var layout: [MemoryArea] = []
+    /// What `protectShared` has to do.
+    private var protections: [LayoutStep] = []
     /// Threads by their TID in the container's PID namespace; the leader is there from the start.
     private(set) var threads: [Int32: Tracee] = [:]
     /// Threads in the order in which they were attached.
@@ -81,11 +83,20 @@ public final class StubProcess {
     /// Changes the layout; memory that stays keeps its content.
     public func change(to areas: [MemoryArea]) throws {
         if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }
+        // Nobody, not even a tracer, can write into a shared mapping that is read-only: it becomes so at the end.
+        protections = areas.filter { $0.kind == .sharedAnonymous && $0.protection != 3 }.map { LayoutStep.protect($0.range, $0.protection) }
+        var areas = areas
+        for index in areas.indices where areas[index].kind == .sharedAnonymous { areas[index].protection = 3 }
         let steps = AddressSpacePlan.steps(from: layout, to: areas)
         for start in stride(from: 0, to: steps.count, by: 500) {
             _ = try run(AddressSpacePlan.batch(for: steps[start..<min(start + 500, steps.count)]))
         }
         layout = areas
+    }
+
+    /// Gives shared memory the protection it has at the source. All pages are in place.
+    func protectShared() throws {
+        if !protections.isEmpty { _ = try run(AddressSpacePlan.batch(for: protections)) }
     }
 
     /// Drops the content of pages: they read as zero, or as their file, again.
@@ -277,6 +288,16 @@ public final class StubProcess {
     /// All or nothing: a dead tracer's threads are let go in the order newest first (exit_ptrace), and SIGKILL to one
     /// ends all. So the newest loses EXITKILL last: as long as it has it, no other gets to run an instruction.
     public func disarm() throws {
+        // Each stands at the trap that ended its last calls, and a tracer's death there delivers the trap, which kills.
+        // On the way to the program they stop once more, at a stop that delivers nothing.
+        for thread in threads.values {
+            try thread.interrupt()
+            try thread.resume()
+        }
+        for thread in threads.values {
+            let stop = try thread.wait()
+            guard stop == .interrupted else { throw EngineError.unexpectedStop(task: thread.tid, doing: "disarming", stop: "\(stop)") }
+        }
         for thread in attached where threads.values.contains(thread) { try thread.setOptions([]) }
     }
 
@@ -288,14 +309,7 @@ public final class StubProcess {
     /// Ends the stub.
     public func kill() {
         _ = clx_pidfd_send_signal(pidfd.number, SIGKILL)
-        // Each thread's end is collected, the leader's last; a thread that ended before is nobody's.
-        for _ in 0..<2000 {
-            for thread in threads.values where thread != leader { _ = try? thread.poll() }
-            switch try? leader.poll() {
-            case .exited, .killed, nil: return
-            default: usleep(1000)
-            }
-        }
+        Tracee.collect(Array(threads.values))
     }
 }
 

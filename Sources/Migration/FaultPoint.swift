@@ -1,6 +1,7 @@
 // Numbered places where a test kills one of our processes. Outside tests this is one comparison.
 import Glibc
 import LinuxKernel
+import Synchronization
 
 /// A place in a migration at which a process can be made to die.
 public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
@@ -31,6 +32,8 @@ public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
         enum Action { case die, kill(String), hold(String) }
         let point: FaultPoint
         let action: Action
+        /// One fault a process.
+        private static let struck = Atomic(false)
 
         init?(_ text: Substring) {
             let parts = text.split(separator: ":", maxSplits: 1).map(String.init)
@@ -41,6 +44,7 @@ public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
         }
 
         func strike() {
+            if Self.struck.exchange(true, ordering: .relaxed) { return }
             if let log = getenv("APUS_FAULT_LOG").map({ String(cString: $0) }),
                 let file = try? FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND)
             {

@@ -103,7 +103,7 @@ struct FaultTests {
         }
 
         var serves: Int64?, clean: Int64?, mistakes: [String] = []
-        let deadline = monotonicNow() + 8_000_000_000
+        let deadline = monotonicNow() + 4_000_000_000
         while monotonicNow() < deadline {
             if serves == nil, (try? hosts.place()) != nil { serves = monotonicNow() }
             mistakes = hosts.mistakes()

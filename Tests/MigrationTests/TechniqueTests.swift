@@ -23,17 +23,18 @@ struct TechniqueTests {
     }
 }
 
-@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(10)))
-struct TortureTests {
-    static let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 20
+/// Moves by each technique; 102 together unless told otherwise.
+private let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 34
 
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(10 + moves / 10)))
+struct TortureTests {
     @Test(arguments: Technique.allCases)
     func tortureMovesExactly(_ technique: Technique) throws {
         let hosts = try TwoHosts()
         defer { hosts.tearDown() }
         var container = try hosts.run("torture", "torture", ["--memory", "32M", "--threads", "3"])
         try hosts.waitUntilReady(container)
-        for hop in 0..<Self.moves {
+        for hop in 0..<moves {
             container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1
             let verdict = try hosts.verdict(container, on: 1 - hop % 2)
             try #require(verdict.contains("\"oracle\":\"ok\""), "move \(hop): \(verdict)")
@@ -46,7 +47,7 @@ struct TortureTests {
         defer { hosts.tearDown() }
         var container = try hosts.run("changer", "changer", [])
         try hosts.waitUntilReady(container)
-        for hop in 0..<Self.moves {
+        for hop in 0..<moves {
             container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1
             usleep(100_000)
             let verdict = try hosts.verdict(container, on: 1 - hop % 2)

@@ -25,7 +25,7 @@ struct DescriptorProbe {
         try checkC(fstat(copy.number, &status), "looking at fd \(number) of pid \(pid)")
         self.status = status
         flags = try check(clx_fcntl(copy.number, F_GETFL, 0), "reading the flags of fd \(number) of pid \(pid)")
-        link = try ProcessFiles.link("/proc/\(pid)/fd/\(number)")
+        link = status.st_mode & S_IFMT == S_IFSOCK ? "socket" : try ProcessFiles.link("/proc/\(pid)/fd/\(number)")
     }
 
     /// A field of fdinfo.

@@ -93,33 +93,47 @@ enum DescriptorTable {
 
     // ---- Restore -------------------------------------------------------------------------------------------
 
-    /// Makes all files and puts them at their numbers.
+    /// Makes all files, puts them at their numbers and gives them their state, but for connections.
     static func restore(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        let kinds = try image.files.map { file in
-            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
-                throw EngineError.invalidImage("an open file of unknown kind")
-            }
-            return found
-        }
+        let kinds = try kinds(of: image)
         guard image.descriptors.allSatisfy({ Int($0.file) < image.files.count && $0.number >= 0 }) else {
             throw EngineError.invalidImage("a descriptor without its file")
         }
         _ = try stub.run(try makingBatch(image, kinds, stub))
-        // Listeners first: a connection's forced reuse of its address does not extend to one that comes later.
-        let order = image.files.indices.sorted { kinds[$0] == TCPListenerKind.self && kinds[$1] != TCPListenerKind.self }
-        for index in order where kinds[index].needsFilling {
-            let file = image.files[index]
-            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
-            let copy = FileDescriptor(
-                owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
-            try kinds[index].fill(file, copy, image, tools)
-        }
+        try fill(image, kinds, stub, tools) { $0 != TCPConnectionKind.self }
+    }
+
+    /// Brings the connections to life, then what watches descriptors.
+    static func finish(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        let kinds = try kinds(of: image)
+        try fill(image, kinds, stub, tools) { $0 == TCPConnectionKind.self }
         var batch = CallBatch()
         for (index, file) in image.files.enumerated() {
             guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
             kinds[index].connect(file, number: number, &batch)
         }
         if !batch.isEmpty { _ = try stub.run(batch) }
+    }
+
+    private static func kinds(of image: ProcessImage) throws -> [any (DescriptorKind & Sendable).Type] {
+        try image.files.map { file in
+            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
+                throw EngineError.invalidImage("an open file of unknown kind")
+            }
+            return found
+        }
+    }
+
+    private static func fill(
+        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess, _ tools: RestoreTools,
+        which: (any DescriptorKind.Type) -> Bool
+    ) throws {
+        for (index, file) in image.files.enumerated() where kinds[index].needsFilling && which(kinds[index]) {
+            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
+            let copy = FileDescriptor(
+                owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
+            try kinds[index].fill(file, copy, image, tools)
+        }
     }
 
     /// Files are made at whatever numbers are free, put aside above all final numbers, and then moved to their places.

@@ -27,7 +27,11 @@ enum TCPConnectionKind: DescriptorKind {
     static func obstacle(_ probe: DescriptorProbe) -> String? { TCPSocket.obstacle(probe.copy.number) }
 
     /// Its place in the image; `Capture.captureConnections` fills it.
-    static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) -> OpenFile.OneOf_Kind { .tcp(TCPConnection()) }
+    static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) -> OpenFile.OneOf_Kind {
+        var connection = TCPConnection()
+        connection.family = TCPKinds.option(probe, SO_DOMAIN)
+        return .tcp(connection)
+    }
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .tcp = kind { true } else { false }
     }
@@ -47,7 +51,7 @@ private enum TCPKinds {
     }
     static func isListening(_ probe: DescriptorProbe) -> Bool { option(probe, SO_ACCEPTCONN) == 1 }
 
-    private static func option(_ probe: DescriptorProbe, _ name: Int32) -> Int32 {
+    static func option(_ probe: DescriptorProbe, _ name: Int32) -> Int32 {
         var value: Int32 = -1, size = socklen_t(4)
         return getsockopt(probe.copy.number, SOL_SOCKET, name, &value, &size) == 0 ? value : -1
     }
@@ -89,6 +93,11 @@ extension Capture {
         for (index, connection) in repaired {
             try TCPSocket.settle(connection.copy.number, connection.repair, &image.files[index].tcp)
         }
+    }
+
+    /// The connections alone, to send after the rest of the image.
+    public var connectionImages: [UInt32: TCPConnection] {
+        Dictionary(uniqueKeysWithValues: repaired.keys.map { (UInt32($0), image.files[$0].tcp) })
     }
 
     /// Gives the connections back to the source's program.

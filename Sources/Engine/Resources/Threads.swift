@@ -21,10 +21,10 @@ struct ThreadCapture {
         slack = batch.call(.prctl, .value(30), doing: "reading the timer slack")
     }
 
-    func collect(_ thread: SourceProcess.StoppedThread, pid: Int32, _ answers: CallResults) throws -> ThreadImage {
+    func collect(_ thread: SourceProcess.StoppedThread, _ innerTID: Int32, _ answers: CallResults) throws -> ThreadImage {
         let tid = thread.tracee.tid
         var image = ThreadImage()
-        image.tid = Int32(try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last ?? 0)
+        image.tid = innerTID
         image.registers = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) { Bytes($0) }
         image.xstate = Bytes(thread.extendedState)
         image.signalMask = thread.mask

@@ -40,6 +40,7 @@ public final class DestinationSession {
     private var network: DestinationHandover?
     private var networkRecord: ContainerNetworkRecord?
     private var tools = RestoreTools()
+    private var image: ProcessImage?
     private var released = false
     /// Undone in this order when the migration fails.
     private var made: [() -> Void] = []
@@ -186,6 +187,7 @@ public final class DestinationSession {
                 try handover.add(try JSONDecoder().decode([Neighbour].self, from: stage.neighbours))
             }
             network = handover
+            rehearseConnection(spec, attachment)
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }
         try stage.log.write(to: URL(fileURLWithPath: directory.log))
@@ -207,6 +209,21 @@ public final class DestinationSession {
         stub = try StubProcess(pid: pid)
         guard try ProcessStatus(pid: pid).numbers("NSpid").last == UInt64(offer.pid) else {
             throw MigrationError.refused(["the runtime gave the stub another PID than \(offer.pid)"])
+        }
+    }
+
+    /// The first connection of a namespace costs more than all others: it is made for practice, before the freeze.
+    private func rehearseConnection(_ spec: NetworkSpec, _ attachment: NetworkAttachment) {
+        guard let text = spec.addresses.first?.split(separator: "/").first else { return }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(9).bigEndian
+        guard inet_pton(AF_INET, String(text), &address.sin_addr) == 1 else { return }
+        let local = withUnsafeBytes(of: &address) { Data($0) }
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+        // Only time is lost where it fails.
+        _ = try? NetworkNamespace(opening: attachment.namespace).run { () throws(KernelError) in
+            try TCPSocket.rehearse(try checkC(socket(AF_INET, type, 0), "making a socket"), local: local)
         }
     }
 
@@ -259,13 +276,14 @@ public final class DestinationSession {
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
             case .thawed:
+                // What was restored of the process is not the stub any more: a new one begins.
+                guard image == nil else { throw MigrationError.refused(["the handover was put off after the process had been restored"]) }
                 ThreadPriority.preferred.apply()
                 try network?.decline()
             case .handover:
-                let received = monotonicNow()
-                let handover: WireHandover = try frame.message()
-                steps.note("read image", received, monotonicNow())
-                return try complete(handover)
+                try restore(try steps.measure("read image") { try frame.message() })
+            case .promise:
+                return try complete(try steps.measure("read promise") { try frame.message() })
             case .abort:
                 // Its sender has not promised anything.
                 mayBePromised = false
@@ -275,18 +293,31 @@ public final class DestinationSession {
         }
     }
 
-    private func complete(_ handover: WireHandover) throws {
-        let stub = stub!, journal = journal!
-        connection.whileWaiting = {}
+    /// Makes of the stub what can be made before the source's last word; a source that thaws takes it back.
+    private func restore(_ handover: WireHandover) throws {
+        image = handover.image
+        let stub = stub!
         try steps.measure("restore process") { try stub.restore(handover.image, tools) }
-        if !handover.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(handover.files) } }
-        FaultPoint.reach(.destinationRestored)
         if !handover.log.isEmpty {
             let log = try FileDescriptor(opening: directory!.log, O_WRONLY | O_APPEND)
             try handover.log.withUnsafeBytes { try log.write($0) }
         }
+        FaultPoint.reach(.destinationRestored)
+    }
+
+    private func complete(_ promise: WirePromise) throws {
+        let stub = stub!, journal = journal!
+        connection.whileWaiting = {}
+        guard var image else { throw MigrationError.protocolViolation("a promise without an image") }
+        for (index, connection) in promise.connections {
+            guard Int(index) < image.files.count, case .tcp = image.files[Int(index)].kind else {
+                throw MigrationError.protocolViolation("a connection that the image does not have")
+            }
+            image.files[Int(index)].tcp = connection
+        }
+        if !promise.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(promise.files) } }
+        try steps.measure("connections and registers") { try stub.finish(image, tools) }
         FaultPoint.reach(.destinationPrepared)
-        guard handover.promised else { throw MigrationError.protocolViolation("a handover without the promise") }
         try journal.state(.releasing)
         FaultPoint.reach(.destinationReleasing)
         try steps.measure("disarm") { try stub.disarm() }
@@ -312,8 +343,8 @@ public final class DestinationSession {
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
         let retired: WireRetired? = try? connection.expect(.retired)
-        try? network?.finish()
         if retired == nil { Recovery.remember(offer.migration, .released, in: host.journals) }
+        try? network?.finish()
         control.update { $0.state = .retired }
         try? journal.settle()
     }

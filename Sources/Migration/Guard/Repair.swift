@@ -17,7 +17,10 @@ enum Repair {
         let content = journal.content
         if content.settled { return .done }
         switch content.resolved {
-        case .released?, .retired?: try endCopy(journal, host)
+        case .released?, .retired?:
+            try endCopy(journal, host)
+            // It need not remember any more.
+            Inquiry.ask(content.header.peer, migration: content.header.migration)?.acknowledge()
         case .aborted?: try runOn(journal)
         default:
             if content.state == .promised { return .mustAsk }

@@ -11,6 +11,7 @@ extension SourceSession {
         try awaitApplied(all: true)
         try drain()
         try trees!.sendChanges(over: connection)
+        _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
@@ -22,16 +23,22 @@ extension SourceSession {
         report.frozenAt = monotonicNow()
         try steps.measure("stop threads") { try process.freeze() }
         FaultPoint.reach(.sourceStopped)
-        do { capture = try steps.measure("capture") { try captureAll() } } catch EngineError.obstacles(let list) {
+        do { capture = try captureAll() } catch EngineError.obstacles(let list) {
             throw Postponed(why: list.map(\.description).joined(separator: "; "), told: false)
         }
         FaultPoint.reach(.sourceCaptured)
         try connection.send(.frozen, WireFrozen())
+        try steps.measure("send image") {
+            try sendLayoutIfNew()
+            var handover = WireHandover()
+            handover.image = capture!.image
+            handover.log = log
+            try connection.send(.handover, handover)
+        }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
         let last = try steps.measure("last scan") { try lastPass() }
         try steps.measure("send pages") {
-            try sendLayoutIfNew()
             if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
             try pages.send(last.pages, stopped: true) {}
         }
@@ -52,18 +59,17 @@ extension SourceSession {
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
         }
-        try steps.measure("send image") {
-            var handover = WireHandover()
-            handover.image = capture!.image
-            handover.log = log
-            handover.promised = true
-            handover.files = try trees!.lastChanges()
+        let files = try steps.measure("last file changes") { try trees!.lastChanges() }
+        try steps.measure("promise") {
+            var promise = WirePromise()
+            promise.connections = capture!.connectionImages
+            promise.files = files
             // From here on nothing but the other side's word ends it.
             connection.whileWaiting = {}
             try journal.state(.promised)
             promised = true
             FaultPoint.reach(.sourcePromisedUnsent)
-            try connection.send(.handover, handover)
+            try connection.send(.promise, promise)
         }
         enter(.promised)
         FaultPoint.reach(.sourcePromised)
@@ -86,13 +92,14 @@ extension SourceSession {
     }
 
     private func captureAll() throws -> Capture {
-        _ = try layout.refresh(quick: true)
-        let children = try ProcessFiles.children(of: container.pid)
-        guard layout.obstacles.isEmpty, children.isEmpty else {
+        try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
+        let others = try steps.measure("look for children") { try cgroup!.processes().filter { $0 != container.pid } }
+        guard layout.obstacles.isEmpty, others.isEmpty else {
             throw EngineError.obstacles(
-                layout.obstacles + children.map { Obstacle(pid: $0, process: "child", subject: "process", reason: "more than one, not carried yet") })
+                layout.obstacles
+                    + others.map { Obstacle(pid: $0, process: "another", subject: "process", reason: "more than one, not carried yet") })
         }
-        return try process.capture(layout, descriptors)
+        return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
     }
 
     private func lastPass() throws -> DirtyPass {
@@ -138,10 +145,10 @@ extension SourceSession {
     }
 
     func endCopy() throws {
+        process.abandon()
         process.kill()
         FaultPoint.reach(.sourceKilled)
         try cgroup?.thaw()
-        process.abandon()
         tracker?.stop()
         for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
         try host.runtime.delete(container.name, force: true)

@@ -204,7 +204,7 @@ public final class SourceSession {
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas
-        stage.threads = try ProcessFiles.tasks(of: container.pid).compactMap { try? ProcessStatus(pid: container.pid, task: $0).numbers("NSpid").last.map(Int32.init) }
+        stage.threads = try process.learnThreads()
         stage.log = try newLog()
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(try ContainerNetwork.neighbours(network.spec, network.attachment))

@@ -8,7 +8,7 @@ import SwiftProtobuf
 /// What a frame holds. Numbers are never used twice.
 enum FrameKind: UInt32, Sendable {
     case offer = 1, accepted, refused, clockProbe, stage, staged, layout, pages, discard, passEnd, passApplied
-    case frozen, muted, handover, prepared, promised, released, retired, abort, inquiry, verdict, files, thawed, tree
+    case frozen, muted, handover, prepared, promise, released, retired, abort, inquiry, verdict, files, thawed, tree
 }
 
 /// A frame as it came; the payload is valid until the next one is received.
@@ -60,7 +60,7 @@ public final class Connection {
         }
         var header = (UInt32(payload.count).littleEndian, kind.rawValue.littleEndian)
         try withUnsafeMutableBytes(of: &header) { header in
-            // SAFETY: writev only reads from the buffers, which live for the call.
+            // SAFETY: sendmsg only reads from the buffers, which live for the call.
             let vectors = [
                 iovec(iov_base: header.baseAddress, iov_len: header.count),
                 iovec(iov_base: UnsafeMutableRawPointer(mutating: payload.baseAddress), iov_len: payload.count),
@@ -77,7 +77,12 @@ public final class Connection {
                 vectors.removeFirst()
                 continue
             }
-            var n = vectors.withUnsafeBufferPointer { writev(descriptor.number, $0.baseAddress, Int32($0.count)) }
+            var n = vectors.withUnsafeBufferPointer { vectors in
+                var message = msghdr()
+                message.msg_iov = UnsafeMutablePointer(mutating: vectors.baseAddress)
+                message.msg_iovlen = vectors.count
+                return sendmsg(descriptor.number, &message, Int32(MSG_NOSIGNAL))
+            }
             if n < 0 {
                 guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
                 try wait(POLLOUT)

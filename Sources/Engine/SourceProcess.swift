@@ -308,10 +308,22 @@ public final class SourceProcess {
     /// SIGKILL. Frozen by its cgroup, it dies at the thaw, before another instruction.
     public func kill() { _ = clx_pidfd_send_signal(pidfd.number, SIGKILL) }
 
-    /// Gives up the traced threads of a process that is about to be killed: they stay frozen by their cgroup. A thread
-    /// that died traced would keep its process from ending until this tracer collects it.
-    public func abandon() {
-        Tracee.collect(threads.map(\.tracee).filter { (try? $0.detach()) == nil })
+    /// Collects the traced threads of a process that was killed: until its tracer has, a dead thread stays a zombie.
+    public func reap() {
+        var left = threads.map(\.tracee)
         threads = []
+        for _ in 0..<5000 where !left.isEmpty {
+            left.removeAll { tracee in
+                switch try? tracee.poll() {
+                case .exited, .killed: return true
+                case nil: return Glibc.kill(tracee.tid, 0) != 0
+                default:
+                    // A stop on the way to its end.
+                    try? tracee.detach()
+                    return true
+                }
+            }
+            if !left.isEmpty { usleep(1000) }
+        }
     }
 }

@@ -26,6 +26,20 @@ public final class Pagemap {
     }
     deinit { regions.deallocate() }
 
+    /// The entries of /proc/PID/pagemap for the pages of a range (Documentation/admin-guide/mm/pagemap.rst).
+    public func entries(of range: AddressRange) throws(KernelError) -> [UInt64] {
+        var words = [UInt64](repeating: 0, count: Int(UInt64(range.count) / 4096))
+        var done = 0
+        while done < words.count * 8 {
+            let n = words.withUnsafeMutableBytes {
+                clx_pread(file.number, $0.baseAddress! + done, $0.count - done, range.lowerBound / 4096 * 8 + UInt64(done))
+            }
+            if try check(n, "reading page table entries of \(range)") == 0 { break }
+            done += n
+        }
+        return words
+    }
+
     /// What a scan looks for and does.
     public struct Query: Sendable {
         /// All of these must be set (after `inverted` flips some).

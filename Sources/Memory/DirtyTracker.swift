@@ -45,6 +45,8 @@ public final class DirtyTracker {
     private let pagemap: Pagemap
     private let events: MappingEvents
     private var everPassed = false
+    /// Registered in the last pass while the layout changed.
+    private var unsettled = AddressRanges()
     private var suspects = Suspects()
 
     /// Starts to track with a userfaultfd made in the process.
@@ -67,16 +69,26 @@ public final class DirtyTracker {
     ///
     /// `areas` reads what the process has mapped now. Areas that are new to the tracker are registered (unless the
     /// process is stopped) and count as changed as a whole.
-    public func pass(stopped: Bool, areas: () throws -> [TrackedArea]) throws -> (DirtyPass, areas: [TrackedArea]) {
+    public func pass(stopped: Bool, areas readAreas: () throws -> [TrackedArea]) throws -> (DirtyPass, areas: [TrackedArea]) {
         // Events first: what they tell of is in the maps that are read after them.
         let changes = events.take()
-        let areas = try areas()
+        let areas = try readAreas()
+        var latest = areas
         let all = AddressRanges(areas.map(\.range))
         let fresh = everPassed ? try unregistered(in: all) : all
         everPassed = true
-        if !stopped { try register(fresh, in: areas) }
-
-        var changed = fresh
+        // What was mapped anew while its place was being registered is tracked already, but not what `areas` says:
+        // the next pass, which sees what it is, counts it as changed once more.
+        var changed = fresh.union(unsettled)
+        unsettled = AddressRanges()
+        if !stopped, !fresh.isEmpty {
+            try register(fresh, in: areas)
+            let now = try readAreas()
+            if now != areas {
+                unsettled = fresh
+                latest = now
+            }
+        }
         for change in changes {
             switch change {
             case .removed(let range): suspects.add(range)
@@ -106,7 +118,11 @@ public final class DirtyTracker {
         var result = DirtyPass()
         result.discards = absent
         result.pages = present.intersection(stopped ? changed.union(suspects.all.intersection(shared)) : changed)
-        return (result, areas)
+        // The caller's layout is the latest: nothing outside of it is sent.
+        let mapped = AddressRanges(latest.map(\.range))
+        result.discards = result.discards.intersection(mapped)
+        result.pages = result.pages.intersection(mapped)
+        return (result, latest)
     }
 
     /// Pages written since they were protected last. Where the mapping is not tracked (any more): the whole range.

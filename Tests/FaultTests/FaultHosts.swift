@@ -6,7 +6,8 @@ import Foundation
 import Glibc
 import LinuxKernel
 import Migration
-import Testbed
+
+@testable import Testbed
 
 /// Where `make` puts the workloads, and the program itself.
 let workloads = "\(FileManager.default.currentDirectoryPath)/.build/workloads"
@@ -17,15 +18,18 @@ final class FaultHost {
     let name: String
     let layout: HostLayout
     let address: PeerAddress
+    private let arguments: [String]
     let pidFile: String, guardFile: String, faultLog: String
     private let log: String
     private var agent: ChildProcess?
     var client: AgentClient { AgentClient(host: name) }
 
-    init(_ name: String, in folder: String) throws {
+    /// - Parameter arguments: what the agent is called with; nil: a host without networks for containers.
+    init(_ name: String, in folder: String, state: String? = nil, address: PeerAddress? = nil, arguments: [String]? = nil) throws {
         self.name = name
-        layout = try HostLayout(hostName: name, stateFolder: "\(folder)/\(name)")
-        address = try Self.freeAddress()
+        layout = try HostLayout(hostName: name, stateFolder: state ?? "\(folder)/\(name)")
+        self.address = try address ?? Self.freeAddress()
+        self.arguments = arguments ?? ["agent", "--host", name, "--state", layout.stateFolder, "--listen", self.address.description]
         (pidFile, guardFile, faultLog) = ("\(folder)/\(name).pid", "\(folder)/\(name).guard", "\(folder)/faults")
         log = "\(folder)/\(name).log"
     }
@@ -47,7 +51,7 @@ final class FaultHost {
         environment["APUS_GUARD_PIDFILE"] = guardFile
         let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND)
         let agent = try ChildProcess(
-            program, ["agent", "--host", name, "--state", layout.stateFolder, "--listen", address.description],
+            program, arguments,
             environment: environment, output: output, diesWithParent: true)
         self.agent = agent
         try "\(agent.pid)".write(toFile: pidFile, atomically: true, encoding: .utf8)
@@ -147,6 +151,18 @@ final class FaultHosts {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         a = try FaultHost("ft-\(tag)-a", in: folder)
         b = try FaultHost("ft-\(tag)-b", in: folder)
+    }
+
+    /// The hosts of a testbed, whose network must be up.
+    init(_ testbed: Testbed) throws {
+        folder = "\(testbed.folder)/faults"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        let hosts = try testbed.topology.hosts.map { [folder] host in
+            try FaultHost(
+                host.name, in: folder, state: testbed.stateFolder(host), address: PeerAddress(host.backhaulAddress),
+                arguments: testbed.agentArguments(host))
+        }
+        (a, b) = (hosts[0], hosts[1])
     }
 
     /// Starts a dirtier on host a and waits until its memory is filled.

@@ -105,6 +105,14 @@ final class TwoHosts: Sendable {
             if lines.count > before { return String(lines[before]) }
             usleep(10_000)
         }
+        // What its threads are at, for whoever has to find out why.
+        let folder = "/proc/\(container.pid)/task"
+        for task in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
+            for file in ["syscall", "wchan"] { print(task, file, (try? SmallFile.text("\(folder)/\(task)/\(file)")) ?? "-") }
+            if let text = try? SmallFile.text("\(folder)/\(task)/status") {
+                print(text.split(separator: "\n").filter { line in ["State", "Sig", "Shd"].contains { line.hasPrefix($0) } }.joined(separator: " "))
+            }
+        }
         return "no verdict"
     }
 

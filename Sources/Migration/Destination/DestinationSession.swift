@@ -251,6 +251,8 @@ public final class DestinationSession {
     private func copy() throws {
         let pages = pages!, stub = stub!
         while true {
+            // Said to the source in words it can rely on: whatever it may have promised meanwhile, this never runs here.
+            if control.isCancelled { throw MigrationError.cancelled }
             let frame = try connection.receive()
             switch frame.kind {
             case .pages:

@@ -64,6 +64,7 @@ extension SourceSession {
             var promise = WirePromise()
             promise.connections = capture!.connectionImages
             promise.files = files
+            if control.isCancelled { throw MigrationError.cancelled }
             // From here on nothing but the other side's word ends it.
             connection.whileWaiting = {}
             try journal.state(.promised)
@@ -81,6 +82,7 @@ extension SourceSession {
 
     /// State that no descriptor leads to has to drain before the freeze.
     private func drain() throws {
+        try layout.refresh()
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         guard let diagnosis else { return }
         for _ in 0..<500 {
@@ -105,7 +107,10 @@ extension SourceSession {
     private func lastPass() throws -> DirtyPass {
         if let tracker {
             var (pass, _) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
-            pass.pages = pass.pages.union(pending.intersection(AddressRanges(layout.tracked.map(\.range))).subtracting(pass.discards))
+            // What a pass before this one found and nobody has sent yet goes along.
+            let mapped = AddressRanges(layout.tracked.map(\.range))
+            pass.discards = pass.discards.union(discards.intersection(mapped).subtracting(pass.pages))
+            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards))
             return pass
         }
         var pass = DirtyPass()
@@ -145,10 +150,10 @@ extension SourceSession {
     }
 
     func endCopy() throws {
-        process.abandon()
         process.kill()
         FaultPoint.reach(.sourceKilled)
         try cgroup?.thaw()
+        process.reap()
         tracker?.stop()
         for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
         try host.runtime.delete(container.name, force: true)

@@ -129,7 +129,13 @@ public final class SourceSession {
         let directory = try host.layout.container(container.name)
         try descriptors.addStream(1, path: log)
         try layout.refresh()
-        let obstacles = try findObstacles()
+        // The maps of a running process may show a mapping that is being moved twice: what is really there stays.
+        var obstacles = try findObstacles()
+        for _ in 0..<20 where !obstacles.isEmpty {
+            usleep(5000)
+            try layout.refresh()
+            obstacles = try findObstacles()
+        }
         guard obstacles.isEmpty else { throw MigrationError.refused(obstacles) }
 
         var offer = WireOffer()

@@ -1,0 +1,34 @@
+// What a process uses, as the kernel counts it.
+import Glibc
+import LinuxKernel
+
+struct ProcessMeter: Sendable {
+    let pid: Int32
+
+    /// CPU time in user and system mode since the start, seconds (proc_pid_stat(5), fields 14 and 15: hundredths).
+    func cpuTime() throws -> Double {
+        let text = try SmallFile.text("/proc/\(pid)/stat")
+        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
+        guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) else {
+            throw TestbedError("/proc/\(pid)/stat is not understood")
+        }
+        return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
+    /// CPU time of all threads that live, seconds, to the nanosecond.
+    func preciseTime() throws -> Double {
+        try ProcessFiles.tasks(of: pid).reduce(0) { sum, task in
+            // A thread that ended since the folder was read is left out.
+            let text = (try? SmallFile.text("/proc/\(pid)/task/\(task)/schedstat")) ?? ""
+            return sum + (text.split(separator: " ").first.flatMap { Double($0) } ?? 0) / 1e9
+        }
+    }
+
+    /// Begins a new measurement of the peak (proc_pid_clear_refs(5)).
+    func resetPeak() throws { try SmallFile.write("5", to: "/proc/\(pid)/clear_refs") }
+
+    /// Largest resident memory since `resetPeak`, MiB.
+    func peak() throws -> Double {
+        Double(try ProcessStatus(pid: pid).numbers("VmHWM").first ?? 0) / 1024
+    }
+}

@@ -12,13 +12,8 @@ setup: ## install the Debian packages that are missing (as root)
 	@scripts/setup
 
 build: ## build the product and the workloads
-<<<<<<< HEAD
 	swift build $(FLAGS)
 	$(MAKE) -C Workloads
-=======
-	$(BUILD)
-	@$(MAKE) --no-print-directory -C Workloads
->>>>>>> bench
 
 test: setup ## build and run every test (as root: without it most are skipped)
 	swift build $(FLAGS) --build-tests
@@ -29,7 +24,6 @@ demo: setup build ## move a live redis between two edge hosts by cold, pre-copy 
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
 
-<<<<<<< HEAD
 # Moves for each of the three techniques: 2,001 together.
 MOVES ?= 667
 
@@ -47,18 +41,13 @@ format: ## lay out the Swift sources
 
 clean: ## remove what was built
 	rm -rf .build demo-report.json
-=======
+
 bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
 	.build/release/apus bench $(BENCH)
->>>>>>> bench
 
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-<<<<<<< HEAD
-.PHONY: help setup build test demo torture lint format clean protos
-=======
-.PHONY: help setup build demo bench protos
->>>>>>> bench
+.PHONY: help setup build test demo bench torture lint format clean protos

@@ -12,58 +12,45 @@ setup: ## install the Debian packages that are missing (as root)
 	@scripts/setup
 
 build: ## build the product and the workloads
-<<<<<<< HEAD
-	swift build $(FLAGS)
-	$(MAKE) -C Workloads
-=======
-	$(BUILD)
+	swift build $(FLAGS) --product apus
 	@$(MAKE) --no-print-directory -C Workloads
->>>>>>> bench
 
-test: setup ## build and run every test (as root: without it most are skipped)
-	swift build $(FLAGS) --build-tests
-	$(MAKE) -C Workloads
-	swift test $(FLAGS) --no-parallel
+# By product: a plain --build-tests would build protobuf's own compiler too, which takes ten times as long.
+tests: build
+	swift build $(FLAGS) --product apusPackageTests
+
+test: setup tests ## build and run every test (as root: without it most are skipped)
+	swift test $(FLAGS) --skip-build --no-parallel
 
 demo: setup build ## move a live redis between two edge hosts by cold, pre-copy and MiGrror (as root)
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
 
-<<<<<<< HEAD
 # Moves for each of the three techniques: 2,001 together.
 MOVES ?= 667
 
-torture: setup ## move the torture program 2,000 times, its memory compared after each (as root)
-	swift build $(FLAGS) --build-tests
-	$(MAKE) -C Workloads
-	APUS_TORTURE_MOVES=$(MOVES) swift test $(FLAGS) --no-parallel --filter TortureTests/tortureMovesExactly
+torture: setup tests ## move the torture program 2,000 times, its memory compared after each (as root)
+	APUS_TORTURE_MOVES=$(MOVES) swift test $(FLAGS) --skip-build --no-parallel --filter TortureTests/tortureMovesExactly
 
-faults: setup ## kill agents and guards at every step of every technique (as root)
-	swift build $(FLAGS) --build-tests
-	$(MAKE) -C Workloads
-	APUS_FAULTS=all swift test $(FLAGS) --no-parallel --filter FaultTests
+bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
+	.build/release/apus bench $(BENCH)
+
+faults: setup tests ## kill agents and guards at every step of every technique (as root)
+	APUS_FAULTS=all swift test $(FLAGS) --skip-build --no-parallel --filter FaultTests
 
 lint: ## check format and style, and that targets import only what they depend on
 	scripts/lint
-	swift build $(FLAGS) --build-tests --explicit-target-dependency-import-check error
+	swift build $(FLAGS) --product apusPackageTests --explicit-target-dependency-import-check error
 
 format: ## lay out the Swift sources
 	scripts/lint --format
 
 clean: ## remove what was built
 	rm -rf .build demo-report.json
-=======
-bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
-	.build/release/apus bench $(BENCH)
->>>>>>> bench
 
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-<<<<<<< HEAD
-.PHONY: help setup build test demo torture faults lint format clean protos
-=======
-.PHONY: help setup build demo bench protos
->>>>>>> bench
+.PHONY: help setup build tests test demo torture faults bench lint format clean protos

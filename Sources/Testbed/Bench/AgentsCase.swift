@@ -1,4 +1,5 @@
 // What the agents themselves use.
+import LinuxKernel
 import Agent
 import Migration
 

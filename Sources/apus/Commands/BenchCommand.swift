@@ -1,3 +1,4 @@
+import LinuxKernel
 import ArgumentParser
 @preconcurrency import Glibc
 import Testbed

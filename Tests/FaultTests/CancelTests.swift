@@ -4,7 +4,7 @@ import Glibc
 import Migration
 import Testing
 
-@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
+@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
 struct CancelTests {
     static let points = FaultPoint.allCases.filter { $0.rawValue < 200 && !FaultCase.networkPoints.contains($0) }
     /// Held at these, the source has promised.

@@ -4,7 +4,7 @@ import Glibc
 import Migration
 import Testing
 
-@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
+@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
 struct DoubtTests {
     /// Starts a migration whose destination dies with its guard at a point, and waits until the source is in doubt.
     private func loseDestination(at point: FaultPoint, sourceFault: String? = nil, _ hosts: FaultHosts) async throws -> String {

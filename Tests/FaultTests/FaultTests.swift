@@ -56,7 +56,7 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
     ].map { FaultCase(technique: .migrror, point: $0, victim: $0.rawValue < 100 ? .sourceAgent : .destinationAgent, second: $1) }
 }
 
-@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(15)))
+@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(15)))
 struct FaultTests {
     @Test(.timeLimit(.minutes(1)), arguments: FaultCase.all) func oneDeath(_ fault: FaultCase) async throws {
         try await play(fault)

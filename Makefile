@@ -35,6 +35,11 @@ torture: setup tests ## move the torture program 2,000 times, its memory compare
 bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
 	.build/release/apus bench $(BENCH)
 
+faults: setup ## kill agents and guards at every step of every technique (as root)
+	swift build $(FLAGS) --build-tests
+	$(MAKE) -C Workloads
+	APUS_FAULTS=all swift test $(FLAGS) --no-parallel --filter FaultTests
+
 lint: ## check format and style, and that targets import only what they depend on
 	scripts/lint
 	swift build $(FLAGS) --product apusPackageTests --explicit-target-dependency-import-check error
@@ -50,4 +55,4 @@ protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-s
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build tests test demo torture bench lint format clean protos
+.PHONY: help setup build tests test demo torture bench lint format clean faults protos

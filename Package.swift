@@ -64,6 +64,7 @@ let package = Package(
         .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "NetworkTestSupport"]),
         .testTarget(name: "MemoryTests", dependencies: ["Memory"]),
         .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
+        .testTarget(name: "FaultTests", dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel"]),
         .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),
     ],
     swiftLanguageModes: [.v6]

@@ -208,7 +208,7 @@ public final class Agent: MigrationHost {
         _ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan
     ) throws -> MigrationControl {
         do {
-            if direction == .incoming, try layout.container(container).exists {
+            if direction == .incoming, try record(of: container) != nil {
                 throw AgentError(
                     .nameTaken, "host \(layout.hostName) has a container \(container) already",
                     advice: "remove it there: `apus rm --host \(layout.hostName) \(container)`")

@@ -14,7 +14,7 @@ public struct AgentParts: Sendable {
 
     public init(
         engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, _ in ApusEngine(agent) },
-        inspector: (any ProcessInspector)? = EngineInspector(), guardian: (@Sendable ([String]) throws -> Int32)? = nil
+        inspector: (any ProcessInspector)? = EngineInspector(), guardian: (@Sendable ([String]) throws -> Int32)? = Guard.main
     ) {
         self.engine = engine
         self.inspector = inspector

@@ -11,9 +11,9 @@ public final class SourceProcess {
     public let memory: ProcessMemory
     let undo: any UndoLog
     /// Stopped threads, the leader first; empty while the process runs.
-    private(set) var threads: [StoppedThread] = []
-    private(set) var area: InjectionArea?
-    private var patch: (address: UInt64, length: Int)?
+    var threads: [StoppedThread] = []
+    var area: InjectionArea?
+    var patch: (address: UInt64, length: Int)?
 
     /// A thread in its stop, with the state that injection must not disturb.
     struct StoppedThread {
@@ -94,6 +94,12 @@ public final class SourceProcess {
         for index in threads.indices {
             let own = try pendingMask(task: threads[index].tracee.tid, shared: false)
             threads[index].signalPending = (own | shared) & ~threads[index].mask != 0
+            // Should the engine die, the kernel lets the thread go as it is: its call must not report an interruption.
+            let rewound = threads[index].registers.rewoundHere(signalPending: threads[index].signalPending)
+            if rewound.rip != threads[index].registers.rip {
+                try threads[index].tracee.setRegisters(rewound)
+                threads[index].registers = rewound
+            }
         }
     }
 
@@ -157,9 +163,13 @@ public final class SourceProcess {
         try undo.note(.vdsoPatch(pid: pid, address: place, length: code.count))
         try memory.poke(code, at: place)
         patch = (place, code.count)
+        let mapping = UndoStep.mapping(
+            pid: pid, length: InjectionArea.size, existing: reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound))
+        try undo.note(mapping)
         let address = try bootstrap(
             at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0], "mapping the injection area")
         try undo.note(.injectionArea(pid: pid, address: UInt64(address), length: InjectionArea.size))
+        try undo.done(mapping)
         let area = try InjectionArea(of: pid, at: UInt64(address))
         self.area = area
         return area
@@ -183,16 +193,18 @@ public final class SourceProcess {
     private func bootstrap(at address: UInt64, _ call: SystemCall, _ arguments: [UInt64], _ purpose: String) throws -> Int64 {
         let thread = threads[0], tracee = thread.tracee
         let saved = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) { Array($0) }
-        let note = UndoStep.bootstrap(pid: pid, tid: tracee.tid, registers: saved)
+        let note = UndoStep.bootstrap(pid: pid, tid: tracee.tid, registers: saved, mask: thread.mask)
         try undo.note(note)
-        try tracee.setSignalMask(Self.allButTrap)
         var registers = thread.registers
         registers.rip = address
         registers.rax = call.rawValue
         registers.orig_rax = UInt64.max
         (registers.rdi, registers.rsi, registers.rdx) = (arguments[0], arguments[1], arguments.count > 2 ? arguments[2] : 0)
         (registers.r10, registers.r8, registers.r9) = arguments.count > 5 ? (arguments[3], arguments[4], arguments[5]) : (0, 0, 0)
+        // Registers first, and last on the way back: who dies in between leaves no thread of the program with all its
+        // signals blocked.
         try tracee.setRegisters(registers)
+        try tracee.setSignalMask(Self.allButTrap)
         for _ in 0..<2 {
             try tracee.resumeToSystemCall()
             let stop = try tracee.wait()
@@ -205,8 +217,8 @@ public final class SourceProcess {
         try tracee.interrupt()
         try tracee.resume()
         try awaitStop(tracee)
-        try tracee.setRegisters(thread.registers)
         try tracee.setSignalMask(thread.mask)
+        try tracee.setRegisters(thread.registers)
         try undo.done(note)
         return try check(result, "\(purpose), injected into task \(tracee.tid)")
     }
@@ -227,8 +239,8 @@ public final class SourceProcess {
                 try slot.load(
                     batches[index], returningTo: thread.registers.rewound(signalPending: thread.signalPending),
                     thread.extendedState, mask: thread.mask)
-                try thread.tracee.setSignalMask(Self.allButTrap)
                 try thread.tracee.setRegisters(thread.registers.running(slot, blob: area.address))
+                try thread.tracee.setSignalMask(Self.allButTrap)
                 try thread.tracee.resume()
             }
             for (index, slot) in zip(wave, slots) {
@@ -236,8 +248,8 @@ public final class SourceProcess {
                 try slot.waitUntilDone()
                 try thread.tracee.interrupt()
                 try awaitStop(thread.tracee)
-                try thread.tracee.setRegisters(thread.registers)
                 try thread.tracee.setSignalMask(thread.mask)
+                try thread.tracee.setRegisters(thread.registers)
                 results.append(try batches[index].results(at: slot.local, of: thread.tracee.tid))
             }
             first = wave.upperBound
@@ -255,11 +267,13 @@ public final class SourceProcess {
             var batch = CallBatch()
             // O_CLOEXEC | O_NONBLOCK, events of kernel-mode faults included (CAP_SYS_PTRACE) or not.
             batch.call(.userfaultfd, .int(O_CLOEXEC | O_NONBLOCK | 1), doing: "making a userfaultfd")
+            try undo.note(.userfaultfd(pid: pid))
             let number = try run([batch])[0][0]
             let copy = clx_pidfd_getfd(pidfd.number, Int32(number))
             var close = CallBatch()
             close.call(.close, .int(number), doing: "closing the userfaultfd")
             _ = try run([close])
+            try undo.done(.userfaultfd(pid: pid))
             let descriptor = FileDescriptor(owning: try check(copy, "taking the userfaultfd of pid \(pid)"))
             try letGo()
             return try Userfaultfd(descriptor)

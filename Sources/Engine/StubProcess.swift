@@ -19,6 +19,8 @@ public final class StubProcess {
     private var protections: [LayoutStep] = []
     /// Threads by their TID in the container's PID namespace; the leader is there from the start.
     private(set) var threads: [Int32: Tracee] = [:]
+    /// Threads in the order in which they were attached.
+    private var attached: [Tracee] = []
     private var vdsoSystemCall: UInt64 = 0
     private let bareRegisters: user_regs_struct
 
@@ -38,6 +40,7 @@ public final class StubProcess {
             throw EngineError.invalidImage("the stub's PID in its namespace is unknown")
         }
         threads[Int32(tid)] = leader
+        attached = [leader]
     }
 
     private static let traced: Tracee.Options = [.systemCallGood, .clone, .exitKill, .suspendSeccomp]
@@ -235,6 +238,7 @@ public final class StubProcess {
         }
         try thread.setSignalMask(SourceProcess.allButTrap)
         threads[Int32(tid)] = thread
+        attached.append(thread)
     }
 
     // ---- Threads -------------------------------------------------------------------------------------------
@@ -280,8 +284,21 @@ public final class StubProcess {
     }
 
     /// The engine's death does not end the process any more; nothing runs yet.
+    ///
+    /// All or nothing: a dead tracer's threads are let go in the order newest first (exit_ptrace), and SIGKILL to one
+    /// ends all. So the newest loses EXITKILL last: as long as it has it, no other gets to run an instruction.
     public func disarm() throws {
-        for thread in threads.values { try thread.setOptions([]) }
+        // Each stands at the trap that ended its last calls, and a tracer's death there delivers the trap, which kills.
+        // On the way to the program they stop once more, at a stop that delivers nothing.
+        for thread in threads.values {
+            try thread.interrupt()
+            try thread.resume()
+        }
+        for thread in threads.values {
+            let stop = try thread.wait()
+            guard stop == .interrupted else { throw EngineError.unexpectedStop(task: thread.tid, doing: "disarming", stop: "\(stop)") }
+        }
+        for thread in attached where threads.values.contains(thread) { try thread.setOptions([]) }
     }
 
     /// Lets the process run.
@@ -292,14 +309,7 @@ public final class StubProcess {
     /// Ends the stub.
     public func kill() {
         _ = clx_pidfd_send_signal(pidfd.number, SIGKILL)
-        // Each thread's end is collected, the leader's last; a thread that ended before is nobody's.
-        for _ in 0..<2000 {
-            for thread in threads.values where thread != leader { _ = try? thread.poll() }
-            switch try? leader.poll() {
-            case .exited, .killed, nil: return
-            default: usleep(1000)
-            }
-        }
+        Tracee.collect(Array(threads.values))
     }
 }
 

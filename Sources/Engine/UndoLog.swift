@@ -4,12 +4,16 @@
 public enum UndoStep: Codable, Sendable, Equatable {
     /// Code was written over zeros at the end of the vDSO.
     case vdsoPatch(pid: Int32, address: UInt64, length: Int)
-    /// A thread may be waiting in that code; these are its registers (struct user_regs_struct) before.
-    case bootstrap(pid: Int32, tid: Int32, registers: [UInt8])
+    /// A thread may be waiting in that code; these are its registers (struct user_regs_struct) and its signal mask before.
+    case bootstrap(pid: Int32, tid: Int32, registers: [UInt8], mask: UInt64)
+    /// The injection area is being mapped, the kernel chooses where; mappings that look like it were here before.
+    case mapping(pid: Int32, length: UInt64, existing: [UInt64])
     /// The injection area is mapped.
     case injectionArea(pid: Int32, address: UInt64, length: UInt64)
-    /// Sockets may be in repair mode.
-    case socketRepair(pid: Int32, descriptors: [Int32])
+    /// A userfaultfd may be among its descriptors.
+    case userfaultfd(pid: Int32)
+    /// Sockets may be in repair mode; these had SO_REUSEADDR before.
+    case socketRepair(pid: Int32, reusing: [Int32])
 }
 
 /// Where steps are noted; kept by whoever guards the engine.

@@ -80,6 +80,24 @@ public struct Tracee: Sendable, Hashable {
         return Self.decode(status)
     }
 
+    /// Collects the ends of tasks that are dying, up to two seconds: until their tracer has, nobody sees the end of their
+    /// process.
+    public static func collect(_ tasks: [Tracee]) {
+        var left = tasks
+        for _ in 0..<2000 {
+            left.removeAll { task in
+                do throws(KernelError) {
+                    switch try task.poll() {
+                    case .exited, .killed: return true
+                    default: return false
+                    }
+                } catch { return true }  // not traced by us any more
+            }
+            if left.isEmpty { return }
+            usleep(1000)
+        }
+    }
+
     private static func decode(_ status: Int32) -> Stop {
         if status & 0x7f == 0 { return .exited((status >> 8) & 0xff) }
         if status & 0xff != 0x7f { return .killed(status & 0x7f) }

@@ -11,9 +11,11 @@ public struct ApusEngine: MigrationEngine {
     public init(_ agent: any MigrationHost) { self.agent = agent }
 
     private var host: SessionHost {
-        SessionHost(layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description) { [agent] in
+        var host = SessionHost(layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description) { [agent] in
             agent.attachment(for: $0)
         }
+        host.guarding = GuardCommand()
+        return host
     }
 
     public func migrate(
@@ -44,7 +46,7 @@ public struct ApusEngine: MigrationEngine {
         try DestinationSession(host: host, connection: connection, delegate: books).run()
     }
 
-    public func recover() throws {}
+    public func recover() throws { try Recovery.recover(host: host, agent: agent) }
 }
 
 /// Enters what arrives into the agent's books.
@@ -59,12 +61,7 @@ private final class IncomingBooks: DestinationDelegate {
 
     func didReceive(migration: String, _ container: RunningContainer, from host: String) {
         do {
-            let directory = try agent.layout.container(container.name)
-            try agent.keep(
-                ContainerRecord(
-                    name: container.name, since: Date().ISO8601Format(), origin: host, arguments: directory.config().arguments,
-                    bundle: directory.bundle, network: container.network?.spec,
-                    attachment: container.network?.attachment))
+            try agent.keep(try ContainerRecord.arrived(container.name, container.network, from: host, agent.layout))
             agent.end(migration, .success(nil))
         } catch {
             agent.end(migration, .failure(MigrationError(.failed, "the container runs here, but could not be recorded: \(error)")))

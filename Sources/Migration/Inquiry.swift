@@ -1,6 +1,7 @@
 // After a crash: asking another host what became of a migration, and answering.
 import Glibc
 import LinuxKernel
+import Synchronization
 
 /// Connects to "address:port" (IPv4).
 public func connectTo(_ address: String, timeoutMilliseconds: Int32 = 5000) throws -> FileDescriptor {
@@ -25,15 +26,96 @@ public func connectTo(_ address: String, timeoutMilliseconds: Int32 = 5000) thro
     return socket
 }
 
+/// What another host says of a migration.
+struct InquiryAnswer {
+    /// Nil: it cannot tell (yet).
+    let state: SessionState?
+    /// False: there is no trace of the migration there.
+    let isKnown: Bool
+    fileprivate let connection: Connection
+
+    /// Tells the other host that its word has been acted on: it may forget it.
+    func acknowledge() { try? connection.send(.retired, WireRetired()) }
+}
+
 enum Inquiry {
-    /// What the host at `address` says of a migration; nil: nobody there, or nobody who knows.
-    static func ask(_ address: String, migration: String) -> SessionState? {
+    /// Asks the host at `address`; nil: nobody there.
+    static func ask(_ address: String, migration: String) -> InquiryAnswer? {
         guard let socket = try? connectTo(address, timeoutMilliseconds: 300), let connection = try? Connection(socket) else { return nil }
-        let deadline = monotonicNow() + 1_000_000_000
-        connection.whileWaiting = { if monotonicNow() > deadline { throw MigrationError.disconnected("no answer") } }
+        limit(connection, seconds: 1)
         var inquiry = WireInquiry()
         inquiry.migration = migration
         guard (try? connection.send(.inquiry, inquiry)) != nil, let verdict: WireVerdict = try? connection.expect(.verdict) else { return nil }
-        return SessionState(rawValue: verdict.state)
+        return InquiryAnswer(
+            state: SessionState(rawValue: verdict.state).flatMap { $0 == .inDoubt ? nil : $0 }, isKnown: !verdict.state.isEmpty,
+            connection: connection)
+    }
+
+    /// Answers one from the journals in `folder`, and forgets what the other side need not be told again.
+    static func answer(_ inquiry: WireInquiry, over connection: Connection, journals folder: String) throws {
+        // The identifier becomes a part of paths.
+        guard inquiry.migration.utf8.allSatisfy({ $0 >= 48 && $0 <= 57 || $0 | 32 >= 97 && $0 | 32 <= 122 || $0 == 45 }) else {
+            throw MigrationError.protocolViolation("'\(inquiry.migration)' is no migration's identifier")
+        }
+        let state = Recovery.verdict(on: inquiry.migration, in: folder)
+        var verdict = WireVerdict()
+        verdict.state = state?.rawValue ?? ""
+        try connection.send(.verdict, verdict)
+        guard state == .aborted || state == .released else { return }
+        // The source may take its time: it ends its copy first.
+        limit(connection, seconds: 60)
+        let _: WireRetired = try connection.expect(.retired)
+        Recovery.forget(inquiry.migration, in: folder)
+    }
+
+    private static func limit(_ connection: Connection, seconds: Int64) {
+        let deadline = monotonicNow() + seconds * 1_000_000_000
+        connection.whileWaiting = { if monotonicNow() > deadline { throw MigrationError.disconnected("no answer") } }
+    }
+}
+
+/// Answers inquiries on the migration address of a host whose agent is dead; nothing else.
+final class InquiryService: Sendable {
+    private let host: SessionHost
+    private let state = Mutex<(running: Bool, listener: FileDescriptor?)>((false, nil))
+
+    init(_ host: SessionHost) { self.host = host }
+
+    /// Starts to listen, as soon as the address is free.
+    func start() {
+        if state.withLock({ state in
+            defer { state.running = true }
+            return state.running
+        }) { return }
+        startThread("apus-answers") { [self] in
+            while state.withLock({ $0.running }) {
+                guard let listener = try? PeerAddress(host.address)?.listen() else {
+                    usleep(20_000)
+                    continue
+                }
+                let isRunning = state.withLock { state in
+                    state.listener = listener
+                    return state.running
+                }
+                while isRunning, let socket = try? PeerAddress.accept(on: listener) {
+                    startThread("apus-answer") { [host] in
+                        guard let connection = try? Connection(socket) else { return }
+                        if let frame = try? connection.receive(), frame.kind == .inquiry, let inquiry: WireInquiry = try? frame.message() {
+                            try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
+                        }
+                    }
+                }
+                state.withLock { $0.listener = nil }
+            }
+        }
+    }
+
+    /// Frees the address.
+    func stop() {
+        let listener = state.withLock { state in
+            defer { state.running = false }
+            return state.listener
+        }
+        if let listener { shutdown(listener.number, Int32(SHUT_RDWR)) }
     }
 }

@@ -22,6 +22,19 @@ public struct JournalHeader: Codable, Sendable {
     public var agent: Int32
     public var network: ContainerNetworkRecord?
     public var cgroup: CgroupPlace?
+    /// What whoever comes after a death needs to know of this host: its places, its runtime's program, where its agent
+    /// listens.
+    public var layout: HostLayout?
+    public var runtime: String?
+    public var address: String?
+    public var peerName: String?
+    public var plan: MigrationPlan?
+
+    /// Completes it with what is known of the host.
+    mutating func describe(_ host: SessionHost) {
+        (layout, address) = (host.layout, host.address)
+        runtime = (host.runtime as? Runc)?.program
+    }
 }
 
 /// A line of a journal.
@@ -45,7 +58,6 @@ final class Journal: UndoLog {
     let path: String
     private let file: FileDescriptor
     private(set) var header: JournalHeader
-    private let encoder = JSONEncoder()
     /// Lines of the freeze, encoded before it.
     private var prepared: [SessionState: [UInt8]] = [:]
 
@@ -79,7 +91,8 @@ final class Journal: UndoLog {
         unlink(path)
     }
 
-    private func line(_ line: JournalLine) throws -> [UInt8] { [UInt8](try encoder.encode(line)) + [UInt8(ascii: "\n")] }
+    private func line(_ line: JournalLine) throws -> [UInt8] { try Self.encode(line) }
+    static func encode(_ line: JournalLine) throws -> [UInt8] { [UInt8](try JSONEncoder().encode(line)) + [UInt8(ascii: "\n")] }
 
     private func append(_ bytes: [UInt8]) throws {
         try bytes.withUnsafeBytes { try file.write($0) }
@@ -117,12 +130,5 @@ struct JournalContent {
         }
         guard let header else { return nil }
         self.header = header
-    }
-
-    /// Appends a line for the next reader.
-    func write(_ line: JournalLine) throws {
-        let file = try FileDescriptor(opening: path, O_WRONLY | O_APPEND)
-        let bytes = [UInt8](try JSONEncoder().encode(line)) + [UInt8(ascii: "\n")]
-        try bytes.withUnsafeBytes { try file.write($0) }
     }
 }

@@ -1,5 +1,4 @@
-// What a journal says after its writer died: who runs, and what is left to do. The guard and an agent that comes back
-// both act on it.
+// What a host knows of its migrations after a crash, and what an agent does about it when it starts.
 import Containers
 import Engine
 import Foundation
@@ -7,24 +6,122 @@ import Glibc
 import LinuxKernel
 
 public enum Recovery {
-    /// What this host knows of a migration.
+    // ---- What this host knows ------------------------------------------------------------------------------
+
+    /// What this host knows of a migration towards it.
     ///
-    /// `.released`: it runs (or ran) here. `.aborted`: it never ran here. `.inDoubt`: cannot be told (yet).
-    static func verdict(on migration: String, in folder: String) -> SessionState {
-        if access("\(folder)/\(migration).aborted", F_OK) == 0 { return .aborted }
+    /// `.released`: it runs (or ran) here. `.aborted`: it never ran here and never will. `.inDoubt`: cannot be told (yet).
+    /// nil: no trace of it here, in either role.
+    static func verdict(on migration: String, in folder: String) -> SessionState? {
+        for state in [SessionState.aborted, .released] where access(marker(migration, state, folder), F_OK) == 0 { return state }
         guard let journal = JournalContent(path: "\(folder)/\(migration).destination") else {
-            // A migration that this host never heard of has not run here; one it settled has.
-            return access("\(folder)/\(migration).released", F_OK) == 0 ? .released : .inDoubt
+            return access("\(folder)/\(migration).source", F_OK) == 0 ? .inDoubt : nil
         }
-        if let resolved = journal.resolved { return resolved }
         if journal.disarmed || journal.state == .released { return .released }
-        return isAlive(journal.header.agent) ? .inDoubt : .inDoubt
+        return journal.resolved ?? .inDoubt
     }
 
-    /// Leaves word that a migration never ran here, for a source that asks later.
-    static func rememberAborted(_ migration: String, in folder: String) {
-        _ = try? FileDescriptor(opening: "\(folder)/\(migration).aborted", O_WRONLY | O_CREAT)
+    /// Leaves word for a source that asks later. It is kept until the source has heard it, at most a week: a source that
+    /// asks after that is in doubt.
+    static func remember(_ migration: String, _ state: SessionState, in folder: String) {
+        _ = try? FileDescriptor(opening: marker(migration, state, folder), O_WRONLY | O_CREAT)
+    }
+    static func remembers(_ migration: String, in folder: String) -> Bool {
+        [.aborted, .released].contains { access(marker(migration, $0, folder), F_OK) == 0 }
+    }
+    static func forget(_ migration: String, in folder: String) {
+        for state in [SessionState.aborted, .released] { unlink(marker(migration, state, folder)) }
+    }
+    private static func marker(_ migration: String, _ state: SessionState, _ folder: String) -> String {
+        "\(folder)/\(migration).\(state.rawValue)"
     }
 
-    static func isAlive(_ pid: Int32) -> Bool { kill(pid, 0) == 0 && !isZombie(pid) }
+    // ---- An agent starts -----------------------------------------------------------------------------------
+
+    /// Takes up what earlier agents and guards left: plays undo lists, enters migrations in doubt into the agent's books.
+    /// Waits for guards that are at work.
+    static func recover(host: SessionHost, agent: any MigrationHost) throws {
+        let names = (try? Folder.names(host.journals)) ?? []
+        for name in names.sorted() {
+            let path = "\(host.journals)/\(name)"
+            if name.hasSuffix(".aborted") || name.hasSuffix(".released") { forgetIfOld(path) }
+            guard name.hasSuffix(".source") || name.hasSuffix(".destination"), let journal = OpenJournal(path: path) else { continue }
+            do { try recover(journal, host, agent) } catch {
+                let words = "apus: migration \(journal.content.header.migration) cannot be put right: \(error)\n"
+                _ = Glibc.write(2, words, words.utf8.count)
+            }
+        }
+    }
+
+    private static func forgetIfOld(_ path: String) {
+        var status = stat()
+        if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 7 * 86400 { unlink(path) }
+    }
+
+    private static func recover(_ journal: OpenJournal, _ host: SessionHost, _ agent: any MigrationHost) throws {
+        let doubt: Doubt
+        switch journal.content.header.role {
+        case .source:
+            guard case .mustAsk = try Repair.source(journal, host) else { return }
+            doubt = Doubt(journal, host, agent, .outgoing)
+        case .destination:
+            if try Repair.destination(journal, host, prompt: false, decided: {}) != nil { return journal.settle() }
+            doubt = Doubt(journal, host, agent, .incoming)
+        }
+        try doubt.begin()
+    }
+}
+
+/// A migration in doubt that an agent found: shown by `apus ps`, ended by the other host's word or an operator's.
+private final class Doubt: @unchecked Sendable {
+    // Handed to one thread by `begin`, and used by it alone.
+    private let journal: OpenJournal
+    private let host: SessionHost
+    private let agent: any MigrationHost
+    private let direction: MigrationDirection
+
+    init(_ journal: OpenJournal, _ host: SessionHost, _ agent: any MigrationHost, _ direction: MigrationDirection) {
+        (self.journal, self.host, self.agent, self.direction) = (journal, host, agent, direction)
+    }
+
+    func begin() throws {
+        let header = journal.content.header
+        let control = try agent.begin(
+            header.migration, direction, container: header.container, peer: header.peerName ?? header.peer,
+            plan: header.plan ?? MigrationPlan(technique: .cold))
+        control.update {
+            $0.state = .inDoubt
+            $0.remark =
+                direction == .outgoing
+                ? "asking \(header.peer) whether it runs there" : "it was being released here and does not run: nobody knows whether it ran"
+        }
+        try OwnThread.start("apus-doubt") { self.end(control) }
+    }
+
+    private func end(_ control: MigrationControl) {
+        let header = journal.content.header
+        do {
+            switch direction {
+            case .outgoing:
+                try Repair.ask(journal, host) { [self] in
+                    guard let word = control.resolution else { return false }
+                    try journal.write(.resolved(word == .source ? .aborted : .released))
+                    _ = try Repair.source(journal, host)
+                    return true
+                }
+            case .incoming:
+                while control.resolution == nil { usleep(100_000) }
+                try journal.write(.resolved(control.resolution == .source ? .aborted : .released))
+                _ = try Repair.destination(journal, host, prompt: false, decided: {})
+                journal.settle()
+            }
+            let runsThere = journal.content.resolved == .released
+            control.update { $0.state = runsThere ? .retired : .aborted }
+            agent.end(
+                header.migration,
+                runsThere ? .success(nil) : .failure(MigrationError(.failed, "ended after a crash: the source's copy is the one that lives")))
+        } catch {
+            agent.end(header.migration, .failure(MigrationError(.failed, "ended after a crash, but not all could be put right: \(error)")))
+        }
+    }
 }

@@ -11,12 +11,24 @@ public struct SessionHost: Sendable {
     public var attachment: @Sendable (_ container: String) -> NetworkAttachment?
     /// Where this host's agent listens for sessions, as others reach it: "10.77.0.1:7700".
     public var address: String
+    /// How guards are started; nil: migrations of this host have none (tests in process).
+    public var guarding: GuardCommand?
 
     public init(
         layout: HostLayout, runtime: any ContainerRuntime, address: String,
         attachment: @escaping @Sendable (_ container: String) -> NetworkAttachment? = { _ in nil }
     ) {
         (self.layout, self.runtime, self.address, self.attachment) = (layout, runtime, address, attachment)
+    }
+    /// A journal with its guard, if guards are started here.
+    func openJournal(_ header: JournalHeader) throws -> (Journal, GuardProcess?) {
+        var header = header
+        header.describe(self)
+        let journal = try Journal(header, in: journals)
+        do { return (journal, try guarding.map { try GuardProcess($0, journal: journal.path) }) } catch {
+            try? journal.settle()
+            throw error
+        }
     }
     var name: String { layout.hostName }
     /// The stub's executable on this host.

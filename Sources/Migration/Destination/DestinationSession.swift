@@ -29,6 +29,9 @@ public final class DestinationSession {
     private let steps = StepClock()
     private var offer = WireOffer()
     private var journal: Journal?
+    private var guardian: GuardProcess?
+    /// The source may have promised not to run: it has heard that its frames are held here.
+    private var mayBePromised = false
     private var directory: ContainerDirectory?
     private var config: ContainerConfig?
     private var trees: DestinationTrees?
@@ -58,12 +61,12 @@ public final class DestinationSession {
                 try receive()
             case .inquiry:
                 let inquiry: WireInquiry = try frame.message()
-                var verdict = WireVerdict()
-                verdict.state = Recovery.verdict(on: inquiry.migration, in: host.journals).rawValue
-                try connection.send(.verdict, verdict)
+                // One that asks and leaves without a word asks again.
+                try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
             default: throw connection.unexpected(frame, "an offer")
             }
         } catch { fail(error) }
+        guardian?.end()
     }
 
     private func receive() throws {
@@ -72,10 +75,11 @@ public final class DestinationSession {
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
         control = try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
         isEntered = true
-        journal = try Journal(
+        (journal, guardian) = try host.openJournal(
             JournalHeader(
                 migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
-                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil), in: host.journals)
+                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil, peerName: offer.sourceHost, plan: plan))
+        connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
         var accepted = WireAccepted()
         (accepted.host, accepted.boot, accepted.address) = (host.name, bootIdentity(), host.address)
         try connection.send(.accepted, accepted)
@@ -159,6 +163,7 @@ public final class DestinationSession {
     private func makeDirectory() throws {
         let directory = try host.layout.container(offer.container)
         let config = try ContainerConfig(json: [UInt8](offer.config))
+        try guardian?.awaitReadiness()
         try journal!.write(.madeContainer)
         made.append { try? directory.remove() }
         try directory.create()
@@ -246,6 +251,8 @@ public final class DestinationSession {
     private func copy() throws {
         let pages = pages!, stub = stub!
         while true {
+            // Said to the source in words it can rely on: whatever it may have promised meanwhile, this never runs here.
+            if control.isCancelled { throw MigrationError.cancelled }
             let frame = try connection.receive()
             switch frame.kind {
             case .pages:
@@ -265,6 +272,8 @@ public final class DestinationSession {
                 try connection.send(.passApplied, applied)
             case .frozen:
                 ThreadPriority.realTime.apply()
+                try journal!.state(.frozen)
+                mayBePromised = true
                 try steps.measure("hold frames") { try network?.accept() }
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
@@ -277,6 +286,10 @@ public final class DestinationSession {
                 try restore(try steps.measure("read image") { try frame.message() })
             case .promise:
                 return try complete(try steps.measure("read promise") { try frame.message() })
+            case .abort:
+                // Its sender has not promised anything.
+                mayBePromised = false
+                throw connection.unexpected(frame, "pages or the handover")
             default: throw connection.unexpected(frame, "pages or the handover")
             }
         }
@@ -296,6 +309,7 @@ public final class DestinationSession {
 
     private func complete(_ promise: WirePromise) throws {
         let stub = stub!, journal = journal!
+        connection.whileWaiting = {}
         guard var image else { throw MigrationError.protocolViolation("a promise without an image") }
         for (index, connection) in promise.connections {
             guard Int(index) < image.files.count, case .tcp = image.files[Int(index)].kind else {
@@ -322,14 +336,16 @@ public final class DestinationSession {
         var message = WireReleased()
         message.at = at
         message.steps = steps.steps
-        try connection.send(.released, message)
+        // Should it not arrive, the source asks.
+        try? connection.send(.released, message)
         FaultPoint.reach(.destinationTold)
         control.update { $0.state = .released }
         delegate.didReceive(
             migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, rootfs: directory!.rootfs, network: networkRecord),
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
-        let _: WireRetired? = try? connection.expect(.retired)
+        let retired: WireRetired? = try? connection.expect(.retired)
+        if retired == nil { Recovery.remember(offer.migration, .released, in: host.journals) }
         try? network?.finish()
         control.update { $0.state = .retired }
         try? journal.settle()
@@ -349,8 +365,7 @@ public final class DestinationSession {
         stub?.kill()
         for undo in made.reversed() { undo() }
         if let journal {
-            try? journal.state(.aborted)
-            Recovery.rememberAborted(offer.migration, in: host.journals)
+            if mayBePromised { Recovery.remember(offer.migration, .aborted, in: host.journals) }
             try? journal.settle()
         }
         control.update { $0.state = .aborted }

@@ -14,7 +14,7 @@ extension SourceSession {
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
-        try journal.note(.socketRepair(pid: container.pid, descriptors: []))
+        if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
         let log = try newLog()
 
         enter(.frozen)
@@ -45,6 +45,9 @@ extension SourceSession {
         note(pass: passStart, pagesBefore, sentBefore)
         FaultPoint.reach(.sourceLastPass)
 
+        // Before a socket is put under repair: were the engine to die while the process can run, its next send would fail.
+        try steps.measure("freeze cgroup") { try cgroup.freeze() }
+        FaultPoint.reach(.sourceFrozen)
         try steps.measure("wait until muted") { let _: WireMuted = try connection.expect(.muted) }
         if let network {
             networkTouched = true
@@ -56,21 +59,21 @@ extension SourceSession {
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
         }
-        try steps.measure("freeze cgroup") { try cgroup.freeze() }
-        FaultPoint.reach(.sourceFrozen)
         let files = try steps.measure("last file changes") { try trees!.lastChanges() }
         try steps.measure("promise") {
             var promise = WirePromise()
             promise.connections = capture!.connectionImages
             promise.files = files
+            if control.isCancelled { throw MigrationError.cancelled }
+            // From here on nothing but the other side's word ends it.
+            connection.whileWaiting = {}
             try journal.state(.promised)
-            FaultPoint.reach(.sourcePromisedUnsent)
             promised = true
+            FaultPoint.reach(.sourcePromisedUnsent)
             try connection.send(.promise, promise)
         }
         enter(.promised)
         FaultPoint.reach(.sourcePromised)
-        connection.whileWaiting = {}
         let released = try steps.measure("wait for release") { () throws -> WireReleased in try connection.expect(.released) }
         enter(.released)
         FaultPoint.reach(.sourceReleased)
@@ -138,8 +141,10 @@ extension SourceSession {
 
     /// The destination runs: this copy ends, without a word to its clients.
     func finish() throws {
+        try journal.write(.resolved(.released))
         try endCopy()
-        try connection.send(.retired, WireRetired())
+        // Should it not arrive, the destination's guard asks.
+        try? connection.send(.retired, WireRetired())
         try journal.settle()
         enter(.retired)
     }
@@ -157,36 +162,47 @@ extension SourceSession {
         FaultPoint.reach(.sourceRetired)
     }
 
-    /// The connection failed after the promise: ask the other host until somebody there knows.
+    /// The connection failed after the promise: ask the other host until somebody there knows, or an operator decides.
     func settleAfterPromise(_ error: any Error) throws {
-        if state == .released || state == .retired {
-            return try finishWithoutPeer()
-        }
+        // A destination that still waits for the rest of a message shall know that nothing comes.
+        shutdown(connection.descriptor.number, Int32(SHUT_RDWR))
+        if state == .released || state == .retired { return try finishWithoutPeer(nil) }
         enter(.inDoubt)
         control.update { $0.remark = "asking \(destination) whether it runs there: \(error)" }
+        var pause: UInt32 = 10_000
         while true {
-            switch Inquiry.ask(destination, migration: id) ?? operatorsWord() {
-            case .released, .retired:
+            let answer = Inquiry.ask(destination, migration: id)
+            switch answer?.state ?? operatorsWord() {
+            case .released?, .retired?:
                 report.releasedAt = report.releasedAt == 0 ? monotonicNow() : report.releasedAt
-                return try finishWithoutPeer()
-            case .aborted:
+                return try finishWithoutPeer(answer)
+            case .aborted?:
+                try journal.write(.resolved(.aborted))
                 promised = false
                 thaw()
                 tracker?.stop()
+                tracker = nil
                 try process.disarm()
                 try journal.settle()
+                answer?.acknowledge()
                 enter(.aborted)
                 throw MigrationError.aborted("it never ran there (\(error))")
-            default: usleep(100_000)
+            default:
+                usleep(pause)
+                pause = min(pause * 2, 500_000)
             }
         }
     }
 
-    private func operatorsWord() -> SessionState? { JournalContent(path: journal.path)?.resolved }
+    private func operatorsWord() -> SessionState? {
+        control.resolution.map { $0 == .source ? .aborted : .released }
+    }
 
-    private func finishWithoutPeer() throws {
+    private func finishWithoutPeer(_ answer: InquiryAnswer?) throws {
+        try journal.write(.resolved(.released))
         try endCopy()
         try journal.settle()
+        answer?.acknowledge()
         enter(.retired)
     }
 }

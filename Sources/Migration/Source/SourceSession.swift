@@ -22,6 +22,7 @@ public final class SourceSession {
     let layout: AddressSpaceReader
     let pages: PageSender
     let journal: Journal
+    let guardian: GuardProcess?
     let steps = StepClock()
     var tracker: DirtyTracker?
     var network: SourceHandover?
@@ -60,11 +61,11 @@ public final class SourceSession {
         (self.plan, self.control) = (plan, control)
         self.connection = try Connection(connection)
         let cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
-        journal = try Journal(
+        (journal, guardian) = try host.openJournal(
             JournalHeader(
                 migration: id, role: .source, container: container.name, pid: container.pid,
                 startTime: try ProcessFiles.startTime(of: container.pid), peer: destination, agent: getpid(),
-                network: container.network, cgroup: cgroup), in: host.journals)
+                network: container.network, cgroup: cgroup, plan: plan))
         process = try SourceProcess(pid: container.pid, undo: journal)
         layout = try AddressSpaceReader(pid: container.pid)
         pages = PageSender(process.memory, self.connection)
@@ -81,6 +82,7 @@ public final class SourceSession {
     /// - Throws: why it did not happen; the source then runs on, unless it is `MigrationError.inDoubt`.
     public func run() throws -> MigrationReport {
         connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
+        defer { guardian?.end() }
         do {
             try phase("negotiate") { try negotiate() }
             try phase("stage") { try stage() }
@@ -198,8 +200,9 @@ public final class SourceSession {
             network = try SourceHandover(record.spec, record.attachment)
             diagnosis = try NetlinkSocket(.socketDiagnosis, in: NetworkNamespace(opening: record.attachment.namespace))
         }
-        FaultPoint.reach(.sourceAttached)
+        try guardian?.awaitReadiness()
         try process.attach()
+        FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
         try layout.refresh()
         trees = try SourceTrees(container, host)

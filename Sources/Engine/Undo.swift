@@ -1,0 +1,135 @@
+// Putting right what an engine left in a live process when it died: the undo list, played by whoever comes after it.
+//
+// Every function may be called any number of times, by several processes one after another.
+import CLinux
+import Glibc
+import LinuxKernel
+
+extension MapEntry {
+    /// Is it such a mapping as the injection area is?
+    var resemblesInjectionArea: Bool {
+        shared && readable && writable && executable && UInt64(range.count) == InjectionArea.size && name.hasPrefix("/dev/zero")
+    }
+}
+
+extension SourceProcess {
+    /// Removes what was injected. The process runs, or is frozen by nobody.
+    ///
+    /// - Parameters:
+    ///   - steps: those that were not taken back, newest first.
+    ///   - undo: where to note what is done on the way, should this process die too.
+    public static func removeInjections(pid: Int32, _ steps: [UndoStep], undo: any UndoLog) throws {
+        var patch: (address: UInt64, length: Int)?
+        var areas: [UInt64] = [], unplaced: [UInt64]?
+        for step in steps {
+            switch step {
+            case .vdsoPatch(_, let address, let length): patch = (address, length)
+            case .injectionArea(_, let address, _): areas.append(address)
+            case .mapping(_, _, let existing): unplaced = existing
+            case .bootstrap, .userfaultfd, .socketRepair: break
+            }
+        }
+        // The patch is noted before everything else and taken back after it.
+        guard let patch else { return }
+        let process = try SourceProcess(pid: pid, undo: undo)
+        for case .bootstrap(_, let tid, let registers, let mask) in steps {
+            try process.leaveBootstrap(tid, patch.address..<patch.address + UInt64(patch.length), registers, mask)
+            try undo.done(.bootstrap(pid: pid, tid: tid, registers: registers, mask: mask))
+        }
+
+        let reader = try MemoryMapReader(pid: pid)
+        _ = try reader.refresh()
+        let mapped = reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound)
+        let address = areas.first(where: mapped.contains) ?? unplaced.flatMap { existing in mapped.first { !existing.contains($0) } }
+        guard let address else {
+            try process.memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
+            return try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length))
+        }
+        try process.memory.poke(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_END), at: patch.address)
+        process.area = try InjectionArea(of: pid, at: address)
+        process.patch = patch
+        try process.stopOutsideTheArea()
+        defer { try? process.letGo() }
+        if steps.contains(.userfaultfd(pid: pid)) { try process.closeUserfaultfds() }
+        try process.closeArea()
+    }
+
+    /// Puts a thread back that waits in the code at the end of the vDSO.
+    private func leaveBootstrap(_ tid: Int32, _ code: AddressRange, _ saved: [UInt8], _ mask: UInt64) throws {
+        guard saved.count == MemoryLayout<user_regs_struct>.size else { return }
+        try stop(onlyLeader: tid == pid)
+        defer { try? letGo() }
+        guard let index = threads.firstIndex(where: { $0.tracee.tid == tid }), code.contains(threads[index].registers.rip) else { return }
+        threads[index].mask = mask
+        threads[index].registers = saved.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
+    }
+
+    /// Stops all threads where none of them is inside the injection area.
+    ///
+    /// A thread that is lingers there in ppoll for up to a second and then goes back to the program by rt_sigreturn; here
+    /// its waiting is cut short.
+    private func stopOutsideTheArea() throws {
+        let area = self.area!.range
+        let deadline = monotonicNow() + 3_000_000_000
+        while true {
+            try stop()
+            let inside = threads.indices.filter { area.contains(threads[$0].registers.rip) }
+            if inside.isEmpty { return }
+            for index in inside where Int64(bitPattern: threads[index].registers.orig_rax) == 271 && Int64(bitPattern: threads[index].registers.rax) < 0 {
+                threads[index].registers.rax = UInt64(bitPattern: Int64(-EINTR))
+                threads[index].registers.orig_rax = UInt64.max
+            }
+            try letGo()
+            if monotonicNow() > deadline {
+                throw EngineError.unexpectedStop(task: pid, doing: "leaving the injection area", stop: "a thread that stays in it")
+            }
+            usleep(500)
+        }
+    }
+
+    /// Closes userfaultfds of the process: one of its own would have refused its migration.
+    private func closeUserfaultfds() throws {
+        for number in try ProcessFiles.descriptors(of: pid) {
+            guard (try? ProcessFiles.link("/proc/\(pid)/fd/\(number)")) == "anon_inode:[userfaultfd]" else { continue }
+            var batch = CallBatch()
+            batch.call(.close, .int(number), doing: "closing a userfaultfd")
+            _ = try run([batch])
+        }
+    }
+}
+
+extension TCPSocket {
+    /// Numbers of the TCP sockets of a process that have SO_REUSEADDR, which repair mode overwrites.
+    public static func reusingAddress(pid: Int32) throws -> [Int32] {
+        try sockets(of: pid).filter { (try? get($0.copy.number, SOL_SOCKET, SO_REUSEADDR)) ?? 0 != 0 }.map(\.number)
+    }
+
+    /// Takes every connection of a stopped process out of repair mode.
+    ///
+    /// - Parameter reusing: those that had SO_REUSEADDR; one that is younger than the list has it if its listener has.
+    public static func endRepairs(pid: Int32, reusing: [Int32]) throws {
+        let all = try sockets(of: pid)
+        let repaired = all.filter { (try? get($0.copy.number, Int32(IPPROTO_TCP), TCP_REPAIR)) ?? 0 == 1 }
+        if repaired.isEmpty { return }
+        let listening = try all.filter { try get($0.copy.number, SOL_SOCKET, SO_ACCEPTCONN) == 1 }
+        let ports = try listening.filter { try get($0.copy.number, SOL_SOCKET, SO_REUSEADDR) != 0 }.map { try port($0.copy.number) }
+        for socket in repaired {
+            let reuse = try reusing.contains(socket.number) || ports.contains(port(socket.copy.number))
+            try endRepair(socket.copy.number, Repair(reuseAddress: reuse, unsent: 0, sent: 0))
+        }
+    }
+
+    private static func sockets(of pid: Int32) throws -> [(number: Int32, copy: FileDescriptor)] {
+        let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
+        return try ProcessFiles.descriptors(of: pid).compactMap { number in
+            guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.hasPrefix("socket:") else { return nil }
+            let copy = FileDescriptor(
+                owning: try check(clx_pidfd_getfd(pidfd.number, number), "taking fd \(number) of pid \(pid)"))
+            guard (try? get(copy.number, SOL_SOCKET, SO_PROTOCOL)) == Int32(IPPROTO_TCP) else { return nil }
+            return (number, copy)
+        }
+    }
+
+    /// sin_port and sin6_port stand at the same place.
+    private static func port(_ fd: Int32) throws -> [UInt8] { Array(try address(fd, peer: false).dropFirst(2).prefix(2)) }
+}

@@ -1,0 +1,92 @@
+// Several deaths that leave a migration in doubt: nobody decides but the other host's word, or an operator's.
+import Agent
+import Glibc
+import Migration
+import Testing
+
+@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
+struct DoubtTests {
+    /// Starts a migration whose destination dies with its guard at a point, and waits until the source is in doubt.
+    private func loseDestination(at point: FaultPoint, sourceFault: String? = nil, _ hosts: FaultHosts) async throws -> String {
+        try await hosts.a.start(fault: sourceFault)
+        try await hosts.b.start(fault: "\(point.rawValue),\(FaultPoint.guardFoundDeath.rawValue)")
+        try await hosts.run()
+        let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
+        for _ in 0..<2000 where hosts.hits().count < 2 { try await Task.sleep(for: .milliseconds(5)) }
+        return id
+    }
+
+    private func settle(_ hosts: FaultHosts) async throws {
+        for _ in 0..<600 where !hosts.mistakes().isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+        #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
+        #expect(try await hosts.verdict(on: hosts.place()).contains("\"oracle\":\"ok\""))
+    }
+
+    @Test(.timeLimit(.minutes(1))) func theDestinationsNextStartEndsTheDoubt() async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        let id = try await loseDestination(at: .destinationPrepared, hosts)
+        try await Task.sleep(for: .milliseconds(1500))
+        // However long it takes: no copy runs, and cancelling changes nothing.
+        #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
+        #expect(!hosts.a.runs(hosts.container) && !hosts.b.runs(hosts.container))
+        try await hosts.a.client.cancel(id)
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(!hosts.a.runs(hosts.container))
+        try await hosts.b.start()
+        #expect(try await hosts.a.client.wait(for: id, every: .milliseconds(20)).error != nil || !hosts.a.isRunning)
+        try await settle(hosts)
+        #expect(try hosts.place() === hosts.a)
+    }
+
+    @Test(.timeLimit(.minutes(1)), arguments: MigrationControl.Resolution.allCases)
+    func anOperatorEndsTheSourcesDoubt(_ keep: MigrationControl.Resolution) async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        // To be kept, the destination's copy must run: disarmed, the kernel let it go.
+        let id = try await loseDestination(at: keep == .source ? .destinationPrepared : .destinationDisarmed, hosts)
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
+        try await hosts.a.client.resolve(id, keep: keep)
+        for _ in 0..<400 where try await !hosts.a.client.migration(id).isOver { try await Task.sleep(for: .milliseconds(5)) }
+        #expect(try hosts.place() === (keep == .source ? hosts.a : hosts.b))
+        try await hosts.b.start()
+        try await settle(hosts)
+    }
+
+    @Test(.timeLimit(.minutes(1))) func aRestartedSourceShowsItsDoubtAndAsksOn() async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        // The source's agent and guard die too, after the promise.
+        _ = try await loseDestination(
+            at: .destinationPrepared, sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
+        for _ in 0..<400 where hosts.hits().count < 4 { try await Task.sleep(for: .milliseconds(5)) }
+        try await Task.sleep(for: .milliseconds(100))
+        try await hosts.a.start()
+        let doubts = try await hosts.a.client.migrations()
+        #expect(doubts.count == 1 && doubts[0].progress.state == .inDoubt && !doubts[0].isOver)
+        #expect(!hosts.a.runs(hosts.container))
+        try await hosts.b.start()
+        try await settle(hosts)
+        #expect(try hosts.place() === hosts.a)
+        #expect(try await hosts.a.client.migrations().allSatisfy(\.isOver))
+    }
+
+    /// The destination died while it let go of the process, and the process is dead: whether it ran is known to nobody.
+    @Test(.timeLimit(.minutes(1))) func aDestinationInDoubtIsEndedOnBothSides() async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        let id = try await loseDestination(at: .destinationReleasing, hosts)
+        try await Task.sleep(for: .milliseconds(100))
+        try await hosts.b.start()
+        let doubts = try await hosts.b.client.migrations()
+        #expect(doubts.map(\.progress.state) == [.inDoubt])
+        try await Task.sleep(for: .milliseconds(700))
+        #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
+        #expect(!hosts.a.runs(hosts.container))
+        // The source hears of it by itself.
+        try await hosts.b.client.resolve(id, keep: .source)
+        try await settle(hosts)
+        #expect(try hosts.place() === hosts.a)
+    }
+}

@@ -1,0 +1,246 @@
+// Two hosts with real agents as processes, so that they can be killed, and a container with an oracle.
+import Agent
+import CLinux
+import Containers
+import Foundation
+import Glibc
+import LinuxKernel
+import Migration
+
+@testable import Testbed
+
+/// Where `make` puts the workloads, and the program itself.
+let workloads = "\(FileManager.default.currentDirectoryPath)/.build/workloads"
+let program = (try? ProcessFiles.link("/proc/self/exe")).map { "\(($0 as NSString).deletingLastPathComponent)/apus" } ?? "apus"
+
+/// A host with its agent.
+final class FaultHost {
+    let name: String
+    let layout: HostLayout
+    let address: PeerAddress
+    private let arguments: [String]
+    let pidFile: String, guardFile: String, faultLog: String
+    private let log: String
+    private var agent: ChildProcess?
+    var client: AgentClient { AgentClient(host: name) }
+
+    /// - Parameter arguments: what the agent is called with; nil: a host without networks for containers.
+    init(_ name: String, in folder: String, state: String? = nil, address: PeerAddress? = nil, arguments: [String]? = nil) throws {
+        self.name = name
+        layout = try HostLayout(hostName: name, stateFolder: state ?? "\(folder)/\(name)")
+        self.address = try address ?? Self.freeAddress()
+        self.arguments = arguments ?? ["agent", "--host", name, "--state", layout.stateFolder, "--listen", self.address.description]
+        (pidFile, guardFile, faultLog) = ("\(folder)/\(name).pid", "\(folder)/\(name).guard", "\(folder)/faults")
+        log = "\(folder)/\(name).log"
+    }
+
+    private static func freeAddress() throws -> PeerAddress {
+        let socket = try PeerAddress("127.0.0.1:0")!.listen()
+        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        withUnsafeMutablePointer(to: &address) {
+            _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket.number, $0, &size) }
+        }
+        return PeerAddress("127.0.0.1:\(UInt16(bigEndian: address.sin_port))")!
+    }
+
+    /// Starts the agent and waits until it serves.
+    func start(fault: String? = nil) async throws {
+        var environment = Subprocess.ownEnvironment()
+        environment["APUS_FAULT"] = fault
+        environment["APUS_FAULT_LOG"] = faultLog
+        environment["APUS_GUARD_PIDFILE"] = guardFile
+        let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND)
+        let agent = try ChildProcess(
+            program, arguments,
+            environment: environment, output: output, diesWithParent: true)
+        self.agent = agent
+        try "\(agent.pid)".write(toFile: pidFile, atomically: true, encoding: .utf8)
+        for _ in 0..<2000 {
+            if (try? await client.host()) != nil { return }
+            guard agent.isRunning else { break }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        throw Wrong("the agent of \(name) does not serve:\n\(words)")
+    }
+    var isRunning: Bool { agent?.isRunning ?? false }
+    func kill() { agent?.stop(grace: 0) }
+    var words: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
+
+    /// Processes of the container on this host.
+    func processes(of container: String) -> [Int32] {
+        let line = ":\(layout.cgroup(of: container))"
+        return ((try? Folder.names("/proc")) ?? []).compactMap { Int32($0) }.filter { pid in
+            guard let text = try? SmallFile.text("/proc/\(pid)/cgroup") else { return false }
+            return text.split(separator: "\n").contains { $0.hasSuffix(line) } && !isDead(pid)
+        }
+    }
+
+    /// Is a copy of the container's own program free to run here?
+    func runs(_ container: String) -> Bool {
+        let pids = processes(of: container)
+        guard pids.count == 1, let link = try? ProcessFiles.link("/proc/\(pids[0])/exe"), !link.hasSuffix(".stub"), !link.contains("runc") else {
+            return false
+        }
+        guard (try? ProcessStatus(pid: pids[0]))?["TracerPid"] == "0" else { return false }
+        guard let place = try? CgroupPlace(pid: pids[0], cgroup: layout.cgroup(of: container)), let cgroup = try? Cgroup(place) else { return false }
+        if (try? cgroup.isFrozen()) != false { return false }
+        if let folder = place.unified, (try? SmallFile.text("\(folder)/cgroup.freeze")) == "1" { return false }
+        return true
+    }
+
+    /// What is here that should not be.
+    func leftovers(of container: String, holds: Bool) -> [String] {
+        var found: [String] = []
+        let journals = (try? Folder.names("\(layout.runFolder)/migrations")) ?? []
+        found += journals.filter { !$0.hasSuffix(".aborted") && !$0.hasSuffix(".released") }.map { "journal \($0)" }
+        if let marker = journals.first(where: { $0.hasSuffix(".released") }) { found.append("word \(marker), though the source is settled") }
+        found += ((try? Folder.names(layout.containersFolder)) ?? []).filter { !holds || $0 != container }.map { "folder of \($0)" }
+        found += ((try? Folder.names(layout.runtimeRoot)) ?? []).filter { !holds || $0 != container }.map { "runtime's \($0)" }
+        for pid in ((try? Folder.names("/proc")) ?? []).compactMap({ Int32($0) }) {
+            guard let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { continue }
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            if words.contains("guard"), words.contains(where: { $0.hasPrefix(layout.runFolder + "/") }) { found.append("guard, pid \(pid)") }
+        }
+        let mounts = (try? SmallFile.text("/proc/self/mountinfo")) ?? ""
+        if mounts.contains(layout.stateFolder + "/") { found.append("a mount in \(layout.stateFolder)") }
+        let pids = processes(of: container)
+        if !holds {
+            found += pids.map { "process \($0)" }
+            for mount in mounts.split(separator: "\n") where mount.contains(" - cgroup") {
+                let path = String(mount.split(separator: " ")[4]) + layout.cgroup(of: container)
+                if access(path, F_OK) == 0 { found.append("cgroup \(path)") }
+            }
+        }
+        for pid in pids where holds { found += Self.traces(in: pid) }
+        return found
+    }
+
+    /// Traces of an engine in a running process.
+    static func traces(in pid: Int32) -> [String] {
+        var found: [String] = []
+        guard let reader = try? MemoryMapReader(pid: pid), (try? reader.refresh()) != nil, let memory = try? ProcessMemory(pid: pid) else {
+            return ["process \(pid) cannot be read"]
+        }
+        for entry in reader.entries where entry.shared && entry.executable && entry.writable { found.append("injected mapping \(entry.range)") }
+        if let vdso = reader.entries.first(where: { $0.name == "[vdso]" }),
+            let tail = try? memory.peek(24, at: vdso.range.upperBound - 24), !tail.allSatisfy({ $0 == 0 })
+        {
+            found.append("code at the end of the vDSO")
+        }
+        for number in (try? ProcessFiles.descriptors(of: pid)) ?? [] {
+            if let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.contains("userfaultfd") { found.append("fd \(number): \(link)") }
+        }
+        if (try? ProcessStatus(pid: pid))?["TracerPid"] != "0" { found.append("process \(pid) is traced") }
+        for task in (try? ProcessFiles.tasks(of: pid)) ?? [] {
+            let blocked = (try? ProcessStatus(pid: pid, task: task))?.hex("SigBlk") ?? 0
+            if blocked == ~UInt64(0x40110) { found.append("task \(task): all signals blocked") }
+        }
+        return found
+    }
+}
+
+/// A pair of hosts with a dirtier on the first.
+final class FaultHosts {
+    let folder: String
+    let a: FaultHost, b: FaultHost
+    let container = "oracle"
+
+    init() throws {
+        let tag = "\(getpid())-\(UInt32.random(in: 0...99_999))"
+        folder = "/tmp/apus-faults-\(tag)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        a = try FaultHost("ft-\(tag)-a", in: folder)
+        b = try FaultHost("ft-\(tag)-b", in: folder)
+    }
+
+    /// The hosts of a testbed, whose network must be up.
+    init(_ testbed: Testbed) throws {
+        folder = "\(testbed.folder)/faults"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        let hosts = try testbed.topology.hosts.map { [folder] host in
+            try FaultHost(
+                host.name, in: folder, state: testbed.stateFolder(host), address: PeerAddress(host.backhaulAddress),
+                arguments: testbed.agentArguments(host))
+        }
+        (a, b) = (hosts[0], hosts[1])
+    }
+
+    /// Starts a dirtier on host a and waits until its memory is filled.
+    func run(_ arguments: [String] = ["--memory", "16M", "--rate", "2000", "--threads", "2"]) async throws {
+        let path = "\(workloads)/dirtier"
+        let builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
+        try builder.build(in: "\(folder)/bundle")
+        _ = try await a.client.run(RunRequest(name: container, bundle: "\(folder)/bundle"))
+        for _ in 0..<2000 where !log(a).contains("\"ready\"") { try await Task.sleep(for: .milliseconds(5)) }
+    }
+
+    func log(_ host: FaultHost) -> String {
+        (try? host.layout.container(container)).flatMap { try? SmallFile.text($0.log) } ?? ""
+    }
+
+    /// Asks the oracle.
+    func verdict(on host: FaultHost) async throws -> String {
+        let count = log(host).split(separator: "\n").count
+        for pid in host.processes(of: container) { Glibc.kill(pid, SIGUSR1) }
+        for _ in 0..<1000 {
+            let lines = log(host).split(separator: "\n")
+            if lines.count > count { return String(lines[count]) }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        return "no verdict"
+    }
+
+    /// The host where the one copy runs, or why it is not so.
+    func place() throws(Wrong) -> FaultHost {
+        let runs = [a, b].filter { $0.runs(container) }
+        guard runs.count == 1 else { throw Wrong("\(runs.count) copies run") }
+        return runs[0]
+    }
+
+    /// Everything that is not as it should be.
+    func mistakes() -> [String] {
+        let host: FaultHost
+        do throws(Wrong) { host = try place() } catch { return [error.description] }
+        return [a, b].flatMap { (each: FaultHost) in
+            each.leftovers(of: container, holds: each === host).map { "\(each.name): \($0)" }
+        }
+    }
+
+    /// Instants of hits by number, on the monotonic clock.
+    func hits() -> [(point: Int, at: Int64)] {
+        ((try? String(contentsOfFile: a.faultLog, encoding: .utf8)) ?? "").split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: " ")
+            guard fields.count == 3, let point = Int(fields[0]), let at = Int64(fields[2]) else { return nil }
+            return (point, at)
+        }
+    }
+
+    func tearDown() {
+        for host in [a, b] {
+            host.kill()
+            if let pid = (try? SmallFile.text(host.guardFile)).flatMap({ Int32($0) }),
+                let line = try? SmallFile.text("/proc/\(pid)/cmdline"), line.contains(host.layout.runFolder) { Glibc.kill(pid, SIGKILL) }
+        }
+        for host in [a, b] {
+            for pid in host.processes(of: container) {
+                Glibc.kill(pid, SIGKILL)
+                if let place = try? CgroupPlace(pid: pid, cgroup: host.layout.cgroup(of: container)) { try? Cgroup(place).thaw() }
+            }
+            let runtime = Runc(root: host.layout.runtimeRoot)
+            for state in (try? runtime.list()) ?? [] { try? runtime.delete(state.name, force: true) }
+            _ = try? Cgroup.removeEmpty(host.layout.cgroupParent)
+            try? FileManager.default.removeItem(atPath: host.layout.runFolder)
+        }
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+}
+
+struct Wrong: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+private func isDead(_ pid: Int32) -> Bool {
+    guard let state = (try? ProcessStatus(pid: pid))?["State"]?.first else { return true }
+    return state == "Z" || state == "X"
+}

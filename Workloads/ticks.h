@@ -12,7 +12,7 @@
 
 #include "support.h"
 
-enum { TICKS_GAPS = 64 };
+enum { TICKS_GAPS = 240 };
 static const uint64_t TICKS_MAGIC = 0x31736b6369745041;  // "APticks1"
 
 struct ticks_gap {

@@ -39,10 +39,10 @@ func availableMemory() -> UInt64 {
 
 extension Verdict {
     /// The oracle's word after every move.
-    static func oracle(_ verdicts: [DirtierVerdict], planned: Int) -> Verdict {
+    static func oracle(_ verdicts: [DirtierVerdict], planned: Int, _ kind: String = "") -> Verdict {
         let bad = verdicts.count { $0.oracle != "ok" }
         return Verdict(
-            "memory exact after every move", bad == 0 && verdicts.count == planned,
+            "\(kind)memory exact after every move", bad == 0 && verdicts.count == planned,
             "\(verdicts.count) of \(planned) moves made, every page checked after each"
                 + (bad == 0 ? "" : "; \(bad) times wrong"))
     }

@@ -29,7 +29,7 @@ extension BenchReport {
 
 extension BenchCase {
     public func text() -> String {
-        var lines = ["", "━━ \(name): \(title)", ""]
+        var lines = ["", "━━ \(name): \(title) · load \(load.prefix { $0 != " " })", ""]
         if !figures.isEmpty {
             var table = TextTable([
                 .init("", left: true), .init("median"), .init("min"), .init("max"), .init("n"), .init("unit", left: true),

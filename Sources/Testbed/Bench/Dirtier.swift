@@ -24,10 +24,15 @@ public struct DirtierVerdict: Codable, Sendable {
     public var gaps: [Gap]
     private enum CodingKeys: String, CodingKey { case oracle, writes, largest = "max_gap_us", gaps }
 
-    /// The gap in which a migration's blackout lies, milliseconds. A blackout that left no gap of more than 1 ms counts
-    /// as the largest gap there was.
-    func downtime(_ report: MigrationReport) -> Double {
-        (gaps.first { $0.start < report.releasedAt && $0.end > report.frozenAt }?.microseconds ?? largest) / 1000
+    /// The gap in which a migration's blackout lies. nil: it is not among those that the dirtier keeps.
+    private func blackout(_ report: MigrationReport) -> Gap? {
+        gaps.first { $0.start < report.releasedAt && $0.end > report.frozenAt }
+    }
+    /// That gap, milliseconds.
+    func downtime(_ report: MigrationReport) -> Double? { blackout(report).map { $0.microseconds / 1000 } }
+    /// How much of it came after the release, milliseconds.
+    func delay(_ report: MigrationReport) -> Double? {
+        blackout(report).map { max(0, Double($0.end - report.releasedAt) / 1e6) }
     }
     /// The largest other gap between the migration's decision and its release, milliseconds.
     func disturbance(_ report: MigrationReport) -> Double {

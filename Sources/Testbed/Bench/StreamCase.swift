@@ -25,7 +25,7 @@ extension Bench {
                 result.dirtier[title, default: []].append(verdict)
                 guard let last = report.passes.last, last.duration > 0,
                     let begin = report.steps.first(where: { $0.side == "source" && $0.name == "send pages" })?.start,
-                    let end = report.steps.first(where: { $0.side == "destination" && $0.name == "read image" })?.start
+                    let end = report.steps.first(where: { $0.side == "destination" && $0.name == "read promise" })?.start
                 else { throw TestbedError("the report of a cold move names no last pass") }
                 yardsticks.append(yardstick / 1e9)
                 sent.append(Double(last.bytes) * 8 / last.duration / 1e6)
@@ -51,7 +51,7 @@ extension Bench {
                     + " count with their frame headers, iperf3's as received",
             ]
         }
-        result.verdicts.append(.oracle(result.dirtier[title] ?? [], planned: options.repetitions))
+        result.verdicts.append(.oracle(result.dirtier[title] ?? [], planned: options.repetitions, "\(title): "))
         if let failure { throw failure }
     }
 

@@ -20,7 +20,8 @@ tests: build
 	swift build $(FLAGS) --product apusPackageTests
 
 test: setup tests ## build and run every test (as root: without it most are skipped)
-	swift test $(FLAGS) --skip-build --no-parallel
+	@set -o pipefail; swift test $(FLAGS) --skip-build --no-parallel 2>&1 | tee .build/tests.log || \
+	    { echo; echo 'What failed:'; grep -A 12 -E ' recorded an issue ' .build/tests.log; exit 1; }
 
 demo: setup build ## move a live redis between two edge hosts by cold, pre-copy and MiGrror (as root)
 	.build/release/apus doctor

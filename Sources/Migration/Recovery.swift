@@ -58,6 +58,15 @@ public enum Recovery {
         if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 7 * 86400 { unlink(path) }
     }
 
+    /// Word for a source that has settled without us (an operator decided there) is not kept.
+    private static func forgetIfUnasked(_ header: JournalHeader, _ host: SessionHost) throws {
+        try OwnThread.start("apus-forget") {
+            if let answer = Inquiry.ask(header.peer, migration: header.migration), !answer.isKnown {
+                forget(header.migration, in: host.journals)
+            }
+        }
+    }
+
     private static func recover(_ journal: OpenJournal, _ host: SessionHost, _ agent: any MigrationHost) throws {
         let doubt: Doubt
         switch journal.content.header.role {
@@ -65,7 +74,10 @@ public enum Recovery {
             guard case .mustAsk = try Repair.source(journal, host) else { return }
             doubt = Doubt(journal, host, agent, .outgoing)
         case .destination:
-            if try Repair.destination(journal, host, prompt: false, decided: {}) != nil { return journal.settle() }
+            if try Repair.destination(journal, host, prompt: false, decided: {}) != nil {
+                journal.settle()
+                return try forgetIfUnasked(journal.content.header, host)
+            }
             doubt = Doubt(journal, host, agent, .incoming)
         }
         try doubt.begin()

@@ -63,7 +63,7 @@ struct NetworkFaultTests {
         // All but the last: who is dead for a moment may cost a client its retransmission timeout.
         let verdicts = recording.verdicts(blackouts: []).dropLast()
         let failed = verdicts.filter { !$0.passed }
-        #expect(failed.isEmpty, "\(recording.problems)")
+        #expect(failed.isEmpty, "\(failed)\n\(recording.problems)")
         if let clean, let hit {
             print("redis, \(fault.testDescription): clean after \((clean - hit.at) / 1_000_000) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")")
         }

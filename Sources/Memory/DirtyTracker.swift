@@ -89,15 +89,20 @@ public final class DirtyTracker {
                 latest = now
             }
         }
+        var moved: [AddressRange] = [], removed: [AddressRange] = []
         for change in changes {
             switch change {
-            case .removed(let range): suspects.add(range)
-            case .remapped(_, let to, let length): changed = changed.union(AddressRanges([to..<to + length]))
-            case .unmapped, .forked: break
+            case .removed(let range): removed.append(range)
+            // Both ends, and what may be mapped again where something went: page tables that left as a whole are not
+            // reported as written.
+            case .remapped(let from, let to, let length): moved += [from..<from + length, to..<to + length]
+            case .unmapped(let range): moved.append(range)
+            case .forked: break
             }
         }
+        suspects.add(AddressRanges(removed))
         suspects.clip(to: all)
-        changed = changed.intersection(all)
+        changed = changed.union(AddressRanges(moved)).intersection(all)
 
         // Everything in a changed range is looked up by presence; elsewhere only what was written.
         var written: [AddressRange] = []
@@ -123,6 +128,11 @@ public final class DirtyTracker {
         result.discards = result.discards.intersection(mapped)
         result.pages = result.pages.intersection(mapped)
         return (result, latest)
+    }
+
+    /// Pages of some ranges that have content of their own now.
+    public func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
+        try pagemap.contents(of: ranges, in: areas)
     }
 
     /// Pages written since they were protected last. Where the mapping is not tracked (any more): the whole range.
@@ -156,7 +166,7 @@ public final class DirtyTracker {
     /// Registers ranges; what the running process unmapped in the meantime stays out until the next pass.
     private func register(_ ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) {
         for area in areas {
-            for range in AddressRanges([area.range]).intersection(ranges).ranges {
+            for range in ranges.parts(in: area.range) {
                 do throws(KernelError) {
                     try userfaultfd.register(range)
                 } catch {
@@ -176,7 +186,7 @@ private struct Suspects {
 
     var all: AddressRanges { young.union(old) }
 
-    mutating func add(_ range: AddressRange) { young = young.union(AddressRanges([range])) }
+    mutating func add(_ ranges: AddressRanges) { young = young.union(ranges) }
 
     mutating func clip(to all: AddressRanges) {
         young = young.intersection(all)

@@ -116,7 +116,17 @@ extension SourceSession {
         lastScan = Double(monotonicNow() - start) / 1e6
         discards = discards.subtracting(found.pages).union(found.discards)
         pending = pending.subtracting(found.discards).union(found.pages).intersection(AddressRanges(areas.map(\.range)))
+        let again = try contentLostThere(areas)
+        discards = discards.subtracting(again)
+        pending = pending.union(again)
         control.update { $0.lastPassPages = found.pages.pages }
+    }
+
+    /// What the destination loses by taking over a layout, though nobody wrote it here: the maps of a running process
+    /// may leave out a mapping that its neighbours' changes touch, and show it again the next time.
+    func contentLostThere(_ areas: [TrackedArea]) throws -> AddressRanges {
+        if layout.generation == sentGeneration { return AddressRanges() }
+        return try tracker!.contents(of: AddressSpacePlan.mappedAnew(from: sentAreas, to: layout.areas), in: areas)
     }
 
     private func sendPending(began: Int64) throws {
@@ -158,7 +168,7 @@ extension SourceSession {
         var message = WireLayout()
         message.generation = layout.generation
         message.areas = layout.areas
-        sentGeneration = layout.generation
+        (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.layout, message)
     }
 

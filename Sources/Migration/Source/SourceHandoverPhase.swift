@@ -28,7 +28,9 @@ extension SourceSession {
         }
         FaultPoint.reach(.sourceCaptured)
         try connection.send(.frozen, WireFrozen())
+        var lostThere = AddressRanges()
         try steps.measure("send image") {
+            if tracker != nil { lostThere = try contentLostThere(layout.tracked) }
             try sendLayoutIfNew()
             var handover = WireHandover()
             handover.image = capture!.image
@@ -37,7 +39,7 @@ extension SourceSession {
         }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
-        let last = try steps.measure("last scan") { try lastPass() }
+        let last = try steps.measure("last scan") { try lastPass(lostThere) }
         try steps.measure("send pages") {
             if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
             try pages.send(last.pages, stopped: true) {}
@@ -104,13 +106,15 @@ extension SourceSession {
         return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
     }
 
-    private func lastPass() throws -> DirtyPass {
+    /// `lostThere` has no content at the destination any more.
+    private func lastPass(_ lostThere: AddressRanges) throws -> DirtyPass {
         if let tracker {
-            var (pass, _) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
+            var (pass, areas) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
             // What a pass before this one found and nobody has sent yet goes along.
-            let mapped = AddressRanges(layout.tracked.map(\.range))
+            let mapped = AddressRanges(areas.map(\.range))
             pass.discards = pass.discards.union(discards.intersection(mapped).subtracting(pass.pages))
-            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards))
+            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards)).union(lostThere)
+            pass.discards = pass.discards.subtracting(lostThere)
             return pass
         }
         var pass = DirtyPass()

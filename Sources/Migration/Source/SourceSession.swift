@@ -31,7 +31,9 @@ public final class SourceSession {
     var descriptors = DescriptorContext()
     var report: MigrationReport
     /// Layout generation that the destination has.
+    /// The layout that the destination has, or will have when it gets there.
     var sentGeneration: UInt64 = 0
+    var sentAreas: [MemoryArea] = []
     var clockOffset: Int64 = 0
     let decidedAt = monotonicNow()
     // ---- The copy's state (CopyPhase.swift)
@@ -215,7 +217,7 @@ public final class SourceSession {
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(try ContainerNetwork.neighbours(network.spec, network.attachment))
         }
-        sentGeneration = layout.generation
+        (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.stage, stage)
         let _: WireStaged = try connection.expect(.staged)
         try trees!.send(root: false, over: connection)

@@ -28,6 +28,7 @@ public final class AddressSpaceReader {
     private let pid: Int32
     private let maps: MemoryMapReader
     private var flags: [AreaFlags] = []
+    private var flagsAreOld = false
     /// Which bytes of each shared memory object are mapped, as far as they have been seen.
     private var shared: [UInt64: [AddressRange]] = [:]
     private var verified: [FileIdentity: VerifiedFile] = [:]
@@ -56,8 +57,9 @@ public final class AddressSpaceReader {
     /// unless `quick`: a range that is new then takes over what is known of the range around it.
     @discardableResult
     public func refresh(quick: Bool = false) throws -> Bool {
-        guard try maps.refresh() else { return false }
+        guard try maps.refresh() || (!quick && flagsAreOld) else { return false }
         if !quick { flags = try readFlags() }
+        flagsAreOld = quick
         generation += 1
         areas = []
         obstacles = []

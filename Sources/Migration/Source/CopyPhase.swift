@@ -85,8 +85,6 @@ extension SourceSession {
                 if plan.handover == .atTrigger, control.handoverTriggered { break }
             }
         }
-        // What changed since the last sync goes ahead, so that the freeze begins with as little as can be.
-        try pass()
     }
 
     /// Tracking costs the program a fault for each page at its first write after a sync, some 3 µs, and the scan holds
@@ -95,11 +93,9 @@ extension SourceSession {
         min(max(1, (Double(pages) * 0.003 + scan) * 20), 500)
     }
 
-    func mirrorOnce() throws { try pass() }
-
     // ---- One pass ------------------------------------------------------------------------------------------
 
-    private func pass() throws {
+    func pass() throws {
         let start = monotonicNow()
         try scan()
         try sendPending(began: start)
@@ -110,7 +106,7 @@ extension SourceSession {
     private func scan() throws {
         let start = monotonicNow()
         let (found, areas) = try tracker!.pass(stopped: false) { [layout] in
-            try layout.refresh()
+            try layout.refresh(quick: true)
             return layout.tracked
         }
         lastScan = Double(monotonicNow() - start) / 1e6

@@ -8,12 +8,16 @@ import Memory
 
 extension SourceSession {
     func handover() throws {
-        try awaitApplied(all: true)
-        try drain()
         try trees!.sendChanges(over: connection)
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
+        try layout.refresh()
+        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
+        // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
+        if tracker != nil { try pass() }
+        try awaitApplied(all: true)
+        try drain()
         if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
         let log = try newLog()
 
@@ -84,8 +88,6 @@ extension SourceSession {
 
     /// State that no descriptor leads to has to drain before the freeze.
     private func drain() throws {
-        try layout.refresh()
-        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         guard let diagnosis else { return }
         for _ in 0..<500 {
             let pending = try TCPDrain.pending(diagnosis)

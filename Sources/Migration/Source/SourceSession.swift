@@ -283,7 +283,7 @@ public final class SourceSession {
         enter(.copying)
         usleep(100_000)
         if control.isCancelled { throw MigrationError.cancelled }
-        if tracker != nil { try mirrorOnce() }
+        if tracker != nil { try pass() }
     }
 
     private var firstPostponed: Int64?

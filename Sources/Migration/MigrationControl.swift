@@ -1,4 +1,7 @@
 // How others steer and watch a migration that runs on its own thread.
+import CLinux
+import Glibc
+import LinuxKernel
 import Synchronization
 
 /// What a migration and those who watch it share: wishes go in, progress comes out. Never waits.
@@ -16,14 +19,29 @@ public final class MigrationControl: Sendable {
     private let snapshot = Mutex(MigrationProgress())
     private let decision = Mutex<Resolution?>(nil)
 
+    /// An eventfd that is readable once the migration has been cancelled or the trigger given.
+    let wakeup = FileDescriptor(owning: clx_eventfd())
+
     public init() {}
 
+    private func wake() {
+        var one: UInt64 = 1
+        // It is full only if it has been readable for long.
+        _ = Glibc.write(wakeup.number, &one, 8)
+    }
+
     /// Asks for the end of the migration; heeded until the promise, afterwards without effect.
-    public func cancel() { cancelFlag.store(true, ordering: .releasing) }
+    public func cancel() {
+        cancelFlag.store(true, ordering: .releasing)
+        wake()
+    }
     public var isCancelled: Bool { cancelFlag.load(ordering: .acquiring) }
 
     /// Gives the trigger that the handover policy at-trigger waits for.
-    public func triggerHandover() { handoverFlag.store(true, ordering: .releasing) }
+    public func triggerHandover() {
+        handoverFlag.store(true, ordering: .releasing)
+        wake()
+    }
     public var handoverTriggered: Bool { handoverFlag.load(ordering: .acquiring) }
 
     /// Ends doubt by an operator's word.

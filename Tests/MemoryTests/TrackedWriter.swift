@@ -138,7 +138,7 @@ func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @esc
     }
     defer { done.wait() }
     defer { returned.set() }
-    let batch = try events.wait(timeoutMilliseconds: -1, wake: giveUp.number)
+    let batch = try events.wait(timeoutMilliseconds: -1, wake: [giveUp.number])
     return gaveUp.isSet ? nil : batch
 }
 

@@ -1,6 +1,7 @@
 // Real containers moved by every technique, their memory proved by their own oracle.
 import Foundation
 import Glibc
+import LinuxKernel
 import Testing
 @testable import Migration
 
@@ -13,13 +14,34 @@ struct TechniqueTests {
         var container = try hosts.run("dirt", "dirtier", ["--memory", "64M", "--rate", "5000", "--threads", "2"])
         try hosts.waitUntilReady(container)
         for hop in 0..<2 {
-            let (report, moved) = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique))
+            var plan = MigrationPlan(technique: technique)
+            plan.events = [.scan, .faults][hop % 2]
+            let (report, moved) = try hosts.migrate(container, from: hop % 2, plan)
             container = moved
             print(technique, report.engineDowntime, "ms", report.phases.map { "\($0.name) \($0.duration)" })
             for step in report.steps { print("  ", step.side, step.name, Int(step.start), Int(step.duration)) }
             let verdict = try hosts.verdict(container, on: 1 - hop % 2)
             #expect(verdict.contains("\"oracle\":\"ok\""), "\(verdict)")
         }
+    }
+
+    /// No spacing, no timeout: nothing but a page fault can cause these syncs.
+    @Test func mirrorsByFaultsWithEveryTimerOff() throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        let container = try hosts.run("dirt", "dirtier", ["--memory", "16M", "--rate", "100", "--threads", "1"])
+        try hosts.waitUntilReady(container)
+        var plan = MigrationPlan(technique: .migrror)
+        (plan.handover, plan.events, plan.minSpacing) = (.atTrigger, .faults, 0)
+        let control = MigrationControl()
+        startThread("trigger") {
+            for _ in 0..<5000 where control.progress.passes < 20 { usleep(1000) }
+            control.triggerHandover()
+        }
+        let (report, moved) = try hosts.migrate(container, plan, control: control)
+        #expect(report.passes.count >= 20)
+        #expect(report.events == "faults")
+        #expect(try hosts.verdict(moved, on: 1).contains("\"oracle\":\"ok\""))
     }
 }
 

@@ -43,6 +43,7 @@ public final class DirtyTracker {
     private let pid: Int32
     private let userfaultfd: Userfaultfd
     private let pagemap: Pagemap
+    private let stoppedScan: StoppedScan
     private let events: MappingEvents
     private var everPassed = false
     /// Registered in the last pass while the layout changed.
@@ -54,6 +55,7 @@ public final class DirtyTracker {
         self.pid = pid
         self.userfaultfd = userfaultfd
         pagemap = try Pagemap(pid: pid)
+        stoppedScan = try StoppedScan(pid: pid)
         events = MappingEvents(userfaultfd)
     }
 
@@ -106,11 +108,11 @@ public final class DirtyTracker {
 
         // Everything in a changed range is looked up by presence; elsewhere only what was written.
         var written: [AddressRange] = []
-        for range in all.subtracting(changed).ranges {
-            written += try writtenPages(in: range, protect: !stopped)
-        }
-        if !stopped {
-            for range in changed.ranges { _ = try writtenPages(in: range, protect: true) }
+        if stopped {
+            written = try stoppedScan.writtenPages(in: all.subtracting(changed))
+        } else {
+            for range in all.subtracting(changed).ranges { written += try writtenAndProtected(in: range) }
+            for range in changed.ranges { _ = try writtenAndProtected(in: range) }
         }
         changed = changed.union(AddressRanges(written))
 
@@ -135,18 +137,19 @@ public final class DirtyTracker {
         try pagemap.contents(of: ranges, in: areas)
     }
 
-    /// Pages written since they were protected last. Where the mapping is not tracked (any more): the whole range.
-    private func writtenPages(in range: AddressRange, protect: Bool) throws(KernelError) -> [AddressRange] {
+    /// Pages written since they were protected last, protected again. Where the mapping is not tracked (any more): the
+    /// whole range.
+    private func writtenAndProtected(in range: AddressRange) throws(KernelError) -> [AddressRange] {
         var query = Pagemap.Query()
         query.all = .written
         query.returned = .written
-        query.protect = protect
+        query.protect = true
         var written: [AddressRange] = []
         do throws(KernelError) {
             try pagemap.scan(range, query) { found, _ in written.append(found) }
             return written
         } catch {
-            guard protect, error.errno == .notPermitted else { throw error }
+            guard error.errno == .notPermitted else { throw error }
             return [range]
         }
     }

@@ -93,10 +93,7 @@ public final class DestinationSession {
                 probe.answered = monotonicNow()
                 try connection.send(.clockProbe, probe)
             case .tree: try receiveTree(frame)
-            case .stage:
-                try stage(try frame.message())
-                try copy()
-                return
+            case .stage: return try stageAndCopy(try frame.message())
             default: throw connection.unexpected(frame, "the stage")
             }
         }
@@ -145,6 +142,19 @@ public final class DestinationSession {
 
     // ---- Stage ---------------------------------------------------------------------------------------------
 
+    private func stageAndCopy(_ message: WireStage) throws {
+        guard stub == nil else { throw MigrationError.protocolViolation("a second stage") }
+        try stage(message)
+        try copy()
+    }
+
+    /// The handover was put off after the stub had become the process: the source stages again.
+    private func dropContainer() throws {
+        stub?.kill()
+        (stub, pages, image) = (nil, nil, nil)
+        try host.runtime.delete(offer.container, force: true)
+    }
+
     private func stage(_ stage: WireStage) throws {
         let start = monotonicNow()
         try makeContainer(stage)
@@ -174,7 +184,7 @@ public final class DestinationSession {
     private func makeContainer(_ stage: WireStage) throws {
         let name = offer.container, journal = journal!
         guard let directory, let config else { throw MigrationError.protocolViolation("the stage before the root file system") }
-        if !offer.network.isEmpty {
+        if !offer.network.isEmpty, network == nil {
             let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
             guard let attachment = host.attachment(name) else { throw MigrationError.refused(["\(host.name) has no bridge"]) }
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
@@ -278,10 +288,10 @@ public final class DestinationSession {
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
             case .thawed:
-                // What was restored of the process is not the stub any more: a new one begins.
-                guard image == nil else { throw MigrationError.refused(["the handover was put off after the process had been restored"]) }
                 ThreadPriority.preferred.apply()
                 try network?.decline()
+                if image != nil { try dropContainer() }
+            case .stage: return try stageAndCopy(try frame.message())
             case .handover:
                 try restore(try steps.measure("read image") { try frame.message() })
             case .promise:

@@ -33,14 +33,11 @@ extension SourceSession {
         FaultPoint.reach(.sourceCaptured)
         try connection.send(.frozen, WireFrozen())
         var lostThere = AddressRanges()
-        try steps.measure("send image") {
+        try steps.measure("send layout") {
             if tracker != nil { lostThere = try contentLostThere(layout.tracked) }
             try sendLayoutIfNew()
-            var handover = WireHandover()
-            handover.image = capture!.image
-            handover.log = log
-            try connection.send(.handover, handover)
         }
+        if imageGoesAhead { try sendImage(log) }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
         let last = try steps.measure("last scan") { try lastPass(lostThere) }
@@ -65,6 +62,7 @@ extension SourceSession {
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
         }
+        if !imageGoesAhead { try sendImage(log) }
         let files = try steps.measure("last file changes") { try trees!.lastChanges() }
         try steps.measure("promise") {
             var promise = WirePromise()
@@ -84,6 +82,15 @@ extension SourceSession {
         enter(.released)
         FaultPoint.reach(.sourceReleased)
         note(released)
+    }
+
+    private func sendImage(_ log: Data) throws {
+        try steps.measure("send image") {
+            var handover = WireHandover()
+            handover.image = capture!.image
+            handover.log = log
+            try connection.send(.handover, handover)
+        }
     }
 
     /// State that no descriptor leads to has to drain before the freeze.

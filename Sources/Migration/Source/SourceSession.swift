@@ -34,6 +34,9 @@ public final class SourceSession {
     /// The layout that the destination has, or will have when it gets there.
     var sentGeneration: UInt64 = 0
     var sentAreas: [MemoryArea] = []
+    /// The image is sent before the last pages and connections, so that the process is restored meanwhile. A handover
+    /// that had to be put off after that makes no such bet again.
+    var imageGoesAhead = true
     var clockOffset: Int64 = 0
     let decidedAt = monotonicNow()
     // ---- The copy's state (CopyPhase.swift)
@@ -206,9 +209,18 @@ public final class SourceSession {
         try process.attach()
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
-        try layout.refresh()
         trees = try SourceTrees(container, host)
         try trees!.send(root: true, over: connection)
+        try sendStage()
+        try trees!.send(root: false, over: connection)
+        enter(.staged)
+        FaultPoint.reach(.sourceStaged)
+    }
+
+    /// Has the destination make a container with a stub and lay out its memory.
+    private func sendStage() throws {
+        try layout.refresh()
+        logSent = 0
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas
@@ -220,9 +232,6 @@ public final class SourceSession {
         (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.stage, stage)
         let _: WireStaged = try connection.expect(.staged)
-        try trees!.send(root: false, over: connection)
-        enter(.staged)
-        FaultPoint.reach(.sourceStaged)
     }
 
     private var logSent: UInt64 = 0
@@ -277,8 +286,18 @@ public final class SourceSession {
     /// The handover cannot be now: the source runs on for a while and it is tried again.
     private func postpone(_ reason: Postponed) throws {
         thaw()
-        if reason.told { try connection.send(.thawed, WireFrozen()) }
         control.update { $0.remark = "handover postponed: \(reason.why)" }
+        if reason.told { try connection.send(.thawed, WireFrozen()) }
+        if reason.told, imageGoesAhead {
+            // The stub has become the process by now: another one is needed, and all of the memory.
+            imageGoesAhead = false
+            try sendStage()
+            try trees!.send(root: false, over: connection)
+            if let tracker {
+                pending = try tracker.contents(of: AddressRanges(layout.tracked.map(\.range)), in: layout.tracked)
+                discards = AddressRanges()
+            }
+        }
         guard monotonicNow() < postponeUntil(now: monotonicNow()) else { throw MigrationError.refused([reason.why]) }
         enter(.copying)
         usleep(100_000)
@@ -296,7 +315,7 @@ public final class SourceSession {
 /// Why the handover cannot be now though it may soon.
 struct Postponed: Error {
     let why: String
-    /// The destination knows of the freeze.
+    /// The destination knows of the freeze, and may have the image.
     let told: Bool
 }
 

@@ -97,7 +97,7 @@ final class DestinationTrees {
     private let store: ContentStore
     private var receivers: [Int: FileTreeReceiver] = [:]
     /// The stub, once there is one: temporary file systems are its mounts.
-    var pid: Int32?
+    var pid: Int32? { didSet { receivers = receivers.filter { $0.key == 0 } } }
 
     init(config: ContainerConfig, directory: ContainerDirectory, host: SessionHost) throws {
         self.directory = directory

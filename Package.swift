@@ -63,7 +63,7 @@ let package = Package(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
         .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "NetworkTestSupport"]),
         .testTarget(name: "MemoryTests", dependencies: ["Memory"]),
-        .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
+        .testTarget(name: "MigrationTests", dependencies: ["Migration", "Containers", "LinuxKernel", "CLinux"]),
         .testTarget(name: "FaultTests", dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel"]),
         .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),
     ],

@@ -56,7 +56,7 @@ public final class DirtyTracker {
         self.userfaultfd = userfaultfd
         pagemap = try Pagemap(pid: pid)
         stoppedScan = try StoppedScan(pid: pid)
-        events = MappingEvents(userfaultfd)
+        events = try MappingEvents(userfaultfd)
     }
 
     /// Ends tracking: the thread that reads events stops and the descriptor closes.
@@ -216,10 +216,10 @@ private final class MappingEvents: Sendable {
     private let wake: FileDescriptor
     private let finished = Mutex(false)
 
-    init(_ userfaultfd: Userfaultfd) {
+    init(_ userfaultfd: Userfaultfd) throws(KernelError) {
         self.userfaultfd = userfaultfd
         wake = FileDescriptor(owning: clx_eventfd())
-        startThread("apus-events") { [self] in run() }
+        try OwnThread.start("apus-events") { [self] in run() }
     }
 
     var forks: Int { state.withLock { $0.forks } }

@@ -20,15 +20,12 @@ final class StoppedScan {
             work.run(own)
             return try work.result()
         }
-        let done = Semaphore()
-        // SAFETY: used by that thread alone until the semaphore says so.
+        // SAFETY: used by that thread alone until it has ended.
         nonisolated(unsafe) let helpers = helpers
-        startThread("apus-scan") {
-            work.run(helpers)
-            done.signal()
-        }
+        // Without room for another thread this one does it all.
+        let helper = try? OwnThread("apus-scan") { work.run(helpers) }
         work.run(own)
-        done.wait()
+        helper?.join()
         return try work.result()
     }
 

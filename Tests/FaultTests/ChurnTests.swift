@@ -16,10 +16,10 @@ struct ChurnTests {
     private final class Clients: Sendable {
         private let state = Mutex((served: 0, failures: [String](), running: 0, isOver: false))
 
-        init(_ endpoint: RedisEndpoint, count: Int) {
+        init(_ endpoint: RedisEndpoint, count: Int) throws {
             for index in 0..<count {
                 state.withLock { $0.running += 1 }
-                startThread("client-\(index)") { [self] in
+                try OwnThread.start("client-\(index)") { [self] in
                     try? endpoint.run { while !state.withLock({ $0.isOver }) { serve(endpoint) } }
                     state.withLock { $0.running -= 1 }
                 }
@@ -64,7 +64,7 @@ struct ChurnTests {
                 network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
         let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
-        let clients = Clients(endpoint, count: 4)
+        let clients = try Clients(endpoint, count: 4)
         for hop in 0..<4 {
             let (source, destination) = hop % 2 == 0 ? (hosts.a, hosts.b) : (hosts.b, hosts.a)
             let id = try await source.client.migrate(hosts.container, to: destination.name, plan: MigrationPlan(technique: technique))

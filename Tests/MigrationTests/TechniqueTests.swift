@@ -34,7 +34,7 @@ struct TechniqueTests {
         var plan = MigrationPlan(technique: .migrror)
         (plan.handover, plan.events, plan.minSpacing) = (.atTrigger, .faults, 0)
         let control = MigrationControl()
-        startThread("trigger") {
+        try OwnThread.start("trigger") {
             for _ in 0..<5000 where control.progress.passes < 20 { usleep(1000) }
             control.triggerHandover()
         }

@@ -246,9 +246,7 @@ extension SourceSession {
             progress.passes = Int(passNumber)
             progress.pagesSent = pages.pagesSent
             progress.bytesSent = connection.bytesSent
-            progress.rate = throughput
             progress.mirrorAge = plan.technique.copy == .mirroring ? age : nil
-            progress.elapsed = elapsed
         }
     }
 }

@@ -199,6 +199,7 @@ extension SourceSession {
                 try journal.settle()
                 answer?.acknowledge()
                 enter(.aborted)
+                if let error = error as? MigrationError, error.kind == .refused { throw error }
                 throw MigrationError.aborted("it never ran there (\(error))")
             default:
                 usleep(pause)

@@ -39,6 +39,8 @@ public final class SourceSession {
     var imageGoesAhead = true
     var clockOffset: Int64 = 0
     let decidedAt = monotonicNow()
+    /// Seconds that the destination has to answer the offer.
+    var patience: Int64 = 30
     // ---- The copy's state (CopyPhase.swift)
     /// Pages known to be dirty, and pages known to be empty, that have not been sent.
     var pending = AddressRanges(), discards = AddressRanges()
@@ -65,6 +67,7 @@ public final class SourceSession {
         (self.id, self.container, self.host, self.destination) = (id, container, host, destination)
         (self.plan, self.control) = (plan, control)
         self.connection = try Connection(connection)
+        self.connection.peer = destination
         let cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
         (journal, guardian) = try host.openJournal(
             JournalHeader(
@@ -102,18 +105,17 @@ public final class SourceSession {
             try finish()
             return report
         } catch {
-            if promised { try settleAfterPromise(error) } else { rollback(error) }
+            let reason = explained(error)
+            if promised { try settleAfterPromise(reason) } else { rollback(reason) }
             if promised { return report }
-            throw error
+            throw reason
         }
     }
 
     func enter(_ next: SessionState) {
         state = next
-        control.update {
-            $0.state = next
-            $0.elapsed = Double(monotonicNow() - decidedAt) / 1e9
-        }
+        let elapsed = Double(monotonicNow() - decidedAt) / 1e9
+        control.update { ($0.state, $0.elapsed) = (next, elapsed) }
     }
 
     private func phase(_ name: String, _ body: () throws -> Void) throws {
@@ -131,9 +133,29 @@ public final class SourceSession {
 
     private func negotiate() throws {
         enter(.offered)
+        let offer = try makeOffer()
+        try connection.send(.offer, offer)
+        FaultPoint.reach(.sourceOffered)
+        let accepted: WireAccepted = try connection.limiting(seconds: patience) { try connection.expect(.accepted) }
+        report.destination = accepted.host
+        connection.peer = accepted.host
+        enter(.accepted)
+        try measureClock(sameKernel: accepted.boot == offer.boot)
+    }
+
+    /// Everything the destination has to know to say whether it can work.
+    ///
+    /// - Throws: what is in its way on this side.
+    func makeOffer() throws -> WireOffer {
+        if !host.facts.missing.isEmpty {
+            throw MigrationError(
+                .refused, "\(host.name) lacks \(host.facts.missing.joined(separator: ", ")), without which nothing can be moved from it",
+                advice: "`apus doctor` there says why, and what to do")
+        }
         let directory = try host.layout.container(container.name)
         try descriptors.addStream(1, path: log)
         try layout.refresh()
+        let config = try directory.config()
         // The maps of a running process may show a mapping that is being moved twice: what is really there stays.
         var obstacles = try findObstacles()
         for _ in 0..<20 where !obstacles.isEmpty {
@@ -141,26 +163,22 @@ public final class SourceSession {
             try layout.refresh()
             obstacles = try findObstacles()
         }
+        obstacles += config.obstacles()
         guard obstacles.isEmpty else { throw MigrationError.refused(obstacles) }
 
         var offer = WireOffer()
         offer.protocolVersion = sessionProtocolVersion
         (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (id, container.name, host.name, host.address)
-        offer.config = Data(try directory.config().json())
+        offer.config = Data(config.json())
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
-        offer.facts = try HostFacts.collect()
+        offer.kernel = try JSONEncoder().encode(host.facts)
         offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         offer.boot = bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
         offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)
-        try connection.send(.offer, offer)
-        FaultPoint.reach(.sourceOffered)
-        let accepted: WireAccepted = try connection.expect(.accepted)
-        report.destination = accepted.host
-        enter(.accepted)
-        try measureClock(sameKernel: accepted.boot == offer.boot)
+        return offer
     }
 
     /// Everything that keeps the container from being moved now, in words.
@@ -251,8 +269,22 @@ public final class SourceSession {
 
     // ---- The way back --------------------------------------------------------------------------------------
 
+    private var isGone: Bool { kill(container.pid, 0) != 0 || isZombie(container.pid) }
+
+    /// Why a migration ended: a container that ended by itself is the reason for whatever failed on it.
+    private func explained(_ error: any Error) -> MigrationError {
+        let known = MigrationError(error, on: host.name)
+        if promised || known.kind == .cancelled { return known }
+        // Its memory goes a moment before it is a zombie.
+        if (error as? KernelError)?.errno == .noProcess || error is EngineError { for _ in 0..<100 where !isGone { usleep(1000) } }
+        guard isGone else { return known }
+        return MigrationError(
+            .exited, "container \(container.name) ended on \(host.name) while it was being moved (pid \(container.pid))",
+            advice: "`apus logs \(container.name)` shows its last words, `apus rm \(container.name)` removes it")
+    }
+
     /// Before the promise: the source runs on as if nothing had been.
-    private func rollback(_ reason: any Error) {
+    private func rollback(_ reason: MigrationError) {
         thaw()
         tracker?.stop()
         tracker = nil
@@ -261,11 +293,11 @@ public final class SourceSession {
             try journal.settle()
         } catch {
             // The process is gone, or the guard has to put right what is left: the journal says what.
-            if kill(container.pid, 0) != 0 { try? journal.settle() }
+            if isGone { try? journal.settle() }
         }
         enter(.aborted)
         var abort = WireAbort()
-        abort.reason = "\(reason)"
+        (abort.reason, abort.advice) = (reason.message, reason.advice ?? "")
         try? connection.send(.abort, abort)
     }
 

@@ -42,6 +42,19 @@ private final class FrameStream: ByteStream {
     }
 }
 
+extension WireMappedFile {
+    /// The files that a process has mapped, with their digests.
+    static func all(of layout: AddressSpaceReader, pid: Int32, host: SessionHost) throws -> [WireMappedFile] {
+        let cache = DigestCache(file: host.layout.digestCacheFile)
+        defer { try? cache.save() }
+        return try MappedFiles.describe(layout.files, root: TreeRoot(process: pid, folder: "/"), cache: cache).map {
+            var file = WireMappedFile()
+            (file.path, file.size, file.digest) = ($0.path, $0.size, $0.digest ?? "")
+            return file
+        }
+    }
+}
+
 /// The source's trees.
 final class SourceTrees {
     private let trees: [FileTreeSender]

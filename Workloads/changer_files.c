@@ -44,7 +44,7 @@ static bool prepare_descriptors(void *state, struct random *random) {
   for (int index = 0; index < 2; index++) {
     char *path = all->folders[index], mark[4300];
     snprintf(path, sizeof all->folders[0], "%s/%s", changer_folder, index ? "two" : "one");
-    if (mkdir(path, 0755) && errno != EEXIST) return false;
+    if (!make_readable_folder(path)) return false;
     snprintf(mark, sizeof mark, "%s/mark", path);
     close(open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, index ? 0600 : 0644));
     chmod(mark, index ? 0600 : 0644);
@@ -52,7 +52,7 @@ static bool prepare_descriptors(void *state, struct random *random) {
   for (unsigned index = 0; index < FILES; index++) {
     snprintf(all->paths[index], sizeof all->paths[0], "%s/file%u", changer_folder, index);
     int file = open(all->paths[index], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (file < 0) return false;
+    if (file < 0 || fchmod(file, 0644)) return false;
     close(file);
   }
   return true;

@@ -37,7 +37,6 @@ extension SourceProcess {
 
         var resources = processResources.map { $0.init() as any ProcessResource }
         for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
-        let securebits = CredentialsResource.ask(&batches[0])
         let numbers = try ProcessFiles.descriptors(of: pid)
         let flags = DescriptorTable.ask(numbers, &batches[0])
 
@@ -50,10 +49,16 @@ extension SourceProcess {
         image.pid = Int32(status.numbers("NStgid").last ?? 0)
         for resource in resources { try resource.collect(capture, answers[0], into: &image) }
         image.addressSpace.areas = layout.areas
-        image.credentials = CredentialsResource.capture(status)
-        image.credentials.securebits = UInt32(truncatingIfNeeded: answers[0][securebits])
+        let leader = (lines: try CredentialsResource.lines(pid: pid, task: pid), CredentialsResource.capture(status))
         for index in threads.indices {
-            image.threads.append(try threadCaptures[index].collect(threads[index], innerTID(of: threads[index].tracee.tid), answers[index]))
+            let tid = threads[index].tracee.tid
+            var thread = try threadCaptures[index].collect(threads[index], innerTID(of: tid), answers[index])
+            let same = try tid == pid || CredentialsResource.lines(pid: pid, task: tid) == leader.lines
+            let credentials = same ? leader.1 : CredentialsResource.capture(try ProcessStatus(pid: pid, task: tid))
+            let securebits = thread.credentials.securebits
+            thread.credentials = credentials
+            thread.credentials.securebits = securebits
+            image.threads.append(thread)
         }
         part("process and threads")
         let probes = try DescriptorTable.collect(self, numbers, flags, answers[0], context, into: &image)
@@ -72,7 +77,6 @@ public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptor
     let context = try InspectContext(pid: pid)
     var found = layout.obstacles
     for resource in processResources { found += try resource.obstacles(context) }
-    found += try CredentialsResource.obstacles(context)
     found += try DescriptorTable.obstacles(context, descriptors)
     return found
 }

@@ -33,7 +33,13 @@ extension SourceProcess {
         let capture = CaptureContext(process: self, status: status)
         var batches = [CallBatch](repeating: CallBatch(), count: threads.count)
         var threadCaptures = [ThreadCapture](repeating: ThreadCapture(), count: threads.count)
-        for index in threads.indices { threadCaptures[index].ask(&batches[index]) }
+        let inner = Int32(status.numbers("NStgid").last ?? 0)
+        try TimerSignals.settleShared(pid, inner: inner, &batches[0])
+        for index in threads.indices {
+            let tid = threads[index].tracee.tid
+            try TimerSignals.settleOwn(tid, inner: (inner, innerTID(of: tid)), &batches[index])
+            threadCaptures[index].ask(&batches[index])
+        }
 
         var resources = processResources.map { $0.init() as any ProcessResource }
         for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
@@ -46,7 +52,7 @@ extension SourceProcess {
 
         var image = ProcessImage()
         image.version = ProcessImage.currentVersion
-        image.pid = Int32(status.numbers("NStgid").last ?? 0)
+        image.pid = inner
         for resource in resources { try resource.collect(capture, answers[0], into: &image) }
         image.addressSpace.areas = layout.areas
         let leader = (lines: try CredentialsResource.lines(pid: pid, task: pid), CredentialsResource.capture(status))

@@ -82,6 +82,9 @@ final class TwoHosts: Sendable {
         _ container: RunningContainer, from source: Int = 0, _ plan: MigrationPlan, control: MigrationControl = MigrationControl()
     ) throws -> (MigrationReport, RunningContainer) {
         let host = hosts[source], target = hosts[1 - source]
+        guard kill(container.pid, 0) == 0 else {
+            throw MigrationError.aborted("the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
+        }
         let report = try onOwnThread("source") {
             let session = try SourceSession(
                 id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan, control: control,

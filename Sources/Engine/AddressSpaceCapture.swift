@@ -10,16 +10,23 @@ struct AreaAdvice: OptionSet {
     static let hugePage = AreaAdvice(rawValue: 1), noHugePage = AreaAdvice(rawValue: 2)
     static let dontDump = AreaAdvice(rawValue: 4), dontFork = AreaAdvice(rawValue: 8)
     static let wipeOnFork = AreaAdvice(rawValue: 16)
+    static let random = AreaAdvice(rawValue: 32), sequential = AreaAdvice(rawValue: 64)
+    static let mergeable = AreaAdvice(rawValue: 128)
 
-    /// The madvise(2) argument of each.
-    var madvise: [UInt64] {
-        var list: [UInt64] = []
-        if contains(.hugePage) { list.append(14) }
-        if contains(.noHugePage) { list.append(15) }
-        if contains(.dontDump) { list.append(16) }
-        if contains(.dontFork) { list.append(10) }
-        if contains(.wipeOnFork) { list.append(18) }
-        return list
+    /// As the VmFlags line of smaps names it, with the madvise(2) arguments that give and take it. Nothing takes
+    /// MADV_HUGEPAGE and MADV_NOHUGEPAGE but the other.
+    private static let table: [(advice: AreaAdvice, flag: Substring, give: UInt64, take: UInt64?)] = [
+        (.random, "rr", 1, 0), (.sequential, "sr", 2, 0), (.dontFork, "dc", 10, 11), (.mergeable, "mg", 12, 13),
+        (.hugePage, "hg", 14, nil), (.noHugePage, "nh", 15, nil), (.dontDump, "dd", 16, 17), (.wipeOnFork, "wf", 18, 19),
+    ]
+
+    init(rawValue: UInt32) { self.rawValue = rawValue }
+    init(flags: Set<Substring>) { self = Self.table.reduce(into: []) { if flags.contains($1.flag) { $0.insert($1.advice) } } }
+
+    /// The madvise(2) arguments that lead here from other advice.
+    func madvise(after other: AreaAdvice = []) -> [UInt64] {
+        Self.table.compactMap { other.contains($0.advice) && !contains($0.advice) ? $0.take : nil }
+            + Self.table.compactMap { contains($0.advice) ? $0.give : nil }
     }
 }
 
@@ -39,10 +46,12 @@ public final class AddressSpaceReader {
 
     private struct FileIdentity: Hashable { var device, inode: UInt64, path: String }
     private struct VerifiedFile { var size: UInt64, mtime: Int64, same: Bool }
-    private struct AreaFlags {
+    private struct AreaFlags: Equatable {
         var range: AddressRange
         var advice: AreaAdvice
         var locked, noReserve, mayWrite, growsDown, deviceMemory: Bool
+        /// What keeps it from being carried.
+        var refused: String?
     }
 
     public init(pid: Int32) throws(KernelError) {
@@ -51,11 +60,14 @@ public final class AddressSpaceReader {
     }
 
     /// Reads the layout; true if it changed. Advice (MADV_*), which only the slow smaps file shows, is read again
-    /// unless `quick`: a range that is new then takes over what is known of the range around it.
+    /// unless `quick`: a range that is new then takes over what is known of the range around it. With `advice` it is
+    /// read even if the layout is the same.
     @discardableResult
-    public func refresh(quick: Bool = false) throws -> Bool {
-        guard try maps.refresh() else { return false }
-        if !quick { flags = try readFlags() }
+    public func refresh(quick: Bool = false, advice: Bool = false) throws -> Bool {
+        let changed = try maps.refresh()
+        let known = flags
+        if advice || changed && !quick { flags = try readFlags() }
+        guard changed || flags != known else { return false }
         generation += 1
         areas = []
         obstacles = []
@@ -90,6 +102,7 @@ public final class AddressSpaceReader {
         area.advice = known?.advice.rawValue ?? 0
         area.locked = known?.locked ?? false
         area.noReserve = known?.noReserve ?? false
+        if let what = known?.refused { obstruct(entry, "\(what), not carried yet") }
         switch entry.name {
         case "[vdso]": area.kind = .vdso
         case "[vvar]", "[vvar_vclock]": area.kind = .vvar
@@ -155,23 +168,26 @@ public final class AddressSpaceReader {
         flags.first { $0.range.lowerBound <= range.lowerBound && range.lowerBound < $0.range.upperBound }
     }
 
+    private static let refused: [(flag: Substring, what: String)] = [
+        ("sl", "a sealed mapping (mseal)"), ("dp", "a droppable mapping (MAP_DROPPABLE)"), ("ss", "a shadow stack"),
+    ]
+
     private func readFlags() throws(KernelError) -> [AreaFlags] {
         var result: [AreaFlags] = []
         var range: AddressRange = 0..<0
+        var key: String?
         for line in try SmallFile.text("/proc/\(pid)/smaps").split(separator: "\n") {
             if line.hasPrefix("VmFlags:") {
                 let names = Set(line.dropFirst(8).split(separator: " "))
-                var advice: AreaAdvice = []
-                if names.contains("hg") { advice.insert(.hugePage) }
-                if names.contains("nh") { advice.insert(.noHugePage) }
-                if names.contains("dd") { advice.insert(.dontDump) }
-                if names.contains("dc") { advice.insert(.dontFork) }
-                if names.contains("wf") { advice.insert(.wipeOnFork) }
                 result.append(
                     AreaFlags(
-                        range: range, advice: advice, locked: names.contains("lo"), noReserve: names.contains("nr"),
+                        range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"), noReserve: names.contains("nr"),
                         mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
-                        deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht")))
+                        deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht"),
+                        refused: Self.refused.first { names.contains($0.flag) }?.what ?? key))
+                key = nil
+            } else if line.hasPrefix("ProtectionKey:") {
+                key = line.hasSuffix(" 0") ? nil : "a memory protection key"
             } else if let first = line.utf8.first, first < 65 || first > 90 {
                 let bounds = line.prefix(while: { $0 != " " }).split(separator: "-")
                 if bounds.count == 2, let low = UInt64(bounds[0], radix: 16), let high = UInt64(bounds[1], radix: 16) {

@@ -105,7 +105,7 @@ enum ThreadRestore {
 
     /// What is set from outside: scheduling.
     static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
-        if thread.schedulingPolicy & ~0x4000_0000 != 0 {
+        if thread.schedulingPolicy != 0 {
             try check(
                 clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority), "setting the scheduling of thread \(thread.tid)")
         }

@@ -113,9 +113,9 @@ public final class DestinationSession {
         if try host.layout.container(offer.container).exists {
             reasons.append("container name '\(offer.container)' is taken on \(host.name); remove or rename it there")
         }
-        if offer.runtime != host.runtime.kind {
-            reasons.append("the container runs under \(offer.runtime), \(host.name) has \(host.runtime.kind)")
-        }
+        let requirements = try ContainerConfig(json: [UInt8](offer.config)).requirements(
+            runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: try host.layout.container(offer.container).bundle)
+        reasons += requirements.missing(runtime: host.runtime.kind, runtimeVersion: try host.runtime.version())
         reasons += try HostFacts.differences(from: offer.facts)
         if offer.boot != bootIdentity() {
             reasons.append("\(host.name) is another kernel with another monotonic clock; time namespaces are not carried yet")

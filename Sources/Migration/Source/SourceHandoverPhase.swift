@@ -82,7 +82,7 @@ extension SourceSession {
 
     /// State that no descriptor leads to has to drain before the freeze.
     private func drain() throws {
-        try layout.refresh()
+        try layout.refresh(advice: true)
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         guard let diagnosis else { return }
         for _ in 0..<500 {

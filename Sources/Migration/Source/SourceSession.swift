@@ -127,7 +127,11 @@ public final class SourceSession {
     private func negotiate() throws {
         enter(.offered)
         let directory = try host.layout.container(container.name)
+        let config = try directory.config()
+        let refused = config.obstacles()
+        guard refused.isEmpty else { throw MigrationError.refused(refused) }
         try descriptors.addStream(1, path: log)
+        descriptors.seccompFilters = config.seccompFilters
         try layout.refresh()
         // The maps of a running process may show a mapping that is being moved twice: what is really there stays.
         var obstacles = try findObstacles()
@@ -141,7 +145,7 @@ public final class SourceSession {
         var offer = WireOffer()
         offer.protocolVersion = sessionProtocolVersion
         (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (id, container.name, host.name, host.address)
-        offer.config = Data(try directory.config().json())
+        offer.config = Data(try config.json())
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
         offer.facts = try HostFacts.collect()

@@ -72,7 +72,12 @@ static unsigned index_of(const struct kind *kind) {
 
 void count_round(const struct kind *kind) { rounds[index_of(kind)]++; }
 
-uint64_t lost_time(void) { return ticks_read(ticks).lost; }
+// Another thread may run before the ticking one after a stop: the gap that lasts counts too.
+uint64_t lost_time(void) {
+  struct ticks copy = ticks_read(ticks);
+  uint64_t now = now_ns(), gap = now > copy.last ? now - copy.last : 0;
+  return copy.lost + (gap > 2 * copy.interval ? gap : 0);
+}
 
 bool spoil_now(const struct kind *kind) {
   static atomic_flag spoiled = ATOMIC_FLAG_INIT;

@@ -34,6 +34,7 @@ uint64_t lost_time(void);
 bool spoil_now(const struct kind *kind);
 
 extern const char *changer_folder;  // Where files may be made.
+bool make_readable_folder(const char *path);  // Whatever the umask; true if it is there.
 
 extern const struct kind signal_kinds[], process_kinds[], file_kinds[], thread_kinds[], blocked_kinds[];
 

@@ -27,6 +27,9 @@ static void spoil_umask(void *state) { umask(*(mode_t *)state ^ 1); }
 
 // -- Working directory
 
+// The mask of another kind may have been at work, and a container's root has no capability to override modes.
+bool make_readable_folder(const char *path) { return (!mkdir(path, 0755) || errno == EEXIST) && !chmod(path, 0755); }
+
 struct place {
   char folders[3][4200];
   unsigned at;
@@ -39,7 +42,7 @@ static bool prepare_cwd(void *state, struct random *random) {
   snprintf(place->folders[1], sizeof place->folders[1], "%s/one", changer_folder);
   snprintf(place->folders[2], sizeof place->folders[2], "%s/two", changer_folder);
   for (int index = 1; index < 3; index++)
-    if (mkdir(place->folders[index], 0755) && errno != EEXIST) return false;
+    if (!make_readable_folder(place->folders[index])) return false;
   return true;
 }
 static void change_cwd(void *state, struct random *random) {

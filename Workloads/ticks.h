@@ -27,7 +27,7 @@ struct ticks {
   uint64_t count;
   uint64_t largest;               // The largest gap since the last reset, and where it was.
   uint64_t largest_start, largest_end;
-  uint64_t lost;                  // The sum of all such gaps since the start; never reset.
+  uint64_t lost;                  // The sum of all gaps above two intervals since the start; never reset.
   uint64_t backwards;             // How often the clock went backwards; never reset.
   uint64_t gaps_count;            // How many of the following are in use.
   struct ticks_gap gaps[TICKS_GAPS];  // The largest such gaps since the last reset, in no order.

@@ -78,6 +78,9 @@ extension ContainerConfig {
             hooks: Set(hooks).sorted())
     }
 
+    /// Seccomp filters that the runtime installs.
+    public var seccompFilters: Int { tree["linux"]?["seccomp"] == nil ? 0 : 1 }
+
     /// What of this configuration Apus does not carry, found before anything runs; empty: nothing.
     public func obstacles() -> [String] {
         var found: [String] = []

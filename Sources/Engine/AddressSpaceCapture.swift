@@ -10,16 +10,23 @@ struct AreaAdvice: OptionSet {
     static let hugePage = AreaAdvice(rawValue: 1), noHugePage = AreaAdvice(rawValue: 2)
     static let dontDump = AreaAdvice(rawValue: 4), dontFork = AreaAdvice(rawValue: 8)
     static let wipeOnFork = AreaAdvice(rawValue: 16)
+    static let random = AreaAdvice(rawValue: 32), sequential = AreaAdvice(rawValue: 64)
+    static let mergeable = AreaAdvice(rawValue: 128)
 
-    /// The madvise(2) argument of each.
-    var madvise: [UInt64] {
-        var list: [UInt64] = []
-        if contains(.hugePage) { list.append(14) }
-        if contains(.noHugePage) { list.append(15) }
-        if contains(.dontDump) { list.append(16) }
-        if contains(.dontFork) { list.append(10) }
-        if contains(.wipeOnFork) { list.append(18) }
-        return list
+    /// As the VmFlags line of smaps names it, with the madvise(2) arguments that give and take it. Nothing takes
+    /// MADV_HUGEPAGE and MADV_NOHUGEPAGE but the other.
+    private static let table: [(advice: AreaAdvice, flag: Substring, give: UInt64, take: UInt64?)] = [
+        (.random, "rr", 1, 0), (.sequential, "sr", 2, 0), (.dontFork, "dc", 10, 11), (.mergeable, "mg", 12, 13),
+        (.hugePage, "hg", 14, nil), (.noHugePage, "nh", 15, nil), (.dontDump, "dd", 16, 17), (.wipeOnFork, "wf", 18, 19),
+    ]
+
+    init(rawValue: UInt32) { self.rawValue = rawValue }
+    init(flags: Set<Substring>) { self = Self.table.reduce(into: []) { if flags.contains($1.flag) { $0.insert($1.advice) } } }
+
+    /// The madvise(2) arguments that lead here from other advice.
+    func madvise(after other: AreaAdvice = []) -> [UInt64] {
+        Self.table.compactMap { other.contains($0.advice) && !contains($0.advice) ? $0.take : nil }
+            + Self.table.compactMap { contains($0.advice) ? $0.give : nil }
     }
 }
 
@@ -42,10 +49,12 @@ public final class AddressSpaceReader {
 
     private struct FileIdentity: Hashable { var device, inode: UInt64, path: String }
     private struct VerifiedFile { var size: UInt64, mtime: Int64, same: Bool }
-    private struct AreaFlags {
+    private struct AreaFlags: Equatable {
         var range: AddressRange
         var advice: AreaAdvice
         var locked, noReserve, mayWrite, growsDown, deviceMemory: Bool
+        /// What keeps it from being carried.
+        var refused: String?
     }
 
     public init(pid: Int32) throws(KernelError) {
@@ -54,12 +63,19 @@ public final class AddressSpaceReader {
     }
 
     /// Reads the layout; true if it changed. Advice (MADV_*), which only the slow smaps file shows, is read again
-    /// unless `quick`: a range that is new then takes over what is known of the range around it.
+    /// unless `quick`: a range that is new then takes over what is known of the range around it. With `advice` it is
+    /// read even if the layout is the same.
     @discardableResult
-    public func refresh(quick: Bool = false) throws -> Bool {
-        guard try maps.refresh() || (!quick && flagsAreOld) else { return false }
-        if !quick { flags = try readFlags() }
-        flagsAreOld = quick
+    public func refresh(quick: Bool = false, advice: Bool = false) throws -> Bool {
+        let changed = try maps.refresh()
+        let known = flags
+        if advice || !quick && (changed || flagsAreOld) {
+            flags = try readFlags()
+            flagsAreOld = false
+        } else if changed {
+            flagsAreOld = true
+        }
+        guard changed || flags != known else { return false }
         generation += 1
         areas = []
         obstacles = []
@@ -95,6 +111,7 @@ public final class AddressSpaceReader {
         area.advice = known?.advice.rawValue ?? 0
         area.locked = known?.locked ?? false
         area.noReserve = known?.noReserve ?? false
+        if let what = known?.refused { obstruct(entry, "\(what), not carried yet") }
         switch entry.name {
         case "[vdso]": area.kind = .vdso
         case "[vvar]", "[vvar_vclock]": area.kind = .vvar
@@ -164,11 +181,17 @@ public final class AddressSpaceReader {
         return low < flags.count && flags[low].range.lowerBound <= range.lowerBound ? flags[low] : nil
     }
 
+    private static let refused: [(flag: Substring, what: String)] = [
+        ("sl", "a sealed mapping (mseal)"), ("dp", "a droppable mapping (MAP_DROPPABLE)"), ("ss", "a shadow stack"),
+    ]
+
+
     /// Reads bytes, not characters: two dozen lines an area, thousands of areas.
     private func readFlags() throws(KernelError) -> [AreaFlags] {
         let text = try SmallFile.read("/proc/\(pid)/smaps")
         var result: [AreaFlags] = []
         var range: AddressRange = 0..<0
+        var key: String?
         text.withUnsafeBufferPointer { bytes in
             var at = 0
             while at < bytes.count {
@@ -176,35 +199,23 @@ public final class AddressSpaceReader {
                 let line = UnsafeBufferPointer(rebasing: bytes[at..<end])
                 at = end + 1
                 switch line.first {
-                case UInt8(ascii: "V")? where line.starts(with: "VmFlags:".utf8): result.append(Self.areaFlags(line.dropFirst(8), range))
+                case UInt8(ascii: "V")? where line.starts(with: "VmFlags:".utf8):
+                    let names = Set(String(decoding: line.dropFirst(8), as: UTF8.self).split(separator: " "))
+                    result.append(
+                        AreaFlags(
+                            range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"), noReserve: names.contains("nr"),
+                            mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
+                            deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht"),
+                            refused: Self.refused.first { names.contains($0.flag) }?.what ?? key))
+                    key = nil
+                case UInt8(ascii: "P")? where line.starts(with: "ProtectionKey:".utf8):
+                    key = line.suffix(2).elementsEqual(" 0".utf8) ? nil : "a memory protection key"
                 case let first? where first < 65 || first > 90: range = Self.bounds(line)
                 default: break
                 }
             }
         }
         return result
-    }
-
-    private static func areaFlags(_ line: Slice<UnsafeBufferPointer<UInt8>>, _ range: AddressRange) -> AreaFlags {
-        var flags = AreaFlags(
-            range: range, advice: [], locked: false, noReserve: false, mayWrite: false, growsDown: false, deviceMemory: false)
-        for name in line.split(separator: UInt8(ascii: " ")) where name.count == 2 {
-            switch (name.first!, name.last!) {
-            case (UInt8(ascii: "h"), UInt8(ascii: "g")): flags.advice.insert(.hugePage)
-            case (UInt8(ascii: "n"), UInt8(ascii: "h")): flags.advice.insert(.noHugePage)
-            case (UInt8(ascii: "d"), UInt8(ascii: "d")): flags.advice.insert(.dontDump)
-            case (UInt8(ascii: "d"), UInt8(ascii: "c")): flags.advice.insert(.dontFork)
-            case (UInt8(ascii: "w"), UInt8(ascii: "f")): flags.advice.insert(.wipeOnFork)
-            case (UInt8(ascii: "l"), UInt8(ascii: "o")): flags.locked = true
-            case (UInt8(ascii: "n"), UInt8(ascii: "r")): flags.noReserve = true
-            case (UInt8(ascii: "m"), UInt8(ascii: "w")): flags.mayWrite = true
-            case (UInt8(ascii: "g"), UInt8(ascii: "d")): flags.growsDown = true
-            case (UInt8(ascii: "i"), UInt8(ascii: "o")), (UInt8(ascii: "p"), UInt8(ascii: "f")), (UInt8(ascii: "h"), UInt8(ascii: "t")):
-                flags.deviceMemory = true
-            default: break
-            }
-        }
-        return flags
     }
 
     /// "START-END ...", hexadecimal.

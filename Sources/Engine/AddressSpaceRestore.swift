@@ -9,7 +9,8 @@ enum LayoutStep: Equatable {
     /// The area's own mapping over a part of it.
     case map(MemoryArea, AddressRange)
     case protect(AddressRange, UInt32)
-    case advise(MemoryArea, AddressRange)
+    /// The area's advice to a part of it that has another.
+    case advise(MemoryArea, AddressRange, after: UInt32)
     case lock(AddressRange)
 }
 
@@ -51,7 +52,7 @@ public enum AddressSpacePlan {
                 }
             } else if let was {
                 if was.protection != becomes.protection { changes.append(.protect(low..<high, becomes.protection)) }
-                if was.advice != becomes.advice { changes.append(.advise(becomes, low..<high)) }
+                if was.advice != becomes.advice { changes.append(.advise(becomes, low..<high, after: was.advice)) }
                 if !was.locked, becomes.locked { changes.append(.lock(low..<high)) }
             }
         }
@@ -60,7 +61,7 @@ public enum AddressSpacePlan {
         for (index, range) in maps {
             let area = new[index]
             if area.kind == .sharedAnonymous { steps.append(.protect(range, area.protection)) }
-            if area.advice != 0 { steps.append(.advise(area, range)) }
+            if area.advice != 0 { steps.append(.advise(area, range, after: 0)) }
             if area.locked { steps.append(.lock(range)) }
         }
         return steps + changes
@@ -93,8 +94,8 @@ public enum AddressSpacePlan {
             case .protect(let range, let protection):
                 batch.call(
                     .mprotect, .int(range.lowerBound), .int(range.count), .int(protection), doing: "protecting \(range.hex)")
-            case .advise(let area, let range):
-                for advice in AreaAdvice(rawValue: area.advice).madvise {
+            case .advise(let area, let range, let other):
+                for advice in AreaAdvice(rawValue: area.advice).madvise(after: AreaAdvice(rawValue: other)) {
                     batch.call(
                         .madvise, .int(range.lowerBound), .int(range.count), .int(advice), must: false,
                         doing: "advising \(range.hex)")

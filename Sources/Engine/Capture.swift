@@ -32,12 +32,19 @@ extension SourceProcess {
         let status = try ProcessStatus(pid: pid)
         let capture = CaptureContext(process: self, status: status)
         var batches = [CallBatch](repeating: CallBatch(), count: threads.count)
+        var uncarried = [UncarriedSettings](repeating: UncarriedSettings(), count: threads.count)
         var threadCaptures = [ThreadCapture](repeating: ThreadCapture(), count: threads.count)
-        for index in threads.indices { threadCaptures[index].ask(&batches[index]) }
+        let inner = Int32(status.numbers("NStgid").last ?? 0)
+        try TimerSignals.settleShared(pid, inner: inner, &batches[0])
+        for index in threads.indices {
+            let tid = threads[index].tracee.tid
+            try TimerSignals.settleOwn(tid, inner: (inner, innerTID(of: tid)), &batches[index])
+            threadCaptures[index].ask(&batches[index])
+            uncarried[index].ask(&batches[index])
+        }
 
         var resources = processResources.map { $0.init() as any ProcessResource }
         for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
-        let securebits = CredentialsResource.ask(&batches[0])
         let numbers = try ProcessFiles.descriptors(of: pid)
         let flags = DescriptorTable.ask(numbers, &batches[0])
 
@@ -47,13 +54,31 @@ extension SourceProcess {
 
         var image = ProcessImage()
         image.version = ProcessImage.currentVersion
-        image.pid = Int32(status.numbers("NStgid").last ?? 0)
+        image.pid = inner
         for resource in resources { try resource.collect(capture, answers[0], into: &image) }
         image.addressSpace.areas = layout.areas
-        image.credentials = CredentialsResource.capture(status)
-        image.credentials.securebits = UInt32(truncatingIfNeeded: answers[0][securebits])
+        func refuse(_ tid: Int32, _ reasons: [String]) throws {
+            if reasons.isEmpty { return }
+            let subject = tid == pid ? "process" : "thread \(tid)"
+            throw EngineError.obstacles(reasons.map { capture.obstacle(subject, $0) })
+        }
+        try refuse(pid, Uncarried.reasons(status, context.seccompFilters))
+        let leader = (lines: try CredentialsResource.lines(pid: pid, task: pid), CredentialsResource.capture(status))
         for index in threads.indices {
-            image.threads.append(try threadCaptures[index].collect(threads[index], innerTID(of: threads[index].tracee.tid), answers[index]))
+            let tid = threads[index].tracee.tid
+            var thread = try threadCaptures[index].collect(threads[index], innerTID(of: tid), answers[index])
+            let same = try tid == pid || CredentialsResource.lines(pid: pid, task: tid) == leader.lines
+            try refuse(tid, uncarried[index].reasons(answers[index]))
+            var credentials = leader.1
+            if !same {
+                let status = try ProcessStatus(pid: pid, task: tid)
+                try refuse(tid, Uncarried.reasons(status, context.seccompFilters))
+                credentials = CredentialsResource.capture(status)
+            }
+            let securebits = thread.credentials.securebits
+            thread.credentials = credentials
+            thread.credentials.securebits = securebits
+            image.threads.append(thread)
         }
         part("process and threads")
         let probes = try DescriptorTable.collect(self, numbers, flags, answers[0], context, into: &image)
@@ -72,7 +97,8 @@ public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptor
     let context = try InspectContext(pid: pid)
     var found = layout.obstacles
     for resource in processResources { found += try resource.obstacles(context) }
-    found += try CredentialsResource.obstacles(context)
+    found += try Uncarried.guardRegions(context, layout.tracked)
+    found += try Uncarried.obstacles(context, seccompFilters: descriptors.seccompFilters)
     found += try DescriptorTable.obstacles(context, descriptors)
     return found
 }

@@ -57,6 +57,9 @@ public final class SourceProcess {
 
     // ---- Stopping and letting go ---------------------------------------------------------------------------
 
+    /// A container's seccomp filter shall not judge the calls that are injected.
+    private static let traced: Tracee.Options = [.systemCallGood, .suspendSeccomp]
+
     /// Stops the leader, or all threads, including those born meanwhile.
     func stop(onlyLeader: Bool = false) throws {
         precondition(threads.isEmpty)
@@ -69,7 +72,7 @@ public final class SourceProcess {
                 if new.isEmpty { break }
                 for tid in new {
                     do throws(KernelError) {
-                        let tracee = try Tracee.seize(tid)
+                        let tracee = try Tracee.seize(tid, Self.traced)
                         tracees.append(tracee)
                         try tracee.interrupt()
                     } catch {
@@ -283,11 +286,17 @@ public final class SourceProcess {
         }
     }
 
-    /// Stops the leader for a moment and maps the injection area, so that the freeze need not.
+    /// Stops the leader for a moment and maps the injection area, so that the freeze need not, and asks what only the
+    /// process itself can tell.
     public func attach() throws {
         try stop(onlyLeader: true)
         defer { try? letGo() }
         _ = try openArea()
+        var settings = UncarriedSettings(), batch = CallBatch()
+        settings.ask(&batch)
+        let reasons = settings.reasons(try run([batch])[0])
+        if reasons.isEmpty { return }
+        throw EngineError.obstacles(reasons.map { Obstacle(pid: pid, process: processName(pid), subject: "process", reason: $0) })
     }
 
     /// The engine's own mapping in the process.

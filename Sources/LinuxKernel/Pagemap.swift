@@ -13,6 +13,8 @@ public struct PageCategories: OptionSet, Sendable, Hashable {
     public static let swapped = PageCategories(rawValue: 1 << 4)
     public static let zeroPage = PageCategories(rawValue: 1 << 5)
     public static let huge = PageCategories(rawValue: 1 << 6)
+    /// Guard regions (MADV_GUARD_INSTALL).
+    public static let guarded = PageCategories(rawValue: 1 << 8)
 }
 
 /// Scans of one process's page table. Not for two threads at once.

@@ -40,7 +40,8 @@ public enum ProcessFiles {
     public static func children(of pid: Int32) throws(KernelError) -> [Int32] {
         var children: [Int32] = []
         for task in try tasks(of: pid) {
-            let text = try SmallFile.text("/proc/\(pid)/task/\(task)/children")
+            // A thread that has ended since it was listed left its children to another.
+            guard let text = try? SmallFile.text("/proc/\(pid)/task/\(task)/children") else { continue }
             children += text.split(separator: " ").compactMap { Int32($0) }
         }
         return children

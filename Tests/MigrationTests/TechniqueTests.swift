@@ -63,9 +63,7 @@ struct TortureTests {
         }
     }
 
-    @Test(
-        .enabled(if: ProcessInfo.processInfo.environment["APUS_STATE"] != nil, "not proved yet: set APUS_STATE=1 to run it"),
-        arguments: Technique.allCases)
+    @Test(arguments: Technique.allCases)
     func everyKindOfStateMoves(_ technique: Technique) throws {
         let hosts = try TwoHosts()
         defer { hosts.tearDown() }

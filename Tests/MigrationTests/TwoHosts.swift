@@ -96,6 +96,9 @@ final class TwoHosts: Sendable {
         _ container: RunningContainer, from source: Int = 0, _ plan: MigrationPlan, control: MigrationControl = MigrationControl()
     ) throws -> (MigrationReport, RunningContainer) {
         let host = hosts[source], target = hosts[1 - source]
+        guard kill(container.pid, 0) == 0 else {
+            throw MigrationError.aborted("the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
+        }
         let report = try OwnThread.run("source") {
             let session = try SourceSession(
                 id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan, control: control,
@@ -214,11 +217,17 @@ final class TwoHosts: Sendable {
                 print(text.split(separator: "\n").filter { line in ["State", "Sig", "Shd"].contains { line.hasPrefix($0) } }.joined(separator: " "))
             }
         }
-        return "no verdict"
+        let end = (try? log(container.name, on: index)).map { String($0.suffix(2000)) } ?? ""
+        return "no verdict; its log ends: \(end)"
     }
 
+    /// Waits for the line that says so; a program that ends instead is an error, with what it said.
     func waitUntilReady(_ container: RunningContainer, on index: Int = 0) throws {
-        for _ in 0..<2000 where try !log(container.name, on: index).contains("\"ready\"") { usleep(5000) }
+        for _ in 0..<2000 where kill(container.pid, 0) == 0 {
+            if try log(container.name, on: index).contains("\"ready\"") { return }
+            usleep(5000)
+        }
+        throw MigrationError.aborted("the program is not ready; its log: \(try log(container.name, on: index).suffix(2000))")
     }
 
     func tearDown() {

@@ -67,11 +67,14 @@ let descriptorKinds: [any (DescriptorKind & Sendable).Type] = [
     TCPConnectionKind.self,
 ]
 
-/// What capture knows of the container around a descriptor.
+/// What capture knows of the container around the process.
 public struct DescriptorContext: Sendable {
     /// Files on the host that the runtime gave as standard streams, by their device and inode; the value is the stream
     /// of the destination that takes their place.
     public var streams: [FileIdentity: UInt32] = [:]
+
+    /// Seccomp filters that the runtime installs; nil: unknown, and the program's own go unnoticed.
+    public var seccompFilters: Int?
 
     public struct FileIdentity: Hashable, Sendable {
         public var device, inode: UInt64

@@ -66,8 +66,9 @@ enum PipeKind: DescriptorKind {
             guard case .pipe(let other) = $0.kind else { return false }
             return other.pipe == end.pipe && other.writeEnd && Int32($0.flags) & O_DIRECT_ != 0
         }
-        let writer = try FileDescriptor(
-            opening: "/proc/self/fd/\(copy.number)", O_WRONLY | O_NONBLOCK | (packetMode ? O_DIRECT_ : 0))
+        let writer = try FileDescriptor(opening: "/proc/self/fd/\(copy.number)", O_WRONLY | O_NONBLOCK)
+        // open(2) refuses O_DIRECT for a pipe; pipe2(2) and fcntl(2) take it.
+        if packetMode { try check(clx_fcntl(writer.number, F_SETFL, Int(O_NONBLOCK | O_DIRECT_)), "setting a pipe's packet mode") }
         let content = [UInt8](end.content)
         var at = 0
         for length in packetMode ? end.packets.map(Int.init) : [content.count] {

@@ -77,15 +77,6 @@ public nonisolated struct ProcessImage: @unchecked Sendable {
     set {_uniqueStorage()._files = newValue}
   }
 
-  public var credentials: Credentials {
-    get {_storage._credentials ?? Credentials()}
-    set {_uniqueStorage()._credentials = newValue}
-  }
-  /// Returns true if `credentials` has been explicitly set.
-  public var hasCredentials: Bool {_storage._credentials != nil}
-  /// Clears the value of `credentials`. Subsequent reads from it will return its default value.
-  public mutating func clearCredentials() {_uniqueStorage()._credentials = nil}
-
   public var settings: ProcessSettings {
     get {_storage._settings ?? ProcessSettings()}
     set {_uniqueStorage()._settings = newValue}
@@ -382,7 +373,7 @@ public nonisolated struct ThreadImage: @unchecked Sendable {
     set {_uniqueStorage()._timerSlackNs = newValue}
   }
 
-  /// CPUs it may run on, as /proc shows it (empty: all).
+  /// CPUs it may run on, as sched_setaffinity(2) takes them (empty: all).
   public var affinity: Data {
     get {_storage._affinity}
     set {_uniqueStorage()._affinity = newValue}
@@ -391,6 +382,22 @@ public nonisolated struct ThreadImage: @unchecked Sendable {
   public var parentDeathSignal: UInt32 {
     get {_storage._parentDeathSignal}
     set {_uniqueStorage()._parentDeathSignal = newValue}
+  }
+
+  /// The kernel keeps credentials for each thread.
+  public var credentials: Credentials {
+    get {_storage._credentials ?? Credentials()}
+    set {_uniqueStorage()._credentials = newValue}
+  }
+  /// Returns true if `credentials` has been explicitly set.
+  public var hasCredentials: Bool {_storage._credentials != nil}
+  /// Clears the value of `credentials`. Subsequent reads from it will return its default value.
+  public mutating func clearCredentials() {_uniqueStorage()._credentials = nil}
+
+  /// ioprio_set(2); 0: none of its own.
+  public var ioPriority: UInt32 {
+    get {_storage._ioPriority}
+    set {_uniqueStorage()._ioPriority = newValue}
   }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -931,7 +938,7 @@ fileprivate nonisolated let _protobuf_package = "apus"
 
 nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ProcessImage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}pid\0\u{1}executable\0\u{3}address_space\0\u{1}threads\0\u{1}descriptors\0\u{1}files\0\u{1}credentials\0\u{1}settings\0\u{1}signals\0\u{1}timers\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}pid\0\u{1}executable\0\u{3}address_space\0\u{1}threads\0\u{1}descriptors\0\u{1}files\0\u{2}\u{2}settings\0\u{1}signals\0\u{1}timers\0\u{c}\u{8}\u{1}")
 
   fileprivate class _StorageClass {
     var _version: UInt32 = 0
@@ -941,7 +948,6 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
     var _threads: [ThreadImage] = []
     var _descriptors: [Descriptor] = []
     var _files: [OpenFile] = []
-    var _credentials: Credentials? = nil
     var _settings: ProcessSettings? = nil
     var _signals: SignalState? = nil
     var _timers: TimerState? = nil
@@ -962,7 +968,6 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
       _threads = source._threads
       _descriptors = source._descriptors
       _files = source._files
-      _credentials = source._credentials
       _settings = source._settings
       _signals = source._signals
       _timers = source._timers
@@ -991,7 +996,6 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
         case 5: try { try decoder.decodeRepeatedMessageField(value: &_storage._threads) }()
         case 6: try { try decoder.decodeRepeatedMessageField(value: &_storage._descriptors) }()
         case 7: try { try decoder.decodeRepeatedMessageField(value: &_storage._files) }()
-        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._credentials) }()
         case 9: try { try decoder.decodeSingularMessageField(value: &_storage._settings) }()
         case 10: try { try decoder.decodeSingularMessageField(value: &_storage._signals) }()
         case 11: try { try decoder.decodeSingularMessageField(value: &_storage._timers) }()
@@ -1028,9 +1032,6 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
       if !_storage._files.isEmpty {
         try visitor.visitRepeatedMessageField(value: _storage._files, fieldNumber: 7)
       }
-      try { if let v = _storage._credentials {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-      } }()
       try { if let v = _storage._settings {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
       } }()
@@ -1056,7 +1057,6 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
         if _storage._threads != rhs_storage._threads {return false}
         if _storage._descriptors != rhs_storage._descriptors {return false}
         if _storage._files != rhs_storage._files {return false}
-        if _storage._credentials != rhs_storage._credentials {return false}
         if _storage._settings != rhs_storage._settings {return false}
         if _storage._signals != rhs_storage._signals {return false}
         if _storage._timers != rhs_storage._timers {return false}
@@ -1260,7 +1260,7 @@ nonisolated extension MemoryArea.Kind: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ThreadImage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tid\0\u{1}registers\0\u{1}xstate\0\u{3}signal_mask\0\u{1}pending\0\u{3}altstack_base\0\u{3}altstack_size\0\u{3}altstack_flags\0\u{3}robust_list_head\0\u{3}robust_list_length\0\u{3}clear_child_tid\0\u{3}rseq_address\0\u{3}rseq_size\0\u{3}rseq_signature\0\u{3}rseq_flags\0\u{1}name\0\u{3}scheduling_policy\0\u{3}scheduling_priority\0\u{1}nice\0\u{3}timer_slack_ns\0\u{1}affinity\0\u{3}parent_death_signal\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tid\0\u{1}registers\0\u{1}xstate\0\u{3}signal_mask\0\u{1}pending\0\u{3}altstack_base\0\u{3}altstack_size\0\u{3}altstack_flags\0\u{3}robust_list_head\0\u{3}robust_list_length\0\u{3}clear_child_tid\0\u{3}rseq_address\0\u{3}rseq_size\0\u{3}rseq_signature\0\u{3}rseq_flags\0\u{1}name\0\u{3}scheduling_policy\0\u{3}scheduling_priority\0\u{1}nice\0\u{3}timer_slack_ns\0\u{1}affinity\0\u{3}parent_death_signal\0\u{1}credentials\0\u{3}io_priority\0")
 
   fileprivate class _StorageClass {
     var _tid: Int32 = 0
@@ -1285,6 +1285,8 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _timerSlackNs: UInt64 = 0
     var _affinity: Data = Data()
     var _parentDeathSignal: UInt32 = 0
+    var _credentials: Credentials? = nil
+    var _ioPriority: UInt32 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1317,6 +1319,8 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
       _timerSlackNs = source._timerSlackNs
       _affinity = source._affinity
       _parentDeathSignal = source._parentDeathSignal
+      _credentials = source._credentials
+      _ioPriority = source._ioPriority
     }
   }
 
@@ -1357,6 +1361,8 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 20: try { try decoder.decodeSingularUInt64Field(value: &_storage._timerSlackNs) }()
         case 21: try { try decoder.decodeSingularBytesField(value: &_storage._affinity) }()
         case 22: try { try decoder.decodeSingularUInt32Field(value: &_storage._parentDeathSignal) }()
+        case 23: try { try decoder.decodeSingularMessageField(value: &_storage._credentials) }()
+        case 24: try { try decoder.decodeSingularUInt32Field(value: &_storage._ioPriority) }()
         default: break
         }
       }
@@ -1365,6 +1371,10 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
     try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
       if _storage._tid != 0 {
         try visitor.visitSingularInt32Field(value: _storage._tid, fieldNumber: 1)
       }
@@ -1431,6 +1441,12 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
       if _storage._parentDeathSignal != 0 {
         try visitor.visitSingularUInt32Field(value: _storage._parentDeathSignal, fieldNumber: 22)
       }
+      try { if let v = _storage._credentials {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 23)
+      } }()
+      if _storage._ioPriority != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._ioPriority, fieldNumber: 24)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1462,6 +1478,8 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
         if _storage._timerSlackNs != rhs_storage._timerSlackNs {return false}
         if _storage._affinity != rhs_storage._affinity {return false}
         if _storage._parentDeathSignal != rhs_storage._parentDeathSignal {return false}
+        if _storage._credentials != rhs_storage._credentials {return false}
+        if _storage._ioPriority != rhs_storage._ioPriority {return false}
         return true
       }
       if !storagesAreEqual {return false}

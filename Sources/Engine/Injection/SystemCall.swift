@@ -20,5 +20,7 @@ struct SystemCall: RawRepresentable, Sendable {
     static let eventfd2 = SystemCall(290), epollCreate1 = SystemCall(291), dup3 = SystemCall(292)
     static let pipe2 = SystemCall(293), rtTgsigqueueinfo = SystemCall(297), prlimit64 = SystemCall(302)
     static let userfaultfd = SystemCall(323), rseq = SystemCall(334), clone3 = SystemCall(435)
-    static let mlock2 = SystemCall(325)
+    static let mlock2 = SystemCall(325), schedSetaffinity = SystemCall(203), schedGetaffinity = SystemCall(204)
+    static let ioprioSet = SystemCall(251), ioprioGet = SystemCall(252), getMempolicy = SystemCall(239)
+    static let rtSigtimedwait = SystemCall(128)
 }

@@ -1,5 +1,4 @@
-// User and group IDs, capabilities and their kin. The kernel keeps them per thread; a process whose threads differ is
-// refused.
+// User and group IDs, capabilities and their kin, which the kernel keeps for each thread.
 import Glibc
 import LinuxKernel
 
@@ -17,6 +16,14 @@ enum CredentialsResource {
         credentials.noNewPrivs = status.numbers("NoNewPrivs").first == 1
         return credentials
     }
+
+    /// The lines of the status file that `capture` and `Uncarried` read: threads mostly have the same, which is quicker to see than to read.
+    static func lines(pid: Int32, task: Int32) throws(KernelError) -> [ArraySlice<UInt8>] {
+        try SmallFile.read("/proc/\(pid)/task/\(task)/status").split(separator: 10).filter { line in
+            marks.contains { line.starts(with: $0) }
+        }
+    }
+    private static let marks = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp", "x86_Thread_features:"].map { Array($0.utf8) }
 
     /// Adds the question that the status file does not answer.
     static func ask(_ batch: inout CallBatch) -> Int { batch.call(.prctl, .value(27), doing: "reading the securebits") }
@@ -53,17 +60,5 @@ enum CredentialsResource {
             half(permitted, 32) | half(inheritable, 32) << 32,
         ])
         batch.call(.capset, .address(header), .address(data), doing: "setting capabilities")
-    }
-
-    static func obstacles(_ context: InspectContext) throws -> [Obstacle] {
-        let leader = try capture(context.status).serializedBytes() as [UInt8]
-        var found: [Obstacle] = []
-        for task in try ProcessFiles.tasks(of: context.pid) where task != context.pid {
-            guard let status = try? ProcessStatus(pid: context.pid, task: task) else { continue }
-            if try capture(status).serializedBytes() as [UInt8] != leader {
-                found.append(context.obstacle("thread \(task)", "credentials differ from its process's, not carried yet"))
-            }
-        }
-        return found
     }
 }

@@ -29,6 +29,9 @@ struct CaptureContext {
     let process: SourceProcess
     let status: ProcessStatus
     var pid: Int32 { process.pid }
+    func obstacle(_ subject: String, _ reason: String) -> Obstacle {
+        Obstacle(pid: pid, process: processName(pid), subject: subject, reason: reason)
+    }
 }
 
 /// What restore knows besides the image.

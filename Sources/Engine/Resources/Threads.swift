@@ -7,7 +7,8 @@ import LinuxKernel
 struct ThreadCapture {
     private var stack = CallBatch.DataReference.none, clearTID = CallBatch.DataReference.none
     private var name = CallBatch.DataReference.none, deathSignal = CallBatch.DataReference.none
-    private var slack = 0
+    private var affinity = CallBatch.DataReference.none
+    private var slack = 0, securebits = 0, ioPriority = 0, cpus = 0
 
     mutating func ask(_ batch: inout CallBatch) {
         stack = batch.space(24)
@@ -19,7 +20,14 @@ struct ThreadCapture {
         deathSignal = batch.space(8)
         batch.call(.prctl, .value(2), .address(deathSignal), doing: "reading PR_GET_PDEATHSIG")
         slack = batch.call(.prctl, .value(30), doing: "reading the timer slack")
+        securebits = CredentialsResource.ask(&batch)
+        ioPriority = batch.call(.ioprioGet, .value(1), .value(0), doing: "reading the I/O priority")
+        affinity = batch.space(Self.cpuBytes)
+        cpus = batch.call(.schedGetaffinity, .value(0), .int(Self.cpuBytes), .address(affinity), doing: "reading the CPU affinity")
     }
+    /// 4,096 CPUs.
+    private static let cpuBytes = 512
+    private static let onlineCPUs = sysconf(Int32(_SC_NPROCESSORS_ONLN))
 
     func collect(_ thread: SourceProcess.StoppedThread, _ innerTID: Int32, _ answers: CallResults) throws -> ThreadImage {
         let tid = thread.tracee.tid
@@ -46,6 +54,10 @@ struct ThreadCapture {
         (image.schedulingPolicy, image.schedulingPriority, image.nice) = (policy, priority, nice)
         image.timerSlackNs = UInt64(answers[slack])
         image.parentDeathSignal = UInt32(bitPattern: answers.int32(deathSignal))
+        image.credentials.securebits = UInt32(truncatingIfNeeded: answers[securebits])
+        image.ioPriority = UInt32(truncatingIfNeeded: answers[ioPriority])
+        let mask = answers.bytes(affinity).prefix(Int(answers[cpus]))
+        if mask.reduce(0, { $0 + $1.nonzeroBitCount }) < Self.onlineCPUs { image.affinity = Bytes(mask) }
         return image
     }
 }
@@ -77,7 +89,14 @@ enum ThreadRestore {
             batch.call(
                 .rtTgsigqueueinfo, .int(image.pid), .int(thread.tid), .int(signal), .address(record), doing: "queueing signal \(signal)")
         }
-        CredentialsResource.drop(image.credentials, &batch)
+        if !thread.affinity.isEmpty {
+            let mask = batch.bytes([UInt8](thread.affinity))
+            batch.call(.schedSetaffinity, .value(0), .int(thread.affinity.count), .address(mask), doing: "setting the CPU affinity")
+        }
+        if thread.ioPriority != 0 {
+            batch.call(.ioprioSet, .value(1), .value(0), .int(thread.ioPriority), doing: "setting the I/O priority")
+        }
+        CredentialsResource.drop(thread.credentials, &batch)
         if thread.parentDeathSignal != 0 {
             batch.call(.prctl, .value(1), .int(thread.parentDeathSignal), doing: "setting the parent death signal")
         }
@@ -86,7 +105,7 @@ enum ThreadRestore {
 
     /// What is set from outside: scheduling.
     static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
-        if thread.schedulingPolicy & ~0x4000_0000 != 0 {
+        if thread.schedulingPolicy != 0 {
             try check(
                 clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority), "setting the scheduling of thread \(thread.tid)")
         }

@@ -11,7 +11,13 @@ struct Timers: ProcessResource {
             intervals.append(value)
             batch.call(.getitimer, .int(which), .address(value), doing: "reading interval timer \(which)")
         }
-        for timer in try Self.list(context.pid) {
+        for var timer in try Self.list(context.pid) {
+            if timer.notify == 4 {
+                guard let thread = try? context.process.innerTID(of: timer.thread) else {
+                    throw EngineError.obstacles([context.obstacle("timer \(timer.id)", "its thread has ended, not carried yet")])
+                }
+                timer.thread = thread
+            }
             let time = batch.space(32)
             batch.call(.timerGettime, .int(timer.id), .address(time), doing: "reading timer \(timer.id)")
             let overrun = batch.call(.timerGetoverrun, .int(timer.id), doing: "reading the overrun of timer \(timer.id)")
@@ -57,7 +63,7 @@ struct Timers: ProcessResource {
         }
     }
 
-    /// /proc/PID/timers.
+    /// /proc/PID/timers. Threads are named as this host's PID namespace has them.
     private static func list(_ pid: Int32) throws -> [PosixTimer] {
         var timers: [PosixTimer] = []
         for line in try SmallFile.text("/proc/\(pid)/timers").split(separator: "\n") {
@@ -78,9 +84,7 @@ struct Timers: ProcessResource {
                 timers[timers.count - 1].notify = names[pair[0]] ?? 0
                 if pair.count > 1, pair[1].hasPrefix("tid.") {
                     timers[timers.count - 1].notify = 4
-                    // Seen from the reader's PID namespace.
-                    let tid = Int32(pair[1].dropFirst(4)) ?? 0
-                    timers[timers.count - 1].thread = Int32(try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last ?? 0)
+                    timers[timers.count - 1].thread = Int32(pair[1].dropFirst(4)) ?? 0
                 }
             case "ClockID": timers[timers.count - 1].clock = Int32(value) ?? 0
             default: break

@@ -12,7 +12,7 @@ extension SourceSession {
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
-        try layout.refresh()
+        try layout.refresh(advice: true)
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
         if tracker != nil { try pass() }

@@ -153,9 +153,12 @@ public final class SourceSession {
                 advice: "`apus doctor` there says why, and what to do")
         }
         let directory = try host.layout.container(container.name)
-        try descriptors.addStream(1, path: log)
-        try layout.refresh()
         let config = try directory.config()
+        let refused = config.obstacles()
+        guard refused.isEmpty else { throw MigrationError.refused(refused) }
+        try descriptors.addStream(1, path: log)
+        descriptors.seccompFilters = config.seccompFilters
+        try layout.refresh()
         // The maps of a running process may show a mapping that is being moved twice: what is really there stays.
         var obstacles = try findObstacles()
         for _ in 0..<20 where !obstacles.isEmpty {

@@ -63,12 +63,16 @@ final class SourceTrees {
         let cache = DigestCache(file: host.layout.digestCacheFile)
         let config = try host.layout.container(container.name).config()
         trees = try config.trees.map { try $0.sender(rootfs: container.rootfs, pid: container.pid, cache: cache) }
-        self.cache = cache
+        (self.cache, pid) = (cache, container.pid)
     }
     private let cache: DigestCache
+    private let pid: Int32
+    /// Files whose content may change without a trace in their stamps.
+    private var suspects: Set<UInt64> = []
 
     /// Sends the root file system, or the temporary ones, whole.
     func send(root: Bool, over connection: Connection) throws {
+        suspects.formUnion(try SharedMappings.inodes(of: pid))
         for (index, tree) in trees.enumerated() where (index == 0) == root {
             try announce(index, changes: false, connection)
             try tree.sendAll(over: FrameStream(connection))
@@ -78,8 +82,9 @@ final class SourceTrees {
 
     /// Sends what has changed while the container runs.
     func sendChanges(over connection: Connection) throws {
+        suspects.formUnion(try SharedMappings.inodes(of: pid))
         for (index, tree) in trees.enumerated() {
-            guard let changes = try tree.changes() else { continue }
+            guard let changes = try tree.changes(suspects: suspects) else { continue }
             try announce(index, changes: true, connection)
             try changes.write(to: FrameStream(connection))
         }
@@ -88,7 +93,7 @@ final class SourceTrees {
     /// The last changes, found while the container is stopped.
     func lastChanges() throws -> [WireTreeChanges] {
         try trees.enumerated().compactMap { index, tree in
-            guard let changes = try tree.changes() else { return nil }
+            guard let changes = try tree.changes(suspects: suspects) else { return nil }
             var message = WireTreeChanges()
             message.tree = UInt32(index)
             message.content = Data(try changes.encoded())

@@ -3,29 +3,6 @@ import Glibc
 import LinuxKernel
 import Synchronization
 
-/// Connects to "address:port" (IPv4).
-public func connectTo(_ address: String, timeoutMilliseconds: Int32 = 5000) throws -> FileDescriptor {
-    let parts = address.split(separator: ":")
-    var target = sockaddr_in()
-    target.sin_family = sa_family_t(AF_INET)
-    guard parts.count == 2, let port = UInt16(parts[1]), inet_pton(AF_INET, String(parts[0]), &target.sin_addr) == 1 else {
-        throw MigrationError.disconnected("'\(address)' is no address; give IPV4:PORT")
-    }
-    target.sin_port = port.bigEndian
-    let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    let socket = FileDescriptor(owning: try checkC(Glibc.socket(AF_INET, type, 0), "making a socket"))
-    let result = withUnsafePointer(to: &target) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(socket.number, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
-    if result != 0 && errno != EINPROGRESS { throw MigrationError.disconnected("\(address): \(Errno(errno))") }
-    var polled = pollfd(fd: socket.number, events: Int16(POLLOUT), revents: 0)
-    guard poll(&polled, 1, timeoutMilliseconds) > 0 else { throw MigrationError.disconnected("\(address) does not answer") }
-    var failure: Int32 = 0, size = socklen_t(4)
-    getsockopt(socket.number, SOL_SOCKET, SO_ERROR, &failure, &size)
-    if failure != 0 { throw MigrationError.disconnected("\(address): \(Errno(failure))") }
-    return socket
-}
-
 /// What another host says of a migration.
 struct InquiryAnswer {
     /// Nil: it cannot tell (yet).
@@ -41,7 +18,7 @@ struct InquiryAnswer {
 enum Inquiry {
     /// Asks the host at `address`; nil: nobody there.
     static func ask(_ address: String, migration: String) -> InquiryAnswer? {
-        guard let socket = try? connectTo(address, timeoutMilliseconds: 300), let connection = try? Connection(socket) else { return nil }
+        guard let socket = try? PeerAddress(address)?.connect(milliseconds: 300), let connection = try? Connection(socket) else { return nil }
         limit(connection, seconds: 1)
         var inquiry = WireInquiry()
         inquiry.migration = migration

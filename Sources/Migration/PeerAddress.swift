@@ -54,16 +54,16 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
 
     /// Connects a blocking socket without Nagle's delay.
     ///
-    /// - Parameter timeLimit: whole seconds after which connecting ends with `.timedOut` or `.again`.
-    public func connect(timeLimit: Int = 10) throws(KernelError) -> FileDescriptor {
+    /// - Parameter milliseconds: after which connecting ends with `.timedOut`, `.again` or `.inProgress`.
+    public func connect(milliseconds: Int = 10_000) throws(KernelError) -> FileDescriptor {
         let socket = try makeSocket()
         // SO_SNDTIMEO bounds connect(2) too; the session sets its own limits afterwards.
-        var limit = timeval(tv_sec: timeLimit, tv_usec: 0)
+        var limit = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
         try option(socket, SOL_SOCKET, SO_SNDTIMEO, &limit)
         try withAddress { pointer, length throws(KernelError) in
             try checkC(Glibc.connect(socket.number, pointer, length), "connecting to \(self)")
         }
-        limit.tv_sec = 0
+        limit = timeval()
         try option(socket, SOL_SOCKET, SO_SNDTIMEO, &limit)
         try Self.withoutDelay(socket)
         return socket

@@ -215,6 +215,23 @@ final class FaultHosts {
         }
     }
 
+    /// Starts `apus` with these arguments; what it says is in `commandOutput`.
+    func start(_ arguments: [String]) throws -> ChildProcess {
+        let output = try FileDescriptor(opening: "\(folder)/command", O_WRONLY | O_CREAT | O_TRUNC)
+        return try ChildProcess(program, arguments, output: output, diesWithParent: true)
+    }
+    var commandOutput: String { (try? String(contentsOfFile: "\(folder)/command", encoding: .utf8)) ?? "" }
+
+    /// Runs `apus` to its end.
+    func apus(_ arguments: [String]) throws -> (status: Int32, output: String) {
+        let command = try start(arguments)
+        guard let status = command.wait(seconds: 20) else {
+            command.stop(grace: 0)
+            throw Wrong("apus \(arguments) does not end: \(commandOutput)")
+        }
+        return ((status >> 8) & 0xff, commandOutput)
+    }
+
     func tearDown() {
         for host in [a, b] {
             host.kill()

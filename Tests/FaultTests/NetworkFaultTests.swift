@@ -9,7 +9,7 @@ import Testing
 
 @testable import Testbed
 
-@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct NetworkFaultTests {
     static let cases: [FaultCase] = [
         (.sourceStopped, nil), (.sourceRedirected, nil), (.sourceRepaired, nil), (.sourceSilenced, nil), (.sourcePromised, nil),
@@ -39,8 +39,8 @@ struct NetworkFaultTests {
         _ = try await hosts.a.client.run(
             RunRequest(
                 name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:a9:00:00:01:01", addresses: ["10.78.0.50/24"])))
-        let endpoint = RedisEndpoint(address: "10.78.0.50", namespace: testbed.topology.userDevice)
+                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
+        let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
         let client = try RedisProbe(endpoint)
         usleep(200_000)

@@ -85,7 +85,7 @@ final class TwoHosts: Sendable {
         let report = try onOwnThread("source") {
             let session = try SourceSession(
                 id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan, control: control,
-                connection: connectTo(target.address))
+                connection: PeerAddress(target.address)!.connect())
             return try session.run()
         }
         return (report, try delegate.wait(for: report.id))
@@ -122,7 +122,7 @@ final class TwoHosts: Sendable {
 
     func tearDown() {
         stop.withLock { $0 = true }
-        for host in hosts { _ = try? connectTo(host.address) }
+        for host in hosts { _ = try? PeerAddress(host.address)?.connect() }
         for host in hosts {
             for state in (try? host.runtime.list()) ?? [] { try? host.runtime.delete(state.name, force: true) }
             _ = try? Cgroup.removeEmpty(host.layout.cgroupParent)

@@ -362,6 +362,7 @@ public final class DestinationSession {
             from: offer.sourceHost)
             return
         }
+        let error = connection.cause(of: error)
         stub?.kill()
         for undo in made.reversed() { undo() }
         if let journal {
@@ -374,9 +375,7 @@ public final class DestinationSession {
             refused.reasons = [error.message]
             try? connection.send(.refused, refused)
         } else {
-            var abort = WireAbort()
-            (abort.reason, abort.neverRan) = ("\(error)", true)
-            try? connection.send(.abort, abort)
+            connection.sendAbort(error, neverRan: true)
         }
         if isEntered { delegate.didFail(migration: offer.migration, error) }
     }

@@ -367,6 +367,9 @@ public nonisolated struct WireAbort: Sendable {
   /// "It never ran here."
   public var neverRan: Bool = false
 
+  /// An operator wanted it: no failure.
+  public var cancelled: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1117,7 +1120,7 @@ nonisolated extension WireRetired: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Abort"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0\u{1}cancelled\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1127,6 +1130,7 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.neverRan) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.cancelled) }()
       default: break
       }
     }
@@ -1139,12 +1143,16 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if self.neverRan != false {
       try visitor.visitSingularBoolField(value: self.neverRan, fieldNumber: 2)
     }
+    if self.cancelled != false {
+      try visitor.visitSingularBoolField(value: self.cancelled, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireAbort, rhs: WireAbort) -> Bool {
     if lhs.reason != rhs.reason {return false}
     if lhs.neverRan != rhs.neverRan {return false}
+    if lhs.cancelled != rhs.cancelled {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

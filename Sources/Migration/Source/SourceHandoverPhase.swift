@@ -186,6 +186,8 @@ extension SourceSession {
                 try journal.settle()
                 answer?.acknowledge()
                 enter(.aborted)
+                if answer?.state == nil { throw MigrationError.resolved }
+                if let cancelled = error as? MigrationError, cancelled.kind == .cancelled { throw cancelled }
                 throw MigrationError.aborted("it never ran there (\(error))")
             default:
                 usleep(pause)

@@ -97,9 +97,13 @@ public final class SourceSession {
             try finish()
             return report
         } catch {
-            if promised { try settleAfterPromise(error) } else { rollback(error) }
-            if promised { return report }
-            throw error
+            if promised {
+                try settleAfterPromise(error)
+                return report
+            }
+            let cause = connection.cause(of: error)
+            rollback(cause)
+            throw cause
         }
     }
 
@@ -253,9 +257,7 @@ public final class SourceSession {
             if kill(container.pid, 0) != 0 { try? journal.settle() }
         }
         enter(.aborted)
-        var abort = WireAbort()
-        abort.reason = "\(reason)"
-        try? connection.send(.abort, abort)
+        connection.sendAbort(reason)
     }
 
     var capture: Capture?

@@ -71,7 +71,7 @@ public final class Connection {
     }
 
     private func write(_ vectors: [iovec]) throws {
-        var vectors = vectors[...]
+        var vectors = vectors[...], isBegun = false
         while let first = vectors.first {
             if first.iov_len == 0 {
                 vectors.removeFirst()
@@ -85,9 +85,11 @@ public final class Connection {
             }
             if n < 0 {
                 guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
-                try wait(POLLOUT)
+                // A frame cut short would leave the other side without the word that follows: why.
+                try wait(POLLOUT, patience: isBegun ? Self.framePatience : 1)
                 continue
             }
+            isBegun = true
             while n > 0, let vector = vectors.first {
                 if n >= vector.iov_len {
                     n -= vector.iov_len
@@ -148,9 +150,27 @@ public final class Connection {
             return MigrationError.refused(refused.reasons)
         case .abort:
             let abort = (try? frame.message(WireAbort.self)) ?? WireAbort()
-            return MigrationError.aborted(abort.reason)
+            return abort.cancelled ? MigrationError.cancelled : MigrationError.aborted(abort.reason)
         default: return MigrationError.protocolViolation("a \(frame.kind) message where \(expected) was expected")
         }
+    }
+
+    /// Says why this side gives up.
+    func sendAbort(_ error: any Error, neverRan: Bool = false) {
+        var abort = WireAbort()
+        (abort.reason, abort.neverRan) = ("\(error)", neverRan)
+        abort.cancelled = (error as? MigrationError)?.kind == .cancelled
+        try? send(.abort, abort)
+    }
+
+    /// Why a session really ended: when the connection broke, the other side may have said why before it closed it.
+    func cause(of error: any Error) -> any Error {
+        guard (error as? MigrationError)?.kind == .unreachable else { return error }
+        whileWaiting = { throw error }
+        while let frame = try? receive() {
+            if frame.kind == .abort || frame.kind == .refused { return unexpected(frame, "") }
+        }
+        return error
     }
 
     private func read(into target: UnsafeMutableRawBufferPointer) throws {
@@ -167,8 +187,12 @@ public final class Connection {
         }
     }
 
-    private func wait(_ events: Int32) throws {
+    /// Intervals of 50 ms that a begun frame may stand still before a wish to end is heard.
+    private static let framePatience = 40
+
+    private func wait(_ events: Int32, patience: Int = 1) throws {
         var polled = pollfd(fd: descriptor.number, events: Int16(events), revents: 0)
-        if poll(&polled, 1, 50) == 0 { try whileWaiting() }
+        for _ in 0..<patience where poll(&polled, 1, 50) != 0 { return }
+        try whileWaiting()
     }
 }

@@ -54,7 +54,7 @@ struct CancelTests {
         try await hosts.run()
         let command = try hosts.start(
             ["migrate", hosts.container, "--host", hosts.a.name, "--to", hosts.b.address.description, "--technique", "migrror"])
-        for _ in 0..<4000 where hosts.hits().isEmpty { try await Task.sleep(for: .milliseconds(2)) }
+        try await wait(seconds: 10) { !hosts.hits().isEmpty }
         try #require(hosts.hits().map(\.point) == [test.point.rawValue], "the point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
 
         let id = try #require(try await hosts.a.client.migrations().last).id
@@ -64,17 +64,17 @@ struct CancelTests {
         case .atDestination: _ = try? await hosts.b.client.cancel(id)
         case .interrupt:
             command.signal(SIGINT)
-            for _ in 0..<400 where command.isRunning && !hosts.commandOutput.contains("cancelling") { try await Task.sleep(for: .milliseconds(5)) }
+            try await wait { !command.isRunning || hosts.commandOutput.contains("cancelling") }
             #expect(test.moves == true || hosts.commandOutput.contains("cancelling the migration of \(hosts.container)"))
         }
         // One who waits for a side that is held hears of it only while waiting; a word must have gone where it is held.
         try await Task.sleep(for: .milliseconds(150))
-        _ = creat(gate, 0o600)
+        close(creat(gate, 0o600))
         let status = command.wait(seconds: 20)
         let end = try await hosts.a.client.wait(for: id, every: .milliseconds(5))
 
         // The destination cleans up after the source has ended.
-        for _ in 0..<400 where !hosts.mistakes().isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { hosts.mistakes().isEmpty }
         #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
         let place = try hosts.place(), moved = place === hosts.b
         #expect(test.moves == nil || test.moves == moved, "\(String(describing: end.error))\n\(hosts.a.words)\n\(hosts.b.words)")

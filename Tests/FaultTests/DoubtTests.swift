@@ -12,12 +12,12 @@ struct DoubtTests {
         try await hosts.b.start(fault: "\(point.rawValue),\(FaultPoint.guardFoundDeath.rawValue)")
         try await hosts.run()
         let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
-        for _ in 0..<2000 where hosts.hits().count < 2 { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait(seconds: 10) { hosts.hits().count >= 2 }
         return id
     }
 
     private func settle(_ hosts: FaultHosts) async throws {
-        for _ in 0..<600 where !hosts.mistakes().isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { hosts.mistakes().isEmpty }
         #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
         let place = try hosts.place()
         #expect(try await hosts.verdict(on: place).contains("\"oracle\":\"ok\""))
@@ -35,7 +35,7 @@ struct DoubtTests {
         try await Task.sleep(for: .milliseconds(300))
         #expect(!hosts.a.runs(hosts.container))
         try await hosts.b.start()
-        for _ in 0..<400 where try await !hosts.a.client.migration(id).isOver { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { try await hosts.a.client.migration(id).isOver }
         #expect(try await hosts.a.client.migration(id).error?.message.contains("never ran there") == true)
         try await settle(hosts)
         #expect(try hosts.place() === hosts.a)
@@ -59,7 +59,7 @@ struct DoubtTests {
         #expect(cancelled.status == 7 && cancelled.output.contains("is in doubt"), "\(cancelled)")
         let resolved = try hosts.apus(["resolve", hosts.container, "--host", hosts.a.name, "--keep", keep.rawValue])
         #expect(resolved.status == 0 && resolved.output.contains("the \(keep.rawValue)'s copy lives"), "\(resolved)")
-        for _ in 0..<400 where try await !hosts.a.client.migration(id).isOver { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { try await hosts.a.client.migration(id).isOver }
         let error = try await hosts.a.client.migration(id).error
         #expect(keep == .source ? error?.message.contains("an operator") == true : error == nil, "\(String(describing: error))")
         #expect(try hosts.place() === (keep == .source ? hosts.a : hosts.b))
@@ -75,7 +75,7 @@ struct DoubtTests {
         // The source's agent and guard die too, after the promise.
         _ = try await loseDestination(
             at: .destinationPrepared, sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
-        for _ in 0..<400 where hosts.hits().count < 4 { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { hosts.hits().count >= 4 }
         try await Task.sleep(for: .milliseconds(100))
         try await hosts.a.start()
         let doubts = try await hosts.a.client.migrations()

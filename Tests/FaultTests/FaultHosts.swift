@@ -171,7 +171,7 @@ final class FaultHosts {
         let builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
         try builder.build(in: "\(folder)/bundle")
         _ = try await a.client.run(RunRequest(name: container, bundle: "\(folder)/bundle"))
-        for _ in 0..<2000 where !log(a).contains("\"ready\"") { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait(seconds: 10) { log(a).contains("\"ready\"") }
     }
 
     func log(_ host: FaultHost) -> String {
@@ -250,6 +250,12 @@ final class FaultHosts {
         }
         try? FileManager.default.removeItem(atPath: folder)
     }
+}
+
+/// Asks every few milliseconds until it is so, for at most `seconds`.
+func wait(seconds: Double = 4, until isSo: () async throws -> Bool) async throws {
+    let deadline = monotonicNow() + Int64(seconds * 1e9)
+    while try await !isSo(), monotonicNow() < deadline { try await Task.sleep(for: .milliseconds(3)) }
 }
 
 struct Wrong: Error, CustomStringConvertible {

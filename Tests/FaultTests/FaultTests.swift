@@ -90,13 +90,13 @@ struct FaultTests {
         try await hosts.run()
         let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: fault.technique))
 
-        for _ in 0..<4000 where !hosts.hits().contains(where: { $0.point == fault.point.rawValue }) { try await Task.sleep(for: .milliseconds(2)) }
+        try await wait(seconds: 10) { hosts.hits().contains { $0.point == fault.point.rawValue } }
         guard let hit = hosts.hits().first(where: { $0.point == fault.point.rawValue }) else {
             Issue.record("the point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
             return
         }
         if let second = fault.second {
-            for _ in 0..<2000 where !hosts.hits().contains(where: { $0.point == second.rawValue }) { try await Task.sleep(for: .milliseconds(2)) }
+            try await wait(seconds: 10) { hosts.hits().contains { $0.point == second.rawValue } }
             #expect(hosts.hits().contains { $0.point == second.rawValue }, "the guard's point was never hit")
             try await Task.sleep(for: .milliseconds(50))
             // Right at the next start.

@@ -46,7 +46,7 @@ struct NetworkFaultTests {
         usleep(200_000)
         _ = try await hosts.a.client.migrate(hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .migrror))
         let points = [fault.point, fault.second].compactMap { $0?.rawValue }
-        for _ in 0..<4000 where !points.allSatisfy({ point in hosts.hits().contains { $0.point == point } }) { usleep(2000) }
+        try await wait(seconds: 10) { points.allSatisfy { point in hosts.hits().contains { $0.point == point } } }
         #expect(points.allSatisfy { point in hosts.hits().contains { $0.point == point } }, "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
         if fault.second != nil {
             usleep(50_000)
@@ -54,8 +54,9 @@ struct NetworkFaultTests {
         }
         var clean: Int64?
         let hit = hosts.hits().first { $0.point == fault.point.rawValue }
-        for _ in 0..<1000 where clean == nil {
-            if hosts.mistakes().isEmpty { clean = monotonicNow() } else { usleep(4000) }
+        try await wait {
+            if hosts.mistakes().isEmpty { clean = monotonicNow() }
+            return clean != nil
         }
         #expect(clean != nil, "\(hosts.mistakes())\n\(hosts.a.words)\n\(hosts.b.words)")
         usleep(1_000_000)

@@ -182,11 +182,8 @@ public final class DestinationSession {
             try journal.update { $0.network = record }
             try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
             made.append { try? ContainerNetwork.detach(spec, attachment) }
-            let handover = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment))
-            if !stage.neighbours.isEmpty {
-                try handover.add(try JSONDecoder().decode([Neighbour].self, from: stage.neighbours))
-            }
-            network = handover
+            let neighbours = stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
+            network = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
             rehearseConnection(spec, attachment)
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }

@@ -35,6 +35,8 @@ struct CancelCase: Sendable, CustomTestStringConvertible {
         switch (way, point) {
         // It has not heard of the promise, so it may say that it never runs here.
         case (.atDestination, .sourcePromisedUnsent): false
+        // It may still be at work on what came before the promise.
+        case (.atDestination, .sourcePromised): nil
         case (.atDestination, _): Self.tooLate.contains(point)
         // The source may promise, or not, while the destination is held.
         case (_, .destinationMuted), (_, .destinationRestored): nil

@@ -70,6 +70,7 @@ public final class DestinationSession {
     }
 
     private func receive() throws {
+        try Inquiry.check(identifier: offer.migration)
         let reasons = try refusals()
         if !reasons.isEmpty { throw MigrationError.refused(reasons) }
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)

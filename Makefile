@@ -36,10 +36,8 @@ torture: setup tests ## move the torture program 2,000 times, its memory compare
 bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAME"
 	.build/release/apus bench $(BENCH)
 
-faults: setup ## kill agents and guards at every step of every technique (as root)
-	swift build $(FLAGS) --build-tests
-	$(MAKE) -C Workloads
-	APUS_FAULTS=all swift test $(FLAGS) --no-parallel --filter FaultTests
+faults: setup tests ## kill agents and guards at every step of every technique (as root)
+	APUS_FAULTS=all swift test $(FLAGS) --skip-build --no-parallel --filter FaultTests
 
 lint: ## check format and style, and that targets import only what they depend on
 	scripts/lint

@@ -74,16 +74,22 @@ public struct AgentClient: Sendable {
         try await call(.POST, "migrations/\(try plain(id))/resolve", ResolveRequest(keep: keep))
     }
 
-    /// Asks until the migration is over, and returns its last word.
+    /// Asks until the migration is over or stays in doubt, and returns its last word.
     ///
-    /// - Parameter progress: called with every answer.
+    /// - Parameters:
+    ///   - patience: how long a doubt has to last: where the other host lives, its guard or agent ends it in a moment.
+    ///   - progress: called with every answer.
     public func wait(
-        for id: String, every interval: Duration = .milliseconds(100), progress: (MigrationInfo) -> Void = { _ in }
+        for id: String, every interval: Duration = .milliseconds(100), patience: Duration = .seconds(3),
+        progress: (MigrationInfo) -> Void = { _ in }
     ) async throws(AgentError) -> MigrationInfo {
+        var doubtSince: ContinuousClock.Instant?
         while true {
             let info = try await migration(id)
             progress(info)
-            if info.isOver || info.progress.state == .inDoubt { return info }
+            if info.isOver { return info }
+            if info.progress.state != .inDoubt { doubtSince = nil } else if doubtSince == nil { doubtSince = .now }
+            if let doubtSince, doubtSince.duration(to: .now) > patience { return info }
             try? await Task.sleep(for: interval)
         }
     }

@@ -21,22 +21,27 @@ public final class DestinationHandover: Sendable {
     public let record: DestinationHandoverRecord
     private let route: NetlinkSocket
     private let acceptance, refusal, release: NetlinkBatch
+    /// Nil: the source's namespace knew no neighbours.
+    private let introduction: NetlinkBatch?
     private let starter: PacketSocket
     private let announcer: Announcer
     private let interior: NetlinkSocket
-    private let interface: Int32
 
     /// Makes the container's network at this host, plugged and muted, and prepares the steps. Takes up to a second (the
     /// kernel's carrier watch). Write the record down before calling.
-    public static func prepare(_ record: DestinationHandoverRecord) throws(KernelError) -> DestinationHandover {
+    ///
+    /// - Parameter neighbours: those that the source's namespace knows. The new one learns them in `open` and not
+    ///   before: until then whatever its sockets send waits there for an address, so a copy that dies before its release
+    ///   says nothing to its clients. The kernel closes its connections, which are restored by then, with a reset.
+    public static func prepare(_ record: DestinationHandoverRecord, neighbours: [Neighbour]) throws(KernelError) -> DestinationHandover {
         try ContainerNetwork.attach(record.spec, record.attachment, plugged: true)
-        do { return try DestinationHandover(record) } catch {
+        do { return try DestinationHandover(record, neighbours) } catch {
             try? record.abort()
             throw error
         }
     }
 
-    private init(_ record: DestinationHandoverRecord) throws(KernelError) {
+    private init(_ record: DestinationHandoverRecord, _ neighbours: [Neighbour]) throws(KernelError) {
         self.record = record
         let attachment = record.attachment, mac = record.spec.mac
         route = try NetlinkSocket()
@@ -52,12 +57,9 @@ public final class DestinationHandover: Sendable {
         announcer = try Announcer(record.spec, attachment)
         let namespace = try NetworkNamespace(opening: attachment.namespace)
         interior = try NetlinkSocket(in: namespace)
-        interface = try interior.link(record.spec.interface).index
-    }
-
-    /// Gives the namespace the neighbours that the source's knew; before the freeze, any number of times.
-    public func add(_ neighbours: [Neighbour]) throws(KernelError) {
-        try interior.add(neighbours, to: interface)
+        let interface = try interior.link(record.spec.interface).index
+        let additions = try neighbours.map { neighbour throws(KernelError) in try neighbour.addition(to: interface) }
+        introduction = additions.isEmpty ? nil : NetlinkBatch("adding the container's neighbours", additions)
     }
 
     /// Frames for the container are held here from now on. Comes before the source's `redirect`: the other order makes
@@ -70,6 +72,7 @@ public final class DestinationHandover: Sendable {
     /// Lets the held frames go, in order, and tells the network that the container is here. After the sockets are back.
     public func open() throws(KernelError) {
         try route.request(release)
+        if let introduction { try interior.request(introduction) }
         try starter.send(DestinationHandover.dummy)
         try announcer.announce()
     }

@@ -91,20 +91,19 @@ extension NetlinkSocket {
         }
     }
 
-    /// Adds neighbours as if they had just been heard; entries there already are replaced.
-    public func add(_ neighbours: [Neighbour], to link: Int32) throws(KernelError) {
-        for neighbour in neighbours {
-            guard let address = IPAddress(neighbour.address) else {
-                throw KernelError("adding neighbour \(neighbour.address)", .invalid)
-            }
-            var message = NetlinkMessage(
-                CLX_RTM_NEWNEIGH, flags: CLX_NLM_F_CREATE | CLX_NLM_F_REPLACE, fixed: CLX_NDMSG_SIZE)
-            message.fixed(UInt8(address.family), at: 0)
-            message.fixed(link, at: 4)
-            message.fixed(UInt16(CLX_NUD_REACHABLE), at: 8)
-            message.add(CLX_NDA_DST, address.bytes)
-            message.add(CLX_NDA_LLADDR, neighbour.mac.bytes)
-            try request(message, "adding neighbour \(neighbour.address)")
-        }
+}
+
+extension Neighbour {
+    /// The request that adds it to an interface as if it had just been heard; an entry there already is replaced.
+    public func addition(to link: Int32) throws(KernelError) -> NetlinkMessage {
+        guard let target = IPAddress(address) else { throw KernelError("adding neighbour \(address)", .invalid) }
+        var message = NetlinkMessage(
+            CLX_RTM_NEWNEIGH, flags: CLX_NLM_F_CREATE | CLX_NLM_F_REPLACE, fixed: CLX_NDMSG_SIZE)
+        message.fixed(UInt8(target.family), at: 0)
+        message.fixed(link, at: 4)
+        message.fixed(UInt16(CLX_NUD_REACHABLE), at: 8)
+        message.add(CLX_NDA_DST, target.bytes)
+        message.add(CLX_NDA_LLADDR, mac.bytes)
+        return message
     }
 }

@@ -30,10 +30,7 @@ enum Inquiry {
 
     /// Answers one from the journals in `folder`, and forgets what the other side need not be told again.
     static func answer(_ inquiry: WireInquiry, over connection: Connection, journals folder: String) throws {
-        // The identifier becomes a part of paths.
-        guard inquiry.migration.utf8.allSatisfy({ $0 >= 48 && $0 <= 57 || $0 | 32 >= 97 && $0 | 32 <= 122 || $0 == 45 }) else {
-            throw MigrationError.protocolViolation("'\(inquiry.migration)' is no migration's identifier")
-        }
+        try check(identifier: inquiry.migration)
         let state = Recovery.verdict(on: inquiry.migration, in: folder)
         var verdict = WireVerdict()
         verdict.state = state?.rawValue ?? ""
@@ -43,6 +40,14 @@ enum Inquiry {
         connection.limit(seconds: 60)
         let _: WireRetired = try connection.expect(.retired)
         Recovery.forget(inquiry.migration, in: folder)
+    }
+
+    /// A migration's identifier becomes a part of paths.
+    static func check(identifier: String) throws {
+        let isPlain = identifier.utf8.allSatisfy { $0 >= 48 && $0 <= 57 || $0 | 32 >= 97 && $0 | 32 <= 122 || $0 == 45 }
+        guard isPlain, (1...64).contains(identifier.utf8.count) else {
+            throw MigrationError.protocolViolation("'\(identifier)' is no migration's identifier")
+        }
     }
 }
 

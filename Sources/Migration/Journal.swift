@@ -64,10 +64,14 @@ final class Journal: UndoLog {
     init(_ header: JournalHeader, in folder: String) throws {
         try Folder.create(folder)
         self.header = header
-        path = "\(folder)/\(header.migration).\(header.role.rawValue)"
+        path = Self.path(header, in: folder)
         file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND)
         try write(.header(header))
         for state in SessionState.allCases { prepared[state] = try line(.state(state)) }
+    }
+
+    static func path(_ header: JournalHeader, in folder: String) -> String {
+        "\(folder)/\(header.migration).\(header.role.rawValue)"
     }
 
     /// Replaces the header: later ones hold.

@@ -36,6 +36,7 @@ extension MigrationError {
     /// State that cannot be carried, or a destination that cannot take it; each with its reason.
     static func refused(_ reasons: [String]) -> MigrationError { MigrationError(.refused, reasons.joined(separator: "; ")) }
     static let cancelled = MigrationError(.cancelled, "cancelled; the source runs on")
+    static let resolved = MigrationError(.failed, "ended by an operator: the source's copy is the one that lives")
     /// The other side gave up, with its words.
     static func aborted(_ reason: String) -> MigrationError { MigrationError(.failed, "the other host gave up: \(reason)") }
     static func disconnected(from peer: String, _ why: String) -> MigrationError {

@@ -131,7 +131,7 @@ private final class Doubt: @unchecked Sendable {
             control.update { $0.state = runsThere ? .retired : .aborted }
             agent.end(
                 header.migration,
-                runsThere ? .success(nil) : .failure(MigrationError(.failed, "ended after a crash: the source's copy is the one that lives")))
+                runsThere ? .success(nil) : .failure(control.resolution == nil ? MigrationError.aborted("it never ran there") : .resolved))
         } catch {
             agent.end(header.migration, .failure(MigrationError(.failed, "ended after a crash, but not all could be put right: \(error)")))
         }

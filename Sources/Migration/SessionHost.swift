@@ -22,13 +22,14 @@ public struct SessionHost: Sendable {
     ) {
         (self.layout, self.runtime, self.address, self.attachment) = (layout, runtime, address, attachment)
     }
-    /// A journal with its guard, if guards are started here.
+    /// A journal with its guard, if guards are started here. The guard is there first: no journal is ever without one.
     func openJournal(_ header: JournalHeader) throws -> (Journal, GuardProcess?) {
         var header = header
         header.describe(self)
-        let journal = try Journal(header, in: journals)
-        do { return (journal, try guarding.map { try GuardProcess($0, journal: journal.path) }) } catch {
-            try? journal.settle()
+        let guardian = try guarding.map { try GuardProcess($0, journal: Journal.path(header, in: journals)) }
+        do { return (try Journal(header, in: journals), guardian) } catch {
+            // A journal of that name is another session's, and none of this guard's business.
+            guardian?.discard()
             throw error
         }
     }

@@ -78,11 +78,10 @@ import Testing
         _ = Sockets.receive(atA)
 
         let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        let neighbours = try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) }
         let destination = try lab.b.run { () throws(KernelError) in
-            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")))
+            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
         }
-        try destination.add(
-            try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) })
         let atB = try Sockets.bindUDP(try lab.container("b"), 7)
         defer { for fd in [atA, atB, sender] { close(fd) } }
         let route = try NetlinkSocket(in: lab.b)
@@ -132,7 +131,7 @@ import Testing
         for steps in 0...4 {
             let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
             let destination = try lab.b.run { () throws(KernelError) in
-                try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")))
+                try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
             }
             if steps > 0 { try destination.accept() }
             if steps > 1 { try source.redirect() }

@@ -20,11 +20,10 @@ final class Mover {
     init(_ lab: Lab) throws {
         self.lab = lab
         source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        let neighbours = try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) }
         destination = try lab.b.run { () throws(KernelError) in
-            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")))
+            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
         }
-        try destination.add(
-            try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) })
         box = try lab.container("b")
         for namespace in [lab.a, lab.b, box, try lab.container("a")] { try lab.steer(namespace) }
         injector = try TCPInjector(in: box)

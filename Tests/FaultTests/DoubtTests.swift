@@ -4,7 +4,7 @@ import Glibc
 import Migration
 import Testing
 
-@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct DoubtTests {
     /// Starts a migration whose destination dies with its guard at a point, and waits until the source is in doubt.
     private func loseDestination(at point: FaultPoint, sourceFault: String? = nil, _ hosts: FaultHosts) async throws -> String {
@@ -12,12 +12,12 @@ struct DoubtTests {
         try await hosts.b.start(fault: "\(point.rawValue),\(FaultPoint.guardFoundDeath.rawValue)")
         try await hosts.run()
         let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
-        for _ in 0..<2000 where hosts.hits().count < 2 { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait(seconds: 10) { hosts.hits().count >= 2 }
         return id
     }
 
     private func settle(_ hosts: FaultHosts) async throws {
-        for _ in 0..<600 where !hosts.mistakes().isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { hosts.mistakes().isEmpty }
         #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
         let place = try hosts.place()
         #expect(try await hosts.verdict(on: place).contains("\"oracle\":\"ok\""))
@@ -35,7 +35,7 @@ struct DoubtTests {
         try await Task.sleep(for: .milliseconds(300))
         #expect(!hosts.a.runs(hosts.container))
         try await hosts.b.start()
-        for _ in 0..<400 where try await !hosts.a.client.migration(id).isOver { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { try await hosts.a.client.migration(id).isOver }
         #expect(try await hosts.a.client.migration(id).error?.message.contains("never ran there") == true)
         try await settle(hosts)
         #expect(try hosts.place() === hosts.a)
@@ -49,9 +49,22 @@ struct DoubtTests {
         let id = try await loseDestination(at: keep == .source ? .destinationPrepared : .destinationDisarmed, hosts)
         try await Task.sleep(for: .milliseconds(300))
         #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
-        try await hosts.a.client.resolve(id, keep: keep)
-        for _ in 0..<400 where try await !hosts.a.client.migration(id).isOver { try await Task.sleep(for: .milliseconds(5)) }
+        // What to check, and both ends of it, by the names an operator has to type.
+        let told = try hosts.apus(["ps", "--host", hosts.a.name])
+        #expect(told.status == 0 && told.output.contains("Migration \(id) is in doubt: \(hosts.a.name) has promised not to run"))
+        for word in MigrationControl.Resolution.allCases {
+            #expect(told.output.contains("apus resolve \(hosts.container) --host \(hosts.a.name) --keep \(word.rawValue)"), "\(told.output)")
+        }
+        let cancelled = try hosts.apus(["cancel", hosts.container, "--host", hosts.a.name])
+        #expect(cancelled.status == 7 && cancelled.output.contains("is in doubt"), "\(cancelled)")
+        let resolved = try hosts.apus(["resolve", hosts.container, "--host", hosts.a.name, "--keep", keep.rawValue])
+        #expect(resolved.status == 0 && resolved.output.contains("the \(keep.rawValue)'s copy lives"), "\(resolved)")
+        try await wait { try await hosts.a.client.migration(id).isOver }
+        let error = try await hosts.a.client.migration(id).error
+        #expect(keep == .source ? error?.message.contains("an operator") == true : error == nil, "\(String(describing: error))")
         #expect(try hosts.place() === (keep == .source ? hosts.a : hosts.b))
+        // Nothing is in doubt any more, so nothing can be resolved.
+        #expect(try hosts.apus(["resolve", hosts.container, "--host", hosts.a.name, "--keep", "source"]).status == 3)
         try await hosts.b.start()
         try await settle(hosts)
     }
@@ -62,7 +75,7 @@ struct DoubtTests {
         // The source's agent and guard die too, after the promise.
         _ = try await loseDestination(
             at: .destinationPrepared, sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
-        for _ in 0..<400 where hosts.hits().count < 4 { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait { hosts.hits().count >= 4 }
         try await Task.sleep(for: .milliseconds(100))
         try await hosts.a.start()
         let doubts = try await hosts.a.client.migrations()
@@ -87,7 +100,10 @@ struct DoubtTests {
         #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
         #expect(!hosts.a.runs(hosts.container))
         // The source hears of it by itself.
-        try await hosts.b.client.resolve(id, keep: .source)
+        let told = try hosts.apus(["ps", "--host", hosts.b.name])
+        #expect(told.output.contains("is dead here; nobody knows whether it ran"), "\(told.output)")
+        let resolved = try hosts.apus(["resolve", hosts.container, "--host", hosts.b.name, "--keep", "source"])
+        #expect(resolved.status == 0 && resolved.output.contains("--keep source"), "\(resolved)")
         try await settle(hosts)
         #expect(try hosts.place() === hosts.a)
     }

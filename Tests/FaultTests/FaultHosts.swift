@@ -28,19 +28,16 @@ final class FaultHost {
     init(_ name: String, in folder: String, state: String? = nil, address: PeerAddress? = nil, arguments: [String]? = nil) throws {
         self.name = name
         layout = try HostLayout(hostName: name, stateFolder: state ?? "\(folder)/\(name)")
-        self.address = try address ?? Self.freeAddress()
+        self.address = address ?? Self.freeAddress()
         self.arguments = arguments ?? ["agent", "--host", name, "--state", layout.stateFolder, "--listen", self.address.description]
         (pidFile, guardFile, faultLog) = ("\(folder)/\(name).pid", "\(folder)/\(name).guard", "\(folder)/faults")
         log = "\(folder)/\(name).log"
     }
 
-    private static func freeAddress() throws -> PeerAddress {
-        let socket = try PeerAddress("127.0.0.1:0")!.listen()
-        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        withUnsafeMutablePointer(to: &address) {
-            _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket.number, $0, &size) }
-        }
-        return PeerAddress("127.0.0.1:\(UInt16(bigEndian: address.sin_port))")!
+    /// One of loopback's sixteen million addresses: a port that is free on 127.0.0.1 now may be anybody's a moment later.
+    private static func freeAddress() -> PeerAddress {
+        let bytes = (0..<3).map { _ in String(UInt8.random(in: 1...254)) }.joined(separator: ".")
+        return PeerAddress("127.\(bytes):7700")!
     }
 
     /// Starts the agent and waits until it serves.
@@ -171,7 +168,7 @@ final class FaultHosts {
         let builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
         try builder.build(in: "\(folder)/bundle")
         _ = try await a.client.run(RunRequest(name: container, bundle: "\(folder)/bundle"))
-        for _ in 0..<2000 where !log(a).contains("\"ready\"") { try await Task.sleep(for: .milliseconds(5)) }
+        try await wait(seconds: 10) { log(a).contains("\"ready\"") }
     }
 
     func log(_ host: FaultHost) -> String {
@@ -215,6 +212,23 @@ final class FaultHosts {
         }
     }
 
+    /// Starts `apus` with these arguments; what it says is in `commandOutput`.
+    func start(_ arguments: [String]) throws -> ChildProcess {
+        let output = try FileDescriptor(opening: "\(folder)/command", O_WRONLY | O_CREAT | O_TRUNC)
+        return try ChildProcess(program, arguments, output: output, diesWithParent: true)
+    }
+    var commandOutput: String { (try? String(contentsOfFile: "\(folder)/command", encoding: .utf8)) ?? "" }
+
+    /// Runs `apus` to its end.
+    func apus(_ arguments: [String]) throws -> (status: Int32, output: String) {
+        let command = try start(arguments)
+        guard let status = command.wait(seconds: 20) else {
+            command.stop(grace: 0)
+            throw Wrong("apus \(arguments) does not end: \(commandOutput)")
+        }
+        return ((status >> 8) & 0xff, commandOutput)
+    }
+
     func tearDown() {
         for host in [a, b] {
             host.kill()
@@ -233,6 +247,12 @@ final class FaultHosts {
         }
         try? FileManager.default.removeItem(atPath: folder)
     }
+}
+
+/// Asks every few milliseconds until it is so, for at most `seconds`.
+func wait(seconds: Double = 4, until isSo: () async throws -> Bool) async throws {
+    let deadline = monotonicNow() + Int64(seconds * 1e9)
+    while try await !isSo(), monotonicNow() < deadline { try await Task.sleep(for: .milliseconds(3)) }
 }
 
 struct Wrong: Error, CustomStringConvertible {

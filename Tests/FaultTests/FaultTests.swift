@@ -7,9 +7,6 @@ import LinuxKernel
 import Migration
 import Testing
 
-/// All techniques at all points (`make faults`), or those that differ.
-private let isComplete = getenv("APUS_FAULTS").map { String(cString: $0) } == "all"
-
 /// Who dies at a point.
 enum Victim: String, CaseIterable, Sendable { case sourceAgent, destinationAgent, sourceGuard, destinationGuard }
 
@@ -24,30 +21,25 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
         "\(technique.rawValue): \(point.rawValue) \(point), \(victim) dies" + (second.map { ", its guard at \($0.rawValue) \($0)" } ?? "")
     }
 
+    /// Points that only a container with a network has.
     static let networkPoints: Set<FaultPoint> = [.sourceRedirected, .sourceRepaired, .sourceSilenced, .guardRepaired, .guardOpened]
     static let sessionPoints = FaultPoint.allCases.filter { $0.rawValue < 200 && !networkPoints.contains($0) }
     /// Points that cold migrations do not have.
     static let copyPoints: Set<FaultPoint> = [.sourceArmed, .sourceCopying]
 
-    static let all: [FaultCase] = {
-        var cases: [FaultCase] = []
-        for technique in [Technique.migrror, .preCopy, .cold] {
-            for point in sessionPoints {
-                if technique == .cold && copyPoints.contains(point) { continue }
-                let differs = technique == .preCopy ? copyPoints.contains(point) || point == .destinationCopying : point == .sourceLastPass || point == .destinationCopying
-                guard isComplete || technique == .migrror || differs else { continue }
-                for victim in Victim.allCases {
-                    // The other side's guard dies like one's own; both only in the complete matrix.
-                    let isOwn = victim != (point.rawValue < 100 ? .destinationGuard : .sourceGuard)
-                    if isComplete || isOwn { cases.append(FaultCase(technique: technique, point: point, victim: victim)) }
-                }
+    /// Every point, victim and technique; in the short matrix every point and victim, by one technique in turn.
+    static let all: [FaultCase] = sessionPoints.enumerated().flatMap { index, point in
+        let techniques = Technique.allCases.filter { $0 != .cold || !copyPoints.contains(point) }
+        return Victim.allCases.enumerated().flatMap { turn, victim in
+            (isComplete ? techniques : [techniques[(index + turn) % techniques.count]]).map {
+                FaultCase(technique: $0, point: point, victim: victim)
             }
         }
-        return cases
-    }()
+    }
 
     /// An agent dies, and its guard while it puts things right.
     static let double: [FaultCase] = [
+        (.sourceOffered, .guardStarted), (.destinationAccepted, .guardStarted),
         (.sourceFrozen, .guardFoundDeath), (.sourceFrozen, .guardThawed), (.sourceFrozen, .guardUndone), (.sourceCopying, .guardThawed),
         (.sourcePromised, .guardFoundDeath), (.sourcePromised, .guardAsked), (.sourcePromised, .guardKilled), (.sourcePromised, .guardRetired),
         (.destinationCreated, .guardFoundDeath), (.destinationMuted, .guardAborted), (.destinationPrepared, .guardAborted),
@@ -56,8 +48,21 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
     ].map { FaultCase(technique: .migrror, point: $0, victim: $0.rawValue < 100 ? .sourceAgent : .destinationAgent, second: $1) }
 }
 
-@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(15)))
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(15)))
 struct FaultTests {
+    /// With each case failing whose point was not hit: every point is.
+    @Test func everyPointIsTried() {
+        let cases = FaultCase.all + FaultCase.double + NetworkFaultTests.cases
+        for point in FaultPoint.allCases {
+            #expect(cases.contains { $0.point == point || $0.second == point }, "no test kills anything at \(point)")
+        }
+        for point in FaultCase.sessionPoints {
+            for victim in Victim.allCases {
+                #expect(FaultCase.all.contains { $0.point == point && $0.victim == victim }, "\(victim) never dies at \(point)")
+            }
+        }
+    }
+
     @Test(.timeLimit(.minutes(1)), arguments: FaultCase.all) func oneDeath(_ fault: FaultCase) async throws {
         try await play(fault)
     }
@@ -85,13 +90,13 @@ struct FaultTests {
         try await hosts.run()
         let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: fault.technique))
 
-        for _ in 0..<4000 where !hosts.hits().contains(where: { $0.point == fault.point.rawValue }) { try await Task.sleep(for: .milliseconds(2)) }
+        try await wait(seconds: 10) { hosts.hits().contains { $0.point == fault.point.rawValue } }
         guard let hit = hosts.hits().first(where: { $0.point == fault.point.rawValue }) else {
             Issue.record("the point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
             return
         }
         if let second = fault.second {
-            for _ in 0..<2000 where !hosts.hits().contains(where: { $0.point == second.rawValue }) { try await Task.sleep(for: .milliseconds(2)) }
+            try await wait(seconds: 10) { hosts.hits().contains { $0.point == second.rawValue } }
             #expect(hosts.hits().contains { $0.point == second.rawValue }, "the guard's point was never hit")
             try await Task.sleep(for: .milliseconds(50))
             // Right at the next start.

@@ -9,7 +9,7 @@ import Testing
 
 @testable import Testbed
 
-@Suite(.serialized, .enabled(if: geteuid() == 0 && faultTestsWanted), .timeLimit(.minutes(5)))
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct NetworkFaultTests {
     static let cases: [FaultCase] = [
         (.sourceStopped, nil), (.sourceRedirected, nil), (.sourceRepaired, nil), (.sourceSilenced, nil), (.sourcePromised, nil),
@@ -39,14 +39,14 @@ struct NetworkFaultTests {
         _ = try await hosts.a.client.run(
             RunRequest(
                 name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:a9:00:00:01:01", addresses: ["10.78.0.50/24"])))
-        let endpoint = RedisEndpoint(address: "10.78.0.50", namespace: testbed.topology.userDevice)
+                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
+        let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
         let client = try RedisProbe(endpoint)
         usleep(200_000)
         _ = try await hosts.a.client.migrate(hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .migrror))
         let points = [fault.point, fault.second].compactMap { $0?.rawValue }
-        for _ in 0..<4000 where !points.allSatisfy({ point in hosts.hits().contains { $0.point == point } }) { usleep(2000) }
+        try await wait(seconds: 10) { points.allSatisfy { point in hosts.hits().contains { $0.point == point } } }
         #expect(points.allSatisfy { point in hosts.hits().contains { $0.point == point } }, "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
         if fault.second != nil {
             usleep(50_000)
@@ -54,8 +54,9 @@ struct NetworkFaultTests {
         }
         var clean: Int64?
         let hit = hosts.hits().first { $0.point == fault.point.rawValue }
-        for _ in 0..<1000 where clean == nil {
-            if hosts.mistakes().isEmpty { clean = monotonicNow() } else { usleep(4000) }
+        try await wait {
+            if hosts.mistakes().isEmpty { clean = monotonicNow() }
+            return clean != nil
         }
         #expect(clean != nil, "\(hosts.mistakes())\n\(hosts.a.words)\n\(hosts.b.words)")
         usleep(1_000_000)

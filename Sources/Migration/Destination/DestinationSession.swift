@@ -72,6 +72,7 @@ public final class DestinationSession {
     }
 
     private func receive() throws {
+        try Inquiry.check(identifier: offer.migration)
         let reasons = try refusals()
         if !reasons.isEmpty { throw MigrationError.refused(reasons) }
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
@@ -197,11 +198,8 @@ public final class DestinationSession {
             try journal.update { $0.network = record }
             try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
             made.append { try? ContainerNetwork.detach(spec, attachment) }
-            let handover = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment))
-            if !stage.neighbours.isEmpty {
-                try handover.add(try JSONDecoder().decode([Neighbour].self, from: stage.neighbours))
-            }
-            network = handover
+            let neighbours = stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
+            network = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
             rehearseConnection(spec, attachment)
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }
@@ -383,6 +381,7 @@ public final class DestinationSession {
             from: offer.sourceHost)
             return
         }
+        let error = connection.cause(of: error)
         stub?.kill()
         for undo in made.reversed() { undo() }
         if let journal {
@@ -396,9 +395,7 @@ public final class DestinationSession {
             (refused.host, refused.reasons, refused.advice) = (host.name, [reason.message], reason.advice ?? "")
             try? connection.send(.refused, refused)
         } else {
-            var abort = WireAbort()
-            (abort.reason, abort.neverRan, abort.advice) = (reason.message, true, reason.advice ?? "")
-            try? connection.send(.abort, abort)
+            connection.sendAbort(reason, neverRan: true)
         }
         if isEntered { delegate.didFail(migration: offer.migration, reason) }
     }

@@ -376,6 +376,9 @@ public nonisolated struct WireAbort: Sendable {
   /// What to do about it.
   public var advice: String = String()
 
+  /// An operator wanted it: no failure.
+  public var cancelled: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1136,7 +1139,7 @@ nonisolated extension WireRetired: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Abort"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0\u{1}advice\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0\u{1}advice\0\u{1}cancelled\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1147,6 +1150,7 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.neverRan) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.advice) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.cancelled) }()
       default: break
       }
     }
@@ -1162,6 +1166,9 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.advice.isEmpty {
       try visitor.visitSingularStringField(value: self.advice, fieldNumber: 3)
     }
+    if self.cancelled != false {
+      try visitor.visitSingularBoolField(value: self.cancelled, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1169,6 +1176,7 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.reason != rhs.reason {return false}
     if lhs.neverRan != rhs.neverRan {return false}
     if lhs.advice != rhs.advice {return false}
+    if lhs.cancelled != rhs.cancelled {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

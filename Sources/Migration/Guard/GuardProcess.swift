@@ -71,6 +71,12 @@ final class GuardProcess {
         collect()
     }
 
+    /// There is nothing to guard.
+    func discard() {
+        kill(pid, SIGKILL)
+        collect()
+    }
+
     /// Leaves the guard to itself: it goes on when this process ends.
     private func collect() {
         var status: Int32 = 0

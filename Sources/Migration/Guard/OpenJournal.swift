@@ -15,7 +15,12 @@ final class OpenJournal: UndoLog {
         guard let file = try? FileDescriptor(opening: path, O_RDWR | O_APPEND) else { return nil }
         while flock(file.number, LOCK_EX) != 0 {}
         // Settled while we waited?
-        guard access(path, F_OK) == 0, let content = JournalContent(path: path) else { return nil }
+        guard access(path, F_OK) == 0 else { return nil }
+        guard let content = JournalContent(path: path) else {
+            // Its writer died before the first line: it tells of nothing done.
+            unlink(path)
+            return nil
+        }
         (self.path, self.file, self.content) = (path, file, content)
         // A line that its writer's death cut short must not spoil the next.
         _ = Glibc.write(file.number, "\n", 1)

@@ -199,7 +199,8 @@ extension SourceSession {
                 try journal.settle()
                 answer?.acknowledge()
                 enter(.aborted)
-                if let error = error as? MigrationError, error.kind == .refused { throw error }
+                if answer?.state == nil { throw MigrationError.resolved }
+                if let error = error as? MigrationError, error.kind == .refused || error.kind == .cancelled { throw error }
                 throw MigrationError.aborted("it never ran there (\(error))")
             default:
                 usleep(pause)

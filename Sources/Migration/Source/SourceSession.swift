@@ -105,10 +105,13 @@ public final class SourceSession {
             try finish()
             return report
         } catch {
-            let reason = explained(error)
-            if promised { try settleAfterPromise(reason) } else { rollback(reason) }
-            if promised { return report }
-            throw reason
+            if promised {
+                try settleAfterPromise(error)
+                return report
+            }
+            let cause = explained(connection.cause(of: error))
+            rollback(cause)
+            throw cause
         }
     }
 
@@ -299,9 +302,7 @@ public final class SourceSession {
             if isGone { try? journal.settle() }
         }
         enter(.aborted)
-        var abort = WireAbort()
-        (abort.reason, abort.advice) = (reason.message, reason.advice ?? "")
-        try? connection.send(.abort, abort)
+        connection.sendAbort(reason)
     }
 
     var capture: Capture?

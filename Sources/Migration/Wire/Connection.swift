@@ -100,7 +100,7 @@ public final class Connection {
     }
 
     private func write(_ vectors: [iovec]) throws {
-        var vectors = vectors[...]
+        var vectors = vectors[...], isBegun = false
         while let first = vectors.first {
             if first.iov_len == 0 {
                 vectors.removeFirst()
@@ -114,9 +114,11 @@ public final class Connection {
             }
             if n < 0 {
                 guard errno == EAGAIN || errno == EINTR else { throw lost("\(Errno(errno))") }
-                try wait(POLLOUT)
+                // A frame cut short would leave the other side without the word that follows: why.
+                try wait(POLLOUT, patience: isBegun ? Self.framePatience : 1)
                 continue
             }
+            isBegun = true
             while n > 0, let vector = vectors.first {
                 if n >= vector.iov_len {
                     n -= vector.iov_len
@@ -179,9 +181,28 @@ public final class Connection {
                 advice: refused.advice.isEmpty ? nil : refused.advice)
         case .abort:
             let abort = (try? frame.message(WireAbort.self)) ?? WireAbort()
+            if abort.cancelled { return MigrationError.cancelled }
             return MigrationError(.failed, "\(peer) gave up: \(abort.reason)", advice: abort.advice.isEmpty ? nil : abort.advice)
         default: return MigrationError.protocolViolation("a \(frame.kind) message where \(expected) was expected")
         }
+    }
+
+    /// Says why this side gives up.
+    func sendAbort(_ reason: MigrationError, neverRan: Bool = false) {
+        var abort = WireAbort()
+        (abort.reason, abort.neverRan, abort.advice) = (reason.message, neverRan, reason.advice ?? "")
+        abort.cancelled = reason.kind == .cancelled
+        try? send(.abort, abort)
+    }
+
+    /// Why a session really ended: when the connection broke, the other side may have said why before it closed it.
+    func cause(of error: any Error) -> any Error {
+        guard (error as? MigrationError)?.kind == .unreachable else { return error }
+        whileWaiting = { throw error }
+        while let frame = try? receive() {
+            if frame.kind == .abort || frame.kind == .refused { return unexpected(frame, "") }
+        }
+        return error
     }
 
     private func read(into target: UnsafeMutableRawBufferPointer) throws {
@@ -200,8 +221,12 @@ public final class Connection {
 
     private func lost(_ why: String) -> MigrationError { .disconnected(from: peer, why) }
 
-    private func wait(_ events: Int32) throws {
+    /// Intervals of 50 ms that a begun frame may stand still before a wish to end is heard.
+    private static let framePatience = 40
+
+    private func wait(_ events: Int32, patience: Int = 1) throws {
         var polled = pollfd(fd: descriptor.number, events: Int16(events), revents: 0)
-        if poll(&polled, 1, 50) == 0 { try whileWaiting() }
+        for _ in 0..<patience where poll(&polled, 1, 50) != 0 { return }
+        try whileWaiting()
     }
 }

@@ -21,7 +21,7 @@ struct CancelCommand: AsyncParsableCommand {
         case nil where end.isOver:
             if !output.json { print("too late: \(name) has moved") }
             throw ExitStatus.refused
-        case nil: throw AgentError(.inDoubt, "migration \(id) is in doubt", advice: "see `apus resolve --help`")
+        case nil: throw Doubt(end, on: try await client.host()).error
         case _?: throw end.error!
         }
     }

@@ -88,9 +88,7 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
             return print(output.json ? json(report) : Self.text(report))
         }
         if !end.isOver {
-            throw AgentError(
-                .inDoubt, "migration \(id) is in doubt: neither host may decide which copy lives",
-                advice: "see `apus resolve --help`")
+            throw Doubt(end, on: try await client.host()).error
         }
         throw end.error ?? AgentError(.failed, "migration \(id) ended without a report")
     }

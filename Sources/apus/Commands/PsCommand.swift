@@ -29,9 +29,7 @@ struct PsCommand: AsyncParsableCommand {
         if reports.contains(where: { !$0.migrations.isEmpty }) { print("\n" + Self.migrations(reports)) }
         for report in reports {
             for migration in report.migrations where migration.progress.state == .inDoubt && !migration.isOver {
-                print(
-                    "\nMigration \(migration.id) of \(migration.container) is in doubt: \(report.host) cannot tell whether "
-                        + "\(migration.peer)\nhas it running. See `apus resolve --help` before anything else.")
+                print("\n" + Doubt(migration, on: try await AgentClient(host: report.host).host()).text)
             }
         }
     }

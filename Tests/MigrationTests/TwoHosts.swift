@@ -94,6 +94,8 @@ final class TwoHosts: Sendable {
         return (report, try delegate.wait(for: report.id))
     }
 
+    func runtime(_ index: Int) -> any ContainerRuntime { hosts[index].runtime }
+
     /// The container's log on a host.
     func log(_ name: String, on index: Int) throws -> String {
         try SmallFile.text(hosts[index].layout.container(name).log)

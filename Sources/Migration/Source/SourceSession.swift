@@ -205,7 +205,7 @@ public final class SourceSession {
             diagnosis = try NetlinkSocket(.socketDiagnosis, in: NetworkNamespace(opening: record.attachment.namespace))
         }
         try guardian?.awaitReadiness()
-        try process.attach()
+        do { try process.attach() } catch EngineError.obstacles(let list) { throw MigrationError.refused(list.map(\.description)) }
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
         try layout.refresh()

@@ -1,4 +1,5 @@
 // Holds one kind of state that a migration has to refuse by name: holder KIND makes it, says that it is ready, and waits.
+// `lines` holds nothing: it prints numbers, one a line, for ever.
 // Exit status 4: this kernel, or these privileges, do not let it be made.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -115,6 +116,13 @@ static long root(void) { return mkdir("/jail", 0755) ? -1 : chroot("/jail"); }
 static long user_namespace(void) { return unshare(CLONE_NEWUSER); }
 static long pid_namespace(void) { return unshare(CLONE_NEWPID); }
 
+static long __attribute__((noreturn)) lines(void) {
+  for (long line = 0;; line++) {
+    dprintf(STDOUT_FILENO, "%ld\n", line);
+    usleep(200);
+  }
+}
+
 static int apart;
 static volatile long answer = 1;
 static void *stay(void *unused) {
@@ -146,7 +154,7 @@ static const struct {
     {"lease", lease}, {"deleted", deleted}, {"named-pipe", named_pipe}, {"half-pipe", half_pipe},
     {"asynchronous", asynchronous}, {"processor-timer", processor_timer}, {"folder", folder}, {"root", root},
     {"user-namespace", user_namespace}, {"pid-namespace", pid_namespace}, {"thread-files", thread_files},
-    {"thread-folder", thread_folder}, {"thread-network", thread_network}};
+    {"thread-folder", thread_folder}, {"thread-network", thread_network}, {"lines", lines}};
 
 int main(int count, char **arguments) {
   for (size_t index = 0; count == 2 && index < sizeof kinds / sizeof *kinds; index++) {

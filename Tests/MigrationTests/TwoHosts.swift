@@ -60,10 +60,15 @@ final class TwoHosts: Sendable {
     }
 
     /// Runs a static program of the workloads in a container on host `index`.
-    func run(_ name: String, _ program: String, _ arguments: [String], on index: Int = 0) throws -> RunningContainer {
+    ///
+    /// - Parameter temporary: tmpfs mounts it has, with their sizes.
+    func run(
+        _ name: String, _ program: String, _ arguments: [String], temporary: [String: UInt64] = [:], on index: Int = 0
+    ) throws -> RunningContainer {
         let host = hosts[index], directory = try host.layout.container(name)
         try directory.create()
-        let builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
+        var builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
+        builder.temporaryFileSystems = temporary
         let bundle = "\(folder)/bundle-\(name)"
         try builder.build(in: bundle)
         let config = try ContainerConfig(bundle: bundle)

@@ -15,7 +15,7 @@ extension SourceSession {
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
-        let log = try newLog()
+        unsentLog += try newLog()
 
         enter(.frozen)
         ThreadPriority.realTime.apply()
@@ -30,9 +30,11 @@ extension SourceSession {
         try connection.send(.frozen, WireFrozen())
         try steps.measure("send image") {
             try sendLayoutIfNew()
+            // The last lines were written on the way into the freeze.
+            unsentLog += try newLog()
             var handover = WireHandover()
             handover.image = capture!.image
-            handover.log = log
+            handover.log = unsentLog
             try connection.send(.handover, handover)
         }
 

@@ -228,6 +228,8 @@ public final class SourceSession {
     }
 
     private var logSent: UInt64 = 0
+    /// What was read of the log and waits for a handover that is not put off.
+    var unsentLog = Data()
 
     /// What the container has written to its log since the last call.
     func newLog() throws -> Data {

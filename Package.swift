@@ -38,14 +38,14 @@ let package = Package(
                 "Engine", "Memory", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ]),
-        .target(name: "Containers", dependencies: ["LinuxKernel", "COpenSSL"]),
+        .target(name: "Containers", dependencies: ["LinuxKernel", "CLinux", "COpenSSL"]),
         .target(
             name: "Engine",
             dependencies: [
-                "Memory", "LinuxKernel",
+                "Memory", "LinuxKernel", "CLinux",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ]),
-        .target(name: "Memory", dependencies: ["LinuxKernel"]),
+        .target(name: "Memory", dependencies: ["LinuxKernel", "CLinux"]),
         .target(name: "LinuxKernel", dependencies: ["CLinux"]),
         .target(name: "CLinux"),
         // SHA-256 from libcrypto: building a Swift implementation takes longer than all of Apus.
@@ -54,18 +54,23 @@ let package = Package(
         .testTarget(
             name: "AgentTests",
             dependencies: [
-                "Agent", "Containers", "LinuxKernel", "Migration", "apus",
+                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "apus",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
         .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
-        .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "NetworkTestSupport"]),
-        .testTarget(name: "MemoryTests", dependencies: ["Memory"]),
-        .testTarget(name: "MigrationTests", dependencies: ["Migration"]),
-        .testTarget(name: "FaultTests", dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel"]),
-        .testTarget(name: "EngineTests", dependencies: ["Engine", "Containers", "LinuxKernel", "NetworkTestSupport"]),
+        .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "CLinux", "NetworkTestSupport"]),
+        .testTarget(name: "MemoryTests", dependencies: ["Memory", "LinuxKernel", "CLinux"]),
+        .testTarget(name: "MigrationTests", dependencies: ["Migration", "Containers", "LinuxKernel", "CLinux"]),
+        .testTarget(name: "FaultTests", dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel", "CLinux"]),
+        .testTarget(
+            name: "EngineTests",
+            dependencies: [
+                "Engine", "Containers", "LinuxKernel", "NetworkTestSupport",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -73,6 +73,8 @@ public final class Agent: MigrationHost {
         for name in facts.missing {
             logger.warning("this host lacks \(name): migrations will be refused; see `apus doctor`")
         }
+        // The cache spares sending what has been here before; it is not to fill the disk.
+        try? ContentStore(folder: layout.cacheFolder, digests: DigestCache(file: nil)).prune(toBytes: 4 << 30)
         let engine = parts.engine(self, logger)
         try engine.recover()
         unlink(configuration.socketPath)
@@ -167,7 +169,8 @@ public final class Agent: MigrationHost {
         guard let address = configuration.peers[request.to] ?? PeerAddress(request.to) else {
             throw AgentError(
                 .hostUnknown, "host \(layout.hostName) knows no host \(request.to)",
-                advice: "give a numeric address with a port, or start the agent with --peer \(request.to)=ADDRESS:PORT")
+                advice: (configuration.peers.isEmpty ? "" : "it knows \(configuration.peers.keys.sorted().joined(separator: ", ")); else ")
+                    + "give a numeric address with a port, or start the agent with --peer \(request.to)=ADDRESS:PORT")
         }
         if address == configuration.migrationAddress || request.to == layout.hostName {
             throw AgentError(.refused, "container \(name) is on \(request.to) already")

@@ -20,6 +20,7 @@ public struct AgentError: Error, Codable, Sendable, Equatable, CustomStringConve
         case wrongState = "wrong-state"
         // How a migration ended.
         case refused
+        case containerExited = "container-exited"
         case cancelled
         case unreachable
         case inDoubt = "in-doubt"
@@ -61,7 +62,7 @@ public struct AgentError: Error, Codable, Sendable, Equatable, CustomStringConve
         case .tooLarge: 413
         case .methodNotAllowed: 405
         case .notFound, .containerUnknown, .migrationUnknown, .hostUnknown: 404
-        case .nameTaken, .busy, .wrongState, .cancelled, .inDoubt: 409
+        case .nameTaken, .busy, .wrongState, .containerExited, .cancelled, .inDoubt: 409
         case .refused: 422
         case .unreachable: 502
         case .runtimeFailed, .failed: 500
@@ -79,6 +80,7 @@ extension AgentError.Code {
     public init(_ kind: MigrationError.Kind) {
         switch kind {
         case .refused: self = .refused
+        case .exited: self = .containerExited
         case .cancelled: self = .cancelled
         case .unreachable: self = .unreachable
         case .failed: self = .failed

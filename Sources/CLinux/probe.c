@@ -23,15 +23,26 @@ void clx_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t result[4]) {
 #endif
 }
 
+// A child that only waits for what `arguments` asks for: it makes no call that could find a lock held by a thread of the
+// parent, which is not there.
+static long clone_child(struct clone_args *arguments) { return syscall(SYS_clone3, arguments, sizeof *arguments); }
+
 int clx_try_set_tid(int pid) {
-  pid_t wanted = pid;
-  struct clone_args arguments = {
-      .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&wanted, .set_tid_size = 1};
-  long child = syscall(SYS_clone3, &arguments, sizeof arguments);
-  if (child == 0) _exit(0);
-  if (child < 0) return -errno;
-  while (waitpid((pid_t)child, NULL, 0) < 0 && errno == EINTR) {}
-  return 0;
+  struct clone_args space = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
+  long first = clone_child(&space);
+  if (first < 0) return -errno;
+  if (first == 0) {
+    pid_t wanted = pid;
+    struct clone_args chosen = {
+        .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&wanted, .set_tid_size = 1};
+    long child = clone_child(&chosen);
+    if (child == 0) _exit(0);
+    if (child < 0) _exit(errno);
+    _exit(child == pid && waitpid(pid, NULL, 0) == pid ? 0 : EINVAL);
+  }
+  int status = 0;
+  while (waitpid((pid_t)first, &status, 0) < 0 && errno == EINTR) {}
+  return WIFEXITED(status) ? -WEXITSTATUS(status) : -EINVAL;
 }
 
 int64_t clx_filesystem_type(const char *path) {

@@ -41,7 +41,9 @@ public final class FileTreeReceiver {
             if try entry.digest.flatMap({ try store?.open($0) }) == nil { needed.append(number) }
         }
         try root.removeContents(keeping: keeping)
-        try checkSpace(for: entries)
+        // Where there is not room for both, contents are not kept for the next time.
+        let asked = needed.reduce(0) { $0 + entries[$1].size }
+        let keeper = try roomBesides(entries) >= asked ? store : nil
         var needs = ByteWriter()
         for number in needed { needs.put(UInt32(number)) }
         try stream.writeBlock(needs.bytes)
@@ -55,7 +57,7 @@ public final class FileTreeReceiver {
             if entry.kind == .regular && entry.linkedTo == nil {
                 if index == number {
                     report.contents += 1
-                    report.contentBytes += try receive(entry, from: stream)
+                    report.contentBytes += try receive(entry, from: stream, keepingIn: keeper)
                     number = next.next()
                 } else {
                     try copyFromStore(entry)
@@ -147,7 +149,10 @@ extension FileTreeReceiver {
         return path
     }
 
-    private func checkSpace(for entries: [FileEntry]) throws {
+    /// Bytes that are free besides what the entries take.
+    ///
+    /// - Throws: when they do not fit.
+    private func roomBesides(_ entries: [FileEntry]) throws -> UInt64 {
         let free = try root.freeSpace()
         let needed = entries.reduce(UInt64(0)) { $0.addingReportingOverflow(min($1.allocated, $1.size)).partialValue }
         if needed > free.bytes {
@@ -158,11 +163,13 @@ extension FileTreeReceiver {
         // A file system that counts no inodes says 0.
         if free.inodes > 0 && UInt64(entries.count) > free.inodes {
             throw ContainerError(
-                "\(root.name) needs \(entries.count) inodes and its file system has \(free.inodes) free")
+                "\(root.name) needs \(entries.count) inodes and its file system has \(free.inodes) free: remove files there, or "
+                    + "give the host another state folder")
         }
+        return free.bytes - needed
     }
 
-    private func receive(_ entry: FileEntry, from stream: any ByteStream) throws -> UInt64 {
+    private func receive(_ entry: FileEntry, from stream: any ByteStream, keepingIn store: ContentStore?) throws -> UInt64 {
         let file = try writer.open(entry.path)
         guard let store else {
             return try TreeProtocol.receiveContent(

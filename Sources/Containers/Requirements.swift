@@ -21,23 +21,33 @@ public struct ContainerRequirements: Codable, Sendable, Equatable {
         "cgroup": "cgroup", "time": "time",
     ]
 
+    /// Major and minor of "1.1.5+ds1"; patches add nothing to a configuration.
+    private static func numbers(_ version: String) -> [Int] {
+        version.split(separator: ".").prefix(2).map { Int($0.prefix { $0.isNumber }) ?? 0 }
+    }
+
     /// What keeps this host from taking the container, each in words of its own; empty: nothing.
     ///
-    /// A runtime of another version is not refused by itself: versions read the same configuration. Another kind is.
+    /// Newer versions of a runtime read what older ones read. An older one leaves out in silence what it does not know
+    /// of a configuration, so it is refused, as another kind is.
     public func missing(runtime: String, runtimeVersion: String) -> [String] {
         var problems: [String] = []
         if runtime != self.runtime {
-            problems.append("the container was made by \(self.runtime) and this host has \(runtime)")
+            problems.append("the container was made by \(self.runtime) and this host has \(runtime): install \(self.runtime)")
+        } else if Self.numbers(runtimeVersion).lexicographicallyPrecedes(Self.numbers(self.runtimeVersion)) {
+            problems.append(
+                "the container was made by \(self.runtime) \(self.runtimeVersion) and this host has \(runtimeVersion), which may not know "
+                    + "all of its configuration: install \(self.runtimeVersion) or newer")
         }
         for kind in namespaces {
             guard let file = Self.namespaceFiles[kind] else {
                 problems.append("namespace kind \(kind) is not known here")
                 continue
             }
-            if access("/proc/self/ns/\(file)", F_OK) != 0 { problems.append("this kernel has no \(kind) namespaces") }
+            if access("/proc/self/ns/\(file)", F_OK) != 0 { problems.append("this host's kernel has no \(kind) namespaces") }
         }
         for path in bindSources where access(path, F_OK) != 0 {
-            problems.append("bind mount source \(path) does not exist on this host")
+            problems.append("bind mount source \(path) does not exist on this host: make it there")
         }
         for path in hooks where access(path, X_OK) != 0 {
             problems.append("hook \(path) does not exist on this host or cannot be executed")

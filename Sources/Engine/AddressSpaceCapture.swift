@@ -35,6 +35,9 @@ public final class AddressSpaceReader {
     private let pid: Int32
     private let maps: MemoryMapReader
     private var flags: [AreaFlags] = []
+    private var flagsAreOld = false
+    /// Which bytes of each shared memory object are mapped, as far as they have been seen.
+    private var shared: [UInt64: [AddressRange]] = [:]
     private var verified: [FileIdentity: VerifiedFile] = [:]
     /// The engine's own mapping in the process, which is none of the program's.
     public var excluded: AddressRange?
@@ -66,11 +69,17 @@ public final class AddressSpaceReader {
     public func refresh(quick: Bool = false, advice: Bool = false) throws -> Bool {
         let changed = try maps.refresh()
         let known = flags
-        if advice || changed && !quick { flags = try readFlags() }
+        if advice || !quick && (changed || flagsAreOld) {
+            flags = try readFlags()
+            flagsAreOld = false
+        } else if changed {
+            flagsAreOld = true
+        }
         guard changed || flags != known else { return false }
         generation += 1
         areas = []
         obstacles = []
+        shared = [:]
         for entry in maps.entries where excluded.map({ !$0.overlaps(entry.range) }) ?? true { add(entry) }
         return true
     }
@@ -116,11 +125,10 @@ public final class AddressSpaceReader {
             area.object = entry.inode
             // Pieces of one object become objects of their own, which is the same as long as no page shows twice.
             let pages = entry.offset..<entry.offset + UInt64(entry.range.count)
-            if areas.contains(where: {
-                $0.kind == .sharedAnonymous && $0.object == entry.inode && ($0.offset..<$0.offset + ($0.end - $0.start)).overlaps(pages)
-            }) {
+            if shared[entry.inode, default: []].contains(where: { $0.overlaps(pages) }) {
                 obstruct(entry, "shared memory that is mapped twice, not carried yet")
             }
+            shared[entry.inode, default: []].append(pages)
         default: addFile(entry, &area, known)
         }
         if area.kind == .vvar || area.kind == .vdso { area.name = entry.name }
@@ -165,37 +173,62 @@ public final class AddressSpaceReader {
     // ---- smaps ---------------------------------------------------------------------------------------------
 
     private func flags(of range: AddressRange) -> AreaFlags? {
-        flags.first { $0.range.lowerBound <= range.lowerBound && range.lowerBound < $0.range.upperBound }
+        var low = 0, high = flags.count
+        while low < high {
+            let middle = (low + high) / 2
+            if flags[middle].range.upperBound <= range.lowerBound { low = middle + 1 } else { high = middle }
+        }
+        return low < flags.count && flags[low].range.lowerBound <= range.lowerBound ? flags[low] : nil
     }
 
     private static let refused: [(flag: Substring, what: String)] = [
         ("sl", "a sealed mapping (mseal)"), ("dp", "a droppable mapping (MAP_DROPPABLE)"), ("ss", "a shadow stack"),
     ]
 
+
+    /// Reads bytes, not characters: two dozen lines an area, thousands of areas.
     private func readFlags() throws(KernelError) -> [AreaFlags] {
+        let text = try SmallFile.read("/proc/\(pid)/smaps")
         var result: [AreaFlags] = []
         var range: AddressRange = 0..<0
         var key: String?
-        for line in try SmallFile.text("/proc/\(pid)/smaps").split(separator: "\n") {
-            if line.hasPrefix("VmFlags:") {
-                let names = Set(line.dropFirst(8).split(separator: " "))
-                result.append(
-                    AreaFlags(
-                        range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"), noReserve: names.contains("nr"),
-                        mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
-                        deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht"),
-                        refused: Self.refused.first { names.contains($0.flag) }?.what ?? key))
-                key = nil
-            } else if line.hasPrefix("ProtectionKey:") {
-                key = line.hasSuffix(" 0") ? nil : "a memory protection key"
-            } else if let first = line.utf8.first, first < 65 || first > 90 {
-                let bounds = line.prefix(while: { $0 != " " }).split(separator: "-")
-                if bounds.count == 2, let low = UInt64(bounds[0], radix: 16), let high = UInt64(bounds[1], radix: 16) {
-                    range = low..<high
+        text.withUnsafeBufferPointer { bytes in
+            var at = 0
+            while at < bytes.count {
+                let end = memchr(bytes.baseAddress! + at, 10, bytes.count - at).map { $0 - UnsafeMutableRawPointer(mutating: bytes.baseAddress!) } ?? bytes.count
+                let line = UnsafeBufferPointer(rebasing: bytes[at..<end])
+                at = end + 1
+                switch line.first {
+                case UInt8(ascii: "V")? where line.starts(with: "VmFlags:".utf8):
+                    let names = Set(String(decoding: line.dropFirst(8), as: UTF8.self).split(separator: " "))
+                    result.append(
+                        AreaFlags(
+                            range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"), noReserve: names.contains("nr"),
+                            mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
+                            deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht"),
+                            refused: Self.refused.first { names.contains($0.flag) }?.what ?? key))
+                    key = nil
+                case UInt8(ascii: "P")? where line.starts(with: "ProtectionKey:".utf8):
+                    key = line.suffix(2).elementsEqual(" 0".utf8) ? nil : "a memory protection key"
+                case let first? where first < 65 || first > 90: range = Self.bounds(line)
+                default: break
                 }
             }
         }
         return result
+    }
+
+    /// "START-END ...", hexadecimal.
+    private static func bounds(_ line: UnsafeBufferPointer<UInt8>) -> AddressRange {
+        var numbers: [UInt64] = [0]
+        for byte in line {
+            switch byte {
+            case UInt8(ascii: "-"): numbers.append(0)
+            case UInt8(ascii: " "): return numbers.count == 2 && numbers[0] <= numbers[1] ? numbers[0]..<numbers[1] : 0..<0
+            default: numbers[numbers.count - 1] = numbers.last! << 4 | UInt64(byte <= 57 ? byte &- 48 : byte &- 87)
+            }
+        }
+        return 0..<0
     }
 }
 

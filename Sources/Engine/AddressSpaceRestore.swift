@@ -14,7 +14,15 @@ enum LayoutStep: Equatable {
     case lock(AddressRange)
 }
 
-enum AddressSpacePlan {
+public enum AddressSpacePlan {
+    /// Memory that the destination, going from one layout to the other, maps anew: whatever it held there is gone.
+    public static func mappedAnew(from old: [MemoryArea], to new: [MemoryArea]) -> AddressRanges {
+        AddressRanges(
+            steps(from: old, to: new).compactMap { step in
+                if case .map(_, let range) = step { range } else { nil }
+            })
+    }
+
     /// The steps that turn `old` into `new`, both sorted; special mappings are left alone.
     ///
     /// Memory that both have in common stays with its content.

@@ -104,7 +104,8 @@ public final class StubProcess {
         for start in stride(from: 0, to: ranges.count, by: 1000) {
             var batch = CallBatch()
             for range in ranges[start..<min(start + 1000, ranges.count)] {
-                for area in layout where area.range.overlaps(range) && !area.isSpecial {
+                for area in layout[firstArea(endingAfter: range.lowerBound)...].prefix(while: { $0.start < range.upperBound })
+                where !area.isSpecial {
                     let part = range.clamped(to: area.range)
                     // MADV_REMOVE punches a hole into shared memory, MADV_DONTNEED drops private pages.
                     batch.call(
@@ -118,12 +119,17 @@ public final class StubProcess {
 
     /// Does untouched memory at this address hold a file's content rather than zeros?
     public func isFileBacked(_ address: UInt64) -> Bool {
+        let index = firstArea(endingAfter: address)
+        return index < layout.count && layout[index].kind == .privateFile
+    }
+
+    private func firstArea(endingAfter address: UInt64) -> Int {
         var low = 0, high = layout.count
         while low < high {
             let middle = (low + high) / 2
             if layout[middle].end <= address { low = middle + 1 } else { high = middle }
         }
-        return low < layout.count && layout[low].kind == .privateFile
+        return low
     }
 
     private func currentMaps() throws -> [MapEntry] {

@@ -123,8 +123,10 @@ extension TCPSocket {
         let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
         return try ProcessFiles.descriptors(of: pid).compactMap { number in
             guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.hasPrefix("socket:") else { return nil }
-            let copy = FileDescriptor(
-                owning: try check(clx_pidfd_getfd(pidfd.number, number), "taking fd \(number) of pid \(pid)"))
+            let taken = clx_pidfd_getfd(pidfd.number, number)
+            // A running process may have closed it since it was listed.
+            if taken == -EBADF { return nil }
+            let copy = FileDescriptor(owning: try check(taken, "taking fd \(number) of pid \(pid)"))
             guard (try? get(copy.number, SOL_SOCKET, SO_PROTOCOL)) == Int32(IPPROTO_TCP) else { return nil }
             return (number, copy)
         }

@@ -2,7 +2,7 @@
 import CLinux
 import Glibc
 
-/// Facts and findings of one host. Takes some tens of milliseconds and starts two short-lived children.
+/// Facts and findings of one host. Takes some tens of milliseconds and starts three short-lived children.
 public struct KernelProbe: Codable, Sendable {
     public private(set) var facts = KernelFacts()
     public private(set) var findings: [Finding] = []
@@ -87,13 +87,17 @@ public struct KernelProbe: Codable, Sendable {
 
     private mutating func probeMemoryTracking() {
         let why = "tells which pages changed while the container runs"
-        let wanted = UInt64(
-            CLX_UFFD_FEATURE_WP_ASYNC | CLX_UFFD_FEATURE_WP_UNPOPULATED | CLX_UFFD_FEATURE_WP_HUGETLBFS_SHMEM
-                | CLX_UFFD_FEATURE_EVENT_FORK | CLX_UFFD_FEATURE_EVENT_REMAP | CLX_UFFD_FEATURE_EVENT_REMOVE
+        let tracking = UInt64(
+            CLX_UFFD_FEATURE_WP_ASYNC | CLX_UFFD_FEATURE_WP_UNPOPULATED | CLX_UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+        let events = UInt64(
+            CLX_UFFD_FEATURE_EVENT_FORK | CLX_UFFD_FEATURE_EVENT_REMAP | CLX_UFFD_FEATURE_EVENT_REMOVE
                 | CLX_UFFD_FEATURE_EVENT_UNMAP)
         let tracker: FileDescriptor
         do {
-            tracker = try Self.userfaultfd(features: wanted)
+            // Events are only asked for, never used on this process: nobody would read them, and another thread that starts
+            // a child waits until somebody does, with a copy of the descriptor in the child that keeps it open.
+            _ = try Self.userfaultfd(features: tracking | events)
+            tracker = try Self.userfaultfd(features: tracking)
             add("userfaultfd", true, "asynchronous write-protection and mapping events", why, "")
         } catch {
             add("userfaultfd", false, "\(error)", why,
@@ -131,11 +135,6 @@ public struct KernelProbe: Codable, Sendable {
         var registration = clx_uffdio_register(
             start: start, len: UInt64(size), mode: UInt64(CLX_UFFDIO_REGISTER_MODE_WP), ioctls: 0)
         try check(clx_ioctl(tracker.number, clx_UFFDIO_REGISTER, &registration), "tracking a page")
-        // Unmapping a tracked page would wait, unkillably by Ctrl-C, until somebody reads the event: we are that somebody.
-        defer {
-            var range: (start: UInt64, length: UInt64) = (start, UInt64(size))
-            _ = withUnsafeMutablePointer(to: &range) { clx_ioctl(tracker.number, clx_UFFDIO_UNREGISTER, $0) }
-        }
         let pagemap = try FileDescriptor(opening: "/proc/self/pagemap", O_RDONLY)
         func scan() throws(KernelError) -> Int {
             var region = clx_page_region()
@@ -202,12 +201,9 @@ public struct KernelProbe: Codable, Sendable {
         }
         tryIt(
             "clone3 set_tid", "processes keep their PIDs and TIDs",
-            "needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+            "needs CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN and CONFIG_PID_NS"
         ) { () throws(KernelError) in
-            let limit = (try? SmallFile.text("/proc/sys/kernel/pid_max")).flatMap { Int32($0) } ?? 32768
-            var wanted = limit - 7
-            while access("/proc/\(wanted)", F_OK) == 0, wanted > limit / 2 { wanted -= 1 }
-            try check(clx_try_set_tid(wanted), "making a child with PID \(wanted)")
+            try check(clx_try_set_tid(4711), "making a child with a chosen PID")
         }
     }
 
@@ -310,7 +306,7 @@ public struct KernelProbe: Codable, Sendable {
     /// Asks for a tbf queue without parameters, in a network namespace of this thread's own: a kernel that knows it
     /// misses the parameters (EINVAL), one that does not says ENOENT.
     private static func tryTbf() throws(KernelError) {
-        try FreshThread.run { () throws(KernelError) -> Void in
+        try OwnThread.run("apus-probe") { () throws(KernelError) -> Void in
             try check(clx_unshare(0x4000_0000 /* CLONE_NEWNET */), "making a network namespace")
             let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0 /* NETLINK_ROUTE */)
             let holder = FileDescriptor(owning: try checkC(number, "opening a netlink socket"))
@@ -327,7 +323,7 @@ public struct KernelProbe: Codable, Sendable {
             guard size >= 20 else { throw KernelError("asking for a tbf queue", .invalid) }
             let result = answer.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 16, as: Int32.self) }
             if result != -EINVAL { try check(result, "asking for a tbf queue") }
-        }
+        }.get()
     }
 
     private mutating func probeMemory() {

@@ -23,18 +23,18 @@ public final class NetworkNamespace: Sendable {
     /// Runs `body` on a fresh thread inside the namespace and waits for it.
     public func run<T>(_ body: () throws(KernelError) -> T) throws(KernelError) -> T {
         let number = descriptor.number
-        return try FreshThread.run { () throws(KernelError) -> T in
+        return try OwnThread.run("apus-netns") { () throws(KernelError) -> T in
             try check(clx_setns(number, CLONE_NEWNET), "entering a network namespace")
             return try body()
-        }
+        }.get()
     }
 
     /// Makes a new namespace that lives as long as this object or a socket or process in it.
     public static func create() throws(KernelError) -> NetworkNamespace {
-        try FreshThread.run { () throws(KernelError) -> NetworkNamespace in
+        try OwnThread.run("apus-netns") { () throws(KernelError) -> NetworkNamespace in
             try check(clx_unshare(CLONE_NEWNET), "making a network namespace")
             return try ofThisThread()
-        }
+        }.get()
     }
 
     /// Makes a new namespace and mounts it on a file at `path`, which keeps it alive (as `ip netns add` does).
@@ -44,12 +44,12 @@ public final class NetworkNamespace: Sendable {
         try checkC(file, "creating \(path)")
         close(file)
         do throws(KernelError) {
-            return try FreshThread.run { () throws(KernelError) -> NetworkNamespace in
+            return try OwnThread.run("apus-netns") { () throws(KernelError) -> NetworkNamespace in
                 try check(clx_unshare(CLONE_NEWNET), "making a network namespace")
                 let own = "/proc/self/task/\(clx_gettid())/ns/net"
                 try check(clx_mount(own, path, "", UInt(MS_BIND), nil), "mounting \(own) on \(path)")
                 return try NetworkNamespace(opening: path)
-            }
+            }.get()
         } catch {
             unlink(path)
             throw error
@@ -74,37 +74,3 @@ public final class NetworkNamespace: Sendable {
 
 /// include/uapi/linux/sched.h.
 private let CLONE_NEWNET: Int32 = 0x4000_0000
-
-/// A pthread that runs one closure and ends.
-enum FreshThread {
-    private final class Call {
-        let body: () -> Void
-        init(_ body: @escaping () -> Void) { self.body = body }
-    }
-
-    static func run<T>(_ body: () throws(KernelError) -> T) throws(KernelError) -> T {
-        var result: Result<T, KernelError>?
-        let started: Int32 = withoutActuallyEscaping(body) { body in
-            let call = Unmanaged.passRetained(
-                Call {
-                    do throws(KernelError) { result = .success(try body()) } catch { result = .failure(error) }
-                })
-            var thread = pthread_t()
-            let error = pthread_create(
-                &thread, nil,
-                { argument in
-                    // SAFETY: the pointer is the retained Call below, handed over exactly once.
-                    Unmanaged<Call>.fromOpaque(argument!).takeRetainedValue().body()
-                    return nil
-                }, call.toOpaque())
-            if error != 0 {
-                call.release()
-                return error
-            }
-            pthread_join(thread, nil)
-            return 0
-        }
-        if started != 0 { throw KernelError("starting a thread", Errno(started)) }
-        return try result!.get()
-    }
-}

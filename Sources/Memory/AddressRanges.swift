@@ -63,11 +63,22 @@ public struct AddressRanges: Sendable, Equatable {
     }
 
     public func contains(_ address: UInt64) -> Bool {
+        let index = firstIndex(endingAfter: address)
+        return index < ranges.count && ranges[index].contains(address)
+    }
+
+    /// What of the set lies in a range.
+    public func parts(in range: AddressRange) -> [AddressRange] {
+        ranges[firstIndex(endingAfter: range.lowerBound)...].prefix { $0.lowerBound < range.upperBound }
+            .map { $0.clamped(to: range) }
+    }
+
+    private func firstIndex(endingAfter address: UInt64) -> Int {
         var low = 0, high = ranges.count
         while low < high {
             let middle = (low + high) / 2
             if ranges[middle].upperBound <= address { low = middle + 1 } else { high = middle }
         }
-        return low < ranges.count && ranges[low].contains(address)
+        return low
     }
 }

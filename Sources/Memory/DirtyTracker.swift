@@ -43,6 +43,7 @@ public final class DirtyTracker {
     private let pid: Int32
     private let userfaultfd: Userfaultfd
     private let pagemap: Pagemap
+    private let stoppedScan: StoppedScan
     private let events: MappingEvents
     private var everPassed = false
     /// Registered in the last pass while the layout changed.
@@ -54,7 +55,8 @@ public final class DirtyTracker {
         self.pid = pid
         self.userfaultfd = userfaultfd
         pagemap = try Pagemap(pid: pid)
-        events = MappingEvents(userfaultfd)
+        stoppedScan = try StoppedScan(pid: pid)
+        events = try MappingEvents(userfaultfd)
     }
 
     /// Ends tracking: the thread that reads events stops and the descriptor closes.
@@ -89,23 +91,28 @@ public final class DirtyTracker {
                 latest = now
             }
         }
+        var moved: [AddressRange] = [], removed: [AddressRange] = []
         for change in changes {
             switch change {
-            case .removed(let range): suspects.add(range)
-            case .remapped(_, let to, let length): changed = changed.union(AddressRanges([to..<to + length]))
-            case .unmapped, .forked: break
+            case .removed(let range): removed.append(range)
+            // Both ends, and what may be mapped again where something went: page tables that left as a whole are not
+            // reported as written.
+            case .remapped(let from, let to, let length): moved += [from..<from + length, to..<to + length]
+            case .unmapped(let range): moved.append(range)
+            case .forked: break
             }
         }
+        suspects.add(AddressRanges(removed))
         suspects.clip(to: all)
-        changed = changed.intersection(all)
+        changed = changed.union(AddressRanges(moved)).intersection(all)
 
         // Everything in a changed range is looked up by presence; elsewhere only what was written.
         var written: [AddressRange] = []
-        for range in all.subtracting(changed).ranges {
-            written += try writtenPages(in: range, protect: !stopped)
-        }
-        if !stopped {
-            for range in changed.ranges { _ = try writtenPages(in: range, protect: true) }
+        if stopped {
+            written = try stoppedScan.writtenPages(in: all.subtracting(changed))
+        } else {
+            for range in all.subtracting(changed).ranges { written += try writtenAndProtected(in: range) }
+            for range in changed.ranges { _ = try writtenAndProtected(in: range) }
         }
         changed = changed.union(AddressRanges(written))
 
@@ -125,18 +132,24 @@ public final class DirtyTracker {
         return (result, latest)
     }
 
-    /// Pages written since they were protected last. Where the mapping is not tracked (any more): the whole range.
-    private func writtenPages(in range: AddressRange, protect: Bool) throws(KernelError) -> [AddressRange] {
+    /// Pages of some ranges that have content of their own now.
+    public func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
+        try pagemap.contents(of: ranges, in: areas)
+    }
+
+    /// Pages written since they were protected last, protected again. Where the mapping is not tracked (any more): the
+    /// whole range.
+    private func writtenAndProtected(in range: AddressRange) throws(KernelError) -> [AddressRange] {
         var query = Pagemap.Query()
         query.all = .written
         query.returned = .written
-        query.protect = protect
+        query.protect = true
         var written: [AddressRange] = []
         do throws(KernelError) {
             try pagemap.scan(range, query) { found, _ in written.append(found) }
             return written
         } catch {
-            guard protect, error.errno == .notPermitted else { throw error }
+            guard error.errno == .notPermitted else { throw error }
             return [range]
         }
     }
@@ -156,7 +169,7 @@ public final class DirtyTracker {
     /// Registers ranges; what the running process unmapped in the meantime stays out until the next pass.
     private func register(_ ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) {
         for area in areas {
-            for range in AddressRanges([area.range]).intersection(ranges).ranges {
+            for range in ranges.parts(in: area.range) {
                 do throws(KernelError) {
                     try userfaultfd.register(range)
                 } catch {
@@ -176,7 +189,7 @@ private struct Suspects {
 
     var all: AddressRanges { young.union(old) }
 
-    mutating func add(_ range: AddressRange) { young = young.union(AddressRanges([range])) }
+    mutating func add(_ ranges: AddressRanges) { young = young.union(ranges) }
 
     mutating func clip(to all: AddressRanges) {
         young = young.intersection(all)
@@ -203,10 +216,10 @@ private final class MappingEvents: Sendable {
     private let wake: FileDescriptor
     private let finished = Mutex(false)
 
-    init(_ userfaultfd: Userfaultfd) {
+    init(_ userfaultfd: Userfaultfd) throws(KernelError) {
         self.userfaultfd = userfaultfd
         wake = FileDescriptor(owning: clx_eventfd())
-        startThread("apus-events") { [self] in run() }
+        try OwnThread.start("apus-events") { [self] in run() }
     }
 
     var forks: Int { state.withLock { $0.forks } }

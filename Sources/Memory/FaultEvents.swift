@@ -98,16 +98,16 @@ public final class FaultEvents {
 
     /// Waits until `minimumPages` distinct pages have faulted since the last batch, or events were lost.
     ///
-    /// Nil when the time is up (-1: never) or `wake` has become readable or was hung up; what has faulted so far stays for
-    /// the next call. Sleeps in poll(2) without any timer of its own.
-    public func wait(timeoutMilliseconds: Int32, wake: Int32 = -1) throws(KernelError) -> FaultBatch? {
+    /// Nil when the time is up (-1: never) or one of `wake` has become readable or was hung up; what has faulted so far
+    /// stays for the next call. Sleeps in poll(2) without any timer of its own.
+    public func wait(timeoutMilliseconds: Int32, wake: [Int32] = []) throws(KernelError) -> FaultBatch? {
         let end = timeoutMilliseconds < 0 ? nil : monotonicNow() + Int64(timeoutMilliseconds) * 1_000_000
         var polled = rings.map { pollfd(fd: $0.descriptor, events: Int16(POLLIN), revents: 0) }
-        polled.append(pollfd(fd: wake, events: Int16(POLLIN), revents: 0))
+        polled += wake.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         while true {
             drain()
             if pending.count >= minimumPages || lost { return take() }
-            if polled[polled.count - 1].revents != 0 { return nil }
+            if polled[rings.count...].contains(where: { $0.revents != 0 }) { return nil }
             var limit: Int32 = -1
             if let end {
                 let left = end - monotonicNow()
@@ -116,7 +116,7 @@ public final class FaultEvents {
             }
             if poll(&polled, UInt(polled.count), limit) == -1 {
                 guard errno == EINTR else { throw KernelError("waiting for page faults of pid \(pid)", Errno(errno)) }
-            } else if polled.dropLast().contains(where: { $0.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0 }) {
+            } else if polled[..<rings.count].contains(where: { $0.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0 }) {
                 throw KernelError("waiting for page faults of pid \(pid): the events have ended", .noProcess)
             }
         }

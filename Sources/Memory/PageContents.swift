@@ -11,7 +11,7 @@ extension Pagemap {
     func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
         var pages: [AddressRange] = [], swapped: [AddressRange] = []
         for area in areas {
-            for range in AddressRanges([area.range]).intersection(ranges).ranges {
+            for range in ranges.parts(in: area.range) {
                 switch area.kind {
                 case .sharedAnonymous:
                     pages.append(range)

@@ -14,6 +14,7 @@ public struct ApusEngine: MigrationEngine {
         var host = SessionHost(layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description) { [agent] in
             agent.attachment(for: $0)
         }
+        host.facts = agent.facts
         host.guarding = GuardCommand()
         return host
     }
@@ -24,11 +25,7 @@ public struct ApusEngine: MigrationEngine {
         guard let state = try agent.runtime.state(container.name), state.status == .running else {
             throw MigrationError(.refused, "container \(container.name) does not run", advice: "start it first")
         }
-        let connection: FileDescriptor
-        do { connection = try address.connect() } catch {
-            throw MigrationError(
-                .unreachable, "\(error)", advice: "is an agent running there, listening on \(address)? `apus agent --listen` says where")
-        }
+        let connection = try address.connectToAgent()
         var network: ContainerNetworkRecord?
         if let spec = container.network, let attachment = container.attachment {
             network = ContainerNetworkRecord(spec: spec, attachment: attachment)

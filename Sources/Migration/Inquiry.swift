@@ -3,29 +3,6 @@ import Glibc
 import LinuxKernel
 import Synchronization
 
-/// Connects to "address:port" (IPv4).
-public func connectTo(_ address: String, timeoutMilliseconds: Int32 = 5000) throws -> FileDescriptor {
-    let parts = address.split(separator: ":")
-    var target = sockaddr_in()
-    target.sin_family = sa_family_t(AF_INET)
-    guard parts.count == 2, let port = UInt16(parts[1]), inet_pton(AF_INET, String(parts[0]), &target.sin_addr) == 1 else {
-        throw MigrationError.disconnected("'\(address)' is no address; give IPV4:PORT")
-    }
-    target.sin_port = port.bigEndian
-    let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    let socket = FileDescriptor(owning: try checkC(Glibc.socket(AF_INET, type, 0), "making a socket"))
-    let result = withUnsafePointer(to: &target) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(socket.number, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
-    if result != 0 && errno != EINPROGRESS { throw MigrationError.disconnected("\(address): \(Errno(errno))") }
-    var polled = pollfd(fd: socket.number, events: Int16(POLLOUT), revents: 0)
-    guard poll(&polled, 1, timeoutMilliseconds) > 0 else { throw MigrationError.disconnected("\(address) does not answer") }
-    var failure: Int32 = 0, size = socklen_t(4)
-    getsockopt(socket.number, SOL_SOCKET, SO_ERROR, &failure, &size)
-    if failure != 0 { throw MigrationError.disconnected("\(address): \(Errno(failure))") }
-    return socket
-}
-
 /// What another host says of a migration.
 struct InquiryAnswer {
     /// Nil: it cannot tell (yet).
@@ -41,8 +18,8 @@ struct InquiryAnswer {
 enum Inquiry {
     /// Asks the host at `address`; nil: nobody there.
     static func ask(_ address: String, migration: String) -> InquiryAnswer? {
-        guard let socket = try? connectTo(address, timeoutMilliseconds: 300), let connection = try? Connection(socket) else { return nil }
-        limit(connection, seconds: 1)
+        guard let socket = try? PeerAddress(address)?.connect(timeLimit: .milliseconds(300)), let connection = try? Connection(socket) else { return nil }
+        connection.limit(seconds: 1)
         var inquiry = WireInquiry()
         inquiry.migration = migration
         guard (try? connection.send(.inquiry, inquiry)) != nil, let verdict: WireVerdict = try? connection.expect(.verdict) else { return nil }
@@ -63,14 +40,9 @@ enum Inquiry {
         try connection.send(.verdict, verdict)
         guard state == .aborted || state == .released else { return }
         // The source may take its time: it ends its copy first.
-        limit(connection, seconds: 60)
+        connection.limit(seconds: 60)
         let _: WireRetired = try connection.expect(.retired)
         Recovery.forget(inquiry.migration, in: folder)
-    }
-
-    private static func limit(_ connection: Connection, seconds: Int64) {
-        let deadline = monotonicNow() + seconds * 1_000_000_000
-        connection.whileWaiting = { if monotonicNow() > deadline { throw MigrationError.disconnected("no answer") } }
     }
 }
 
@@ -87,7 +59,7 @@ final class InquiryService: Sendable {
             defer { state.running = true }
             return state.running
         }) { return }
-        startThread("apus-answers") { [self] in
+        try? OwnThread.start("apus-answers") { [self] in
             while state.withLock({ $0.running }) {
                 guard let listener = try? PeerAddress(host.address)?.listen() else {
                     usleep(20_000)
@@ -98,7 +70,7 @@ final class InquiryService: Sendable {
                     return state.running
                 }
                 while isRunning, let socket = try? PeerAddress.accept(on: listener) {
-                    startThread("apus-answer") { [host] in
+                    try? OwnThread.start("apus-answer") { [host] in
                         guard let connection = try? Connection(socket) else { return }
                         if let frame = try? connection.receive(), frame.kind == .inquiry, let inquiry: WireInquiry = try? frame.message() {
                             try? Inquiry.answer(inquiry, over: connection, journals: host.journals)

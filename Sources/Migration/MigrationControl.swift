@@ -1,4 +1,7 @@
 // How others steer and watch a migration that runs on its own thread.
+import CLinux
+import Glibc
+import LinuxKernel
 import Synchronization
 
 /// What a migration and those who watch it share: wishes go in, progress comes out. Never waits.
@@ -13,25 +16,85 @@ public final class MigrationControl: Sendable {
 
     private let cancelFlag = Atomic(false)
     private let handoverFlag = Atomic(false)
-    private let snapshot = Mutex(MigrationProgress())
+    private let snapshot = Mutex((progress: MigrationProgress(), meter: RateMeter()))
+    private let began = monotonicNow()
     private let decision = Mutex<Resolution?>(nil)
+
+    /// An eventfd that is readable once the migration has been cancelled or the trigger given.
+    let wakeup = FileDescriptor(owning: clx_eventfd())
 
     public init() {}
 
+    private func wake() {
+        var one: UInt64 = 1
+        // It is full only if it has been readable for long.
+        _ = Glibc.write(wakeup.number, &one, 8)
+    }
+
     /// Asks for the end of the migration; heeded until the promise, afterwards without effect.
-    public func cancel() { cancelFlag.store(true, ordering: .releasing) }
+    public func cancel() {
+        cancelFlag.store(true, ordering: .releasing)
+        wake()
+    }
     public var isCancelled: Bool { cancelFlag.load(ordering: .acquiring) }
 
     /// Gives the trigger that the handover policy at-trigger waits for.
-    public func triggerHandover() { handoverFlag.store(true, ordering: .releasing) }
+    public func triggerHandover() {
+        handoverFlag.store(true, ordering: .releasing)
+        wake()
+    }
     public var handoverTriggered: Bool { handoverFlag.load(ordering: .acquiring) }
 
     /// Ends doubt by an operator's word.
     public func resolve(_ resolution: Resolution) { decision.withLock { $0 = resolution } }
     public var resolution: Resolution? { decision.withLock { $0 } }
 
-    /// As of the last `update`.
-    public var progress: MigrationProgress { snapshot.withLock { $0 } }
-    /// Changes the snapshot; for the migration's own threads, a few times a second, never in the freeze.
-    public func update(_ change: (inout MigrationProgress) -> Void) { snapshot.withLock { change(&$0) } }
+    /// As of the last `update`; the time and the rate are those of now.
+    public var progress: MigrationProgress {
+        snapshot.withLock { snapshot in
+            var progress = snapshot.progress
+            if progress.state.isFinal { return progress }
+            let now = monotonicNow()
+            progress.elapsed = Double(now - began) / 1e9
+            progress.rate = snapshot.meter.rate(at: now)
+            return progress
+        }
+    }
+    /// Changes the snapshot; for the migration's own threads, never in the freeze.
+    public func update(_ change: (inout MigrationProgress) -> Void) {
+        snapshot.withLock { snapshot in
+            change(&snapshot.progress)
+            snapshot.meter.note(snapshot.progress.bytesSent, at: monotonicNow())
+        }
+    }
+}
+
+/// Bytes a second over the last second.
+struct RateMeter {
+    private static let window: Int64 = 1_000_000_000
+    /// Total bytes at instants, oldest first, the first of them at or before the window's start.
+    private var samples: [(at: Int64, bytes: UInt64)] = []
+
+    /// - Parameter now: CLOCK_MONOTONIC, nanoseconds; never goes back.
+    mutating func note(_ bytes: UInt64, at now: Int64) {
+        // Twenty a second are enough; the newest always counts.
+        if samples.count > 1, now - samples[samples.count - 2].at < Self.window / 20 { samples.removeLast() }
+        samples.append((now, bytes))
+        while samples.count > 1, samples[1].at <= now - Self.window { samples.removeFirst() }
+    }
+
+    func rate(at now: Int64) -> Double {
+        guard let newest = samples.last, now - newest.at < Self.window else { return 0 }
+        let start = max(samples[0].at, now - Self.window)
+        guard now > start else { return 0 }
+        return (Double(newest.bytes) - bytes(at: start)) / (Double(now - start) / 1e9)
+    }
+
+    /// Between two samples, in proportion.
+    private func bytes(at instant: Int64) -> Double {
+        let before = samples.lastIndex { $0.at <= instant } ?? 0
+        guard before + 1 < samples.count else { return Double(samples[before].bytes) }
+        let (from, to) = (samples[before], samples[before + 1])
+        return Double(from.bytes) + Double(to.bytes - from.bytes) * Double(instant - from.at) / Double(to.at - from.at)
+    }
 }

@@ -54,19 +54,36 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
 
     /// Connects a blocking socket without Nagle's delay.
     ///
-    /// - Parameter timeLimit: whole seconds after which connecting ends with `.timedOut` or `.again`.
-    public func connect(timeLimit: Int = 10) throws(KernelError) -> FileDescriptor {
+    /// - Parameter timeLimit: after it connecting ends with `.timedOut`: an address that drops packets would keep us for minutes.
+    public func connect(timeLimit: Duration = .seconds(5)) throws(KernelError) -> FileDescriptor {
         let socket = try makeSocket()
         // SO_SNDTIMEO bounds connect(2) too; the session sets its own limits afterwards.
-        var limit = timeval(tv_sec: timeLimit, tv_usec: 0)
+        let (seconds, attoseconds) = timeLimit.components
+        var limit = timeval(tv_sec: Int(seconds), tv_usec: Int(attoseconds / 1_000_000_000_000))
         try option(socket, SOL_SOCKET, SO_SNDTIMEO, &limit)
-        try withAddress { pointer, length throws(KernelError) in
-            try checkC(Glibc.connect(socket.number, pointer, length), "connecting to \(self)")
+        do throws(KernelError) {
+            try withAddress { pointer, length throws(KernelError) in
+                try checkC(Glibc.connect(socket.number, pointer, length), "connecting to \(self)")
+            }
+        } catch {
+            // What connect(2) says when that time is up.
+            if error.errno == Errno(EINPROGRESS) { throw KernelError("\(error.operation) (no answer in \(timeLimit))", .timedOut) }
+            throw error
         }
-        limit.tv_sec = 0
+        limit = timeval()
         try option(socket, SOL_SOCKET, SO_SNDTIMEO, &limit)
         try Self.withoutDelay(socket)
         return socket
+    }
+
+    /// Connects to the agent that is said to listen here.
+    ///
+    /// - Throws: `unreachable`, with what to look at.
+    public func connectToAgent(timeLimit: Duration = .seconds(5)) throws(MigrationError) -> FileDescriptor {
+        do throws(KernelError) { return try connect(timeLimit: timeLimit) } catch {
+            throw MigrationError(
+                .unreachable, "\(error)", advice: "is an agent running there, listening on \(self)? `apus agent --listen` says where")
+        }
     }
 
     /// A listening socket.

@@ -11,6 +11,8 @@ public struct SessionHost: Sendable {
     public var attachment: @Sendable (_ container: String) -> NetworkAttachment?
     /// Where this host's agent listens for sessions, as others reach it: "10.77.0.1:7700".
     public var address: String
+    /// The probe of this host's kernel; a guard, which offers and takes nothing, has none.
+    public var facts = KernelFacts()
     /// How guards are started; nil: migrations of this host have none (tests in process).
     public var guarding: GuardCommand?
 

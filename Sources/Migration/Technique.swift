@@ -51,9 +51,9 @@ public enum HandoverPolicy: String, Codable, Sendable, CaseIterable {
 public enum EventSource: String, Codable, Sendable, CaseIterable {
     /// By scans of the page table, spaced in time.
     case scan
-    /// By the page-fault tracepoint; a scan stays the ground truth.
+    /// By page faults, which perf tells of; a scan says what changed.
     case faults
-    /// Faults where the tracepoint is to be had, else scans.
+    /// Faults where they are to be had, several together, with a scan every 100 ms at least; else scans.
     case auto
 }
 

@@ -25,7 +25,7 @@ struct Apus: ParsableCommand {
             // Help and version are successes, written to standard output; anything else is a mistake in the usage.
             let isHelp = exitCode(for: error) == .success
             let text = fullMessage(for: error)
-            if isHelp { print(text) } else { Terminal.say(text + "\n") }
+            if isHelp { print(text) } else { complain(AgentError(.badRequest, message(for: error)), text + "\n") }
             Terminal.end(isHelp ? ExitStatus.ok.rawValue : ExitStatus.usage.rawValue)
         }
         if command is any AsyncParsableCommand {
@@ -61,16 +61,18 @@ struct Apus: ParsableCommand {
         if error is CleanExit || error is ValidationError || error is ExitCode {
             let code = exitCode(for: error)
             let text = fullMessage(for: error)
-            if !text.isEmpty, code == .success { print(text) } else if !text.isEmpty { Terminal.say(text + "\n") }
+            if !text.isEmpty, code == .success { print(text) } else if !text.isEmpty {
+                complain(AgentError(.badRequest, message(for: error)), text + "\n")
+            }
             Terminal.end(code == .success ? 0 : error is ExitCode ? code.rawValue : ExitStatus.usage.rawValue)
         }
         let error = AgentError(error)
-        if CommandLine.arguments.contains("--json") {
-            print(json(["error": error]))
-        } else {
-            Terminal.say("apus: \(error.message)\n")
-            if let advice = error.advice { Terminal.say("      \(advice)\n") }
-        }
+        complain(error, "apus: \(error.message)\n" + (error.advice.map { "      \($0)\n" } ?? ""))
         Terminal.end(ExitStatus(error.code).rawValue)
+    }
+
+    /// Says what is wrong: to a person on standard error, to a program that asked for JSON on standard output.
+    nonisolated private static func complain(_ error: AgentError, _ text: String) {
+        if CommandLine.arguments.contains("--json") { print(json(["error": error])) } else { Terminal.say(text) }
     }
 }

@@ -29,7 +29,7 @@ enum ExitStatus: Int32, Error, CaseIterable {
             case .cancelled: .cancelled
             case .unreachable, .agentNotRunning: .unreachable
             case .inDoubt: .inDoubt
-            case .runtimeFailed, .failed: .failed
+            case .containerExited, .runtimeFailed, .failed: .failed
             }
     }
 

@@ -46,6 +46,11 @@ struct HostOptions: ParsableArguments {
     }
 }
 
+extension Apus {
+    /// What a command answers in JSON that has nothing to tell.
+    static var done: String { json(["ok": true]) }
+}
+
 /// JSON for other programs: keys sorted, indented.
 func json(_ value: some Encodable) -> String {
     let encoder = JSONEncoder()

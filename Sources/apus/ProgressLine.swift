@@ -22,6 +22,9 @@ struct ProgressLine {
             if let age = progress.mirrorAge { parts.append("mirror \(Human.duration(age)) old") }
         }
         parts.append("\(Human.fixed(progress.elapsed, 1)) s")
+        if info.plan.handover == .atTrigger, info.direction == .outgoing, progress.state == .copying {
+            parts.append("until `apus handover \(info.container)`")
+        }
         if let remark = progress.remark { parts.append(remark) }
         return parts.joined(separator: "  ")
     }

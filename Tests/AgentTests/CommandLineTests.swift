@@ -48,9 +48,10 @@ import Testing
         #expect(plan.technique == .migrror && plan.minSpacing == 2.5 && plan.eventPages == 4)
         #expect(plan.events == .faults && plan.handover == .atTrigger && plan.maxRounds == 30)
         for wrong in [
-            ["--technique", "warp"], ["--technique", "cold", "--max-rounds", "0"],
-            ["--technique", "migrror", "--min-spacing", "soon"], ["--technique", "cold", "--downtime-limit=-1"],
-            ["--technique", "pre-copy", "--round-interval", "nan"],
+            ["--technique", "warp"], ["--technique", "pre-copy", "--max-rounds", "0"],
+            ["--technique", "migrror", "--min-spacing", "soon"], ["--technique", "pre-copy", "--downtime-limit=-1"],
+            ["--technique", "pre-copy", "--round-interval", "nan"], ["--technique", "pre-copy", "--event-pages", "2"],
+            ["--technique", "MiGrror", "--max-rounds", "2"], ["--technique", "cold", "--min-spacing", "2"],
         ] {
             #expect(throws: (any Error).self, "\(wrong)") {
                 try Apus.parseAsRoot(["migrate", "web", "--to", "b"] + wrong)

@@ -1,5 +1,6 @@
 // The probe of this machine's kernel, and what a destination makes of a source's facts.
 import Glibc
+import Synchronization
 import Testing
 
 @testable import LinuxKernel
@@ -30,6 +31,22 @@ import Testing
         #expect(first.reasonsAgainst(taking: second) == first.missing.map { "this host lacks \($0) (`apus doctor` says what to do)" })
         // The vDSO is the same in another process.
         #expect(try VDSO(pid: getppid()).digest == first.vdso.digest)
+    }
+
+    /// Agents that start at the same time, and whatever else takes PIDs meanwhile, must not spoil each other's findings.
+    @Test(.enabled(if: geteuid() == 0)) func probesSideBySideAgree() throws {
+        let alone = KernelProbe(runtime: "runc 1").facts.missing
+        let found = Mutex<[[String]]>([])
+        let threads = try (0..<6).map { _ in
+            try OwnThread("probe") {
+                for _ in 0..<4 {
+                    let missing = KernelProbe(runtime: "runc 1").facts.missing
+                    found.withLock { $0.append(missing) }
+                }
+            }
+        }
+        for thread in threads { thread.join() }
+        #expect(found.withLock { $0 } == [[String]](repeating: alone, count: 24))
     }
 
     @Test func differencesAreNamed() {

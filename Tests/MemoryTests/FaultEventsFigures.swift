@@ -29,7 +29,7 @@ struct FaultEventsFigures {
                     text = "\(source), event of \(way.pages)"
                     let events = Box(try listen(writer, way.pages, source)), taken = Box()
                     batches = taken
-                    startThread("figures") {
+                    try OwnThread.start("figures") {
                         while !ended.isSet {
                             if let batch = try? events.events!.wait(timeoutMilliseconds: 100) {
                                 (taken.count, taken.pages) = (taken.count + 1, taken.pages + batch.pages)

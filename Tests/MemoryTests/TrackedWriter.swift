@@ -127,7 +127,7 @@ func withTracefs<T>(_ body: (String) throws -> T) throws -> T {
 func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @escaping @Sendable () -> Void) throws -> FaultBatch? {
     let giveUp = FileDescriptor(owning: clx_eventfd())
     let done = Semaphore(), returned = Flag(), gaveUp = Flag()
-    startThread("test-action") {
+    try OwnThread.start("test-action") {
         usleep(50_000)
         action()
         for _ in 0..<milliseconds where !returned.isSet { usleep(1000) }
@@ -138,7 +138,7 @@ func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @esc
     }
     defer { done.wait() }
     defer { returned.set() }
-    let batch = try events.wait(timeoutMilliseconds: -1, wake: giveUp.number)
+    let batch = try events.wait(timeoutMilliseconds: -1, wake: [giveUp.number])
     return gaveUp.isSet ? nil : batch
 }
 

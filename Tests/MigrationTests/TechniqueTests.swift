@@ -14,7 +14,9 @@ struct TechniqueTests {
         var container = try hosts.run("dirt", "dirtier", ["--memory", "64M", "--rate", "5000", "--threads", "2"])
         try hosts.waitUntilReady(container)
         for hop in 0..<2 {
-            let (report, moved) = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique))
+            var plan = MigrationPlan(technique: technique)
+            plan.events = [.scan, .faults][hop % 2]
+            let (report, moved) = try hosts.migrate(container, from: hop % 2, plan)
             container = moved
             print(technique, report.engineDowntime, "ms", report.phases.map { "\($0.name) \($0.duration)" })
             for step in report.steps { print("  ", step.side, step.name, Int(step.start), Int(step.duration)) }
@@ -22,10 +24,29 @@ struct TechniqueTests {
             #expect(verdict.contains("\"oracle\":\"ok\""), "\(verdict)")
         }
     }
+
+    /// No spacing, no timeout: nothing but a page fault can cause these syncs.
+    @Test func mirrorsByFaultsWithEveryTimerOff() throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        let container = try hosts.run("dirt", "dirtier", ["--memory", "16M", "--rate", "100", "--threads", "1"])
+        try hosts.waitUntilReady(container)
+        var plan = MigrationPlan(technique: .migrror)
+        (plan.handover, plan.events, plan.minSpacing) = (.atTrigger, .faults, 0)
+        let control = MigrationControl()
+        try OwnThread.start("trigger") {
+            for _ in 0..<5000 where control.progress.passes < 20 { usleep(1000) }
+            control.triggerHandover()
+        }
+        let (report, moved) = try hosts.migrate(container, plan, control: control)
+        #expect(report.passes.count >= 20)
+        #expect(report.events == "faults")
+        #expect(try hosts.verdict(moved, on: 1).contains("\"oracle\":\"ok\""))
+    }
 }
 
-/// Moves by each technique: few, since each takes seconds; `make torture` makes 2,001 together.
-private let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 5
+/// Moves by each technique, 102 together; `make torture` makes 2,001.
+private let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 34
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(10 + moves / 10)))
 struct TortureTests {

@@ -1,4 +1,5 @@
 // Two hosts on this machine, for tests: containers run on one and are moved to the other through real sessions.
+import CLinux
 import Containers
 import Foundation
 import Glibc
@@ -17,24 +18,35 @@ final class TwoHosts: Sendable {
     private let delegate = Arrivals()
     private let stop = Mutex(false)
 
-    init() throws {
+    /// - Parameters:
+    ///   - runtime: the destination's runc.
+    ///   - destinationSpace: options of a tmpfs for the destination's state folder ("size=1m"); nil: none.
+    ///   - sourceFacts, destinationFacts: what else is to be told of the kernels than what is found.
+    init(
+        runtime: String = "runc", destinationSpace: String? = nil, sourceFacts: (inout KernelFacts) -> Void = { _ in },
+        destinationFacts: (inout KernelFacts) -> Void = { _ in }
+    ) throws {
         folder = "/tmp/apus-test-\(getpid())-\(UInt32.random(in: 0...999_999))"
         var hosts: [SessionHost] = [], listeners: [FileDescriptor] = []
+        try Folder.create("\(folder)/b")
+        if let destinationSpace { try check(clx_mount("none", "\(folder)/b", "tmpfs", 0, destinationSpace), "mounting a tmpfs") }
         for name in ["a", "b"] {
             let layout = try HostLayout(hostName: "test-\(getpid())-\(name)", stateFolder: "\(folder)/\(name)")
             try layout.create()
             let (listener, port) = try Self.listen()
-            hosts.append(
-                SessionHost(
-                    layout: layout, runtime: Runc(root: layout.runtimeRoot), address: "127.0.0.1:\(port)"))
+            var host = SessionHost(
+                layout: layout, runtime: Runc(root: layout.runtimeRoot, program: name == "b" ? runtime : "runc"), address: "127.0.0.1:\(port)")
+            host.facts = Self.facts
+            if name == "a" { sourceFacts(&host.facts) } else { destinationFacts(&host.facts) }
+            hosts.append(host)
             listeners.append(listener)
         }
         (self.hosts, self.listeners) = (hosts, listeners)
         for (host, listener) in zip(hosts, listeners) {
-            startThread("listener") { [self] in
-                while let socket = accept(listener) {
+            try OwnThread.start("listener") { [self] in
+                while let socket = try? PeerAddress.accept(on: listener) {
                     if stop.withLock({ $0 }) { return }
-                    startThread("destination") { [delegate] in
+                    try? OwnThread.start("destination") { [delegate] in
                         let session = try? DestinationSession(host: host, connection: socket, delegate: delegate)
                         session?.run()
                     }
@@ -43,16 +55,15 @@ final class TwoHosts: Sendable {
         }
     }
 
-    private static func listen() throws -> (FileDescriptor, UInt16) {
-        let socket = FileDescriptor(owning: try checkC(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0), "making a socket"))
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    /// This machine's, found once.
+    private static let facts = KernelProbe(runtime: "runc").facts
+
+    static func listen(backlog: Int32 = 8) throws -> (FileDescriptor, UInt16) {
+        let socket = try PeerAddress("127.0.0.1:0")!.listen()
+        try checkC(Glibc.listen(socket.number, backlog), "listening")
+        var address = sockaddr_in(), size = socklen_t(MemoryLayout<sockaddr_in>.size)
         try withUnsafeMutablePointer(to: &address) {
-            try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                try checkC(bind(socket.number, $0, size), "binding")
-                try checkC(Glibc.listen(socket.number, 8), "listening")
+            _ = try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 try checkC(getsockname(socket.number, $0, &size), "asking for the port")
             }
         }
@@ -63,15 +74,17 @@ final class TwoHosts: Sendable {
     ///
     /// - Parameter temporary: tmpfs mounts it has, with their sizes.
     func run(
-        _ name: String, _ program: String, _ arguments: [String], temporary: [String: UInt64] = [:], on index: Int = 0
+        _ name: String, _ program: String, _ arguments: [String], temporary: [String: UInt64] = [:], on index: Int = 0,
+        _ change: (inout ContainerConfig) -> Void = { _ in }
     ) throws -> RunningContainer {
         let host = hosts[index], directory = try host.layout.container(name)
         try directory.create()
         var builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
         builder.temporaryFileSystems = temporary
-        let bundle = "\(folder)/bundle-\(name)"
+        let bundle = "\(folder)/bundle-\(name)-\(index)"
         try builder.build(in: bundle)
-        let config = try ContainerConfig(bundle: bundle)
+        var config = try ContainerConfig(bundle: bundle)
+        change(&config)
         rmdir(directory.rootfs)
         rename("\(bundle)/rootfs", directory.rootfs)
         let placement = ContainerConfig.Placement(
@@ -90,16 +103,103 @@ final class TwoHosts: Sendable {
         guard kill(container.pid, 0) == 0 else {
             throw MigrationError.aborted("the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
         }
-        let report = try onOwnThread("source") {
+        let report = try OwnThread.run("source") {
             let session = try SourceSession(
                 id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan, control: control,
-                connection: connectTo(target.address))
+                connection: PeerAddress(target.address)!.connectToAgent())
             return try session.run()
-        }
+        }.get()
         return (report, try delegate.wait(for: report.id))
     }
 
     func runtime(_ index: Int) -> any ContainerRuntime { hosts[index].runtime }
+
+    /// How a move from the first host ends that cannot be, with what its destination remembers given time to go.
+    ///
+    /// - Parameter copying: called when the migration has come so far.
+    func failure(
+        of container: RunningContainer, _ plan: MigrationPlan, to address: String? = nil, copying: ((MigrationControl) throws -> Void)? = nil
+    ) -> MigrationError? {
+        let control = MigrationControl(), over = Mutex(false)
+        return withoutActuallyEscaping(copying ?? { _ in }) { copying in
+            nonisolated(unsafe) let copying = copying
+            let watcher = try? OwnThread("watcher") {
+                while control.progress.state != .copying, !over.withLock({ $0 }) { usleep(1000) }
+                usleep(50_000)
+                do { try copying(control) } catch {
+                    print("watcher: \(error)")
+                    control.cancel()
+                }
+            }
+            defer { watcher?.join() }
+            do {
+                try OwnThread.run("source") {
+                    let session = try SourceSession(
+                        id: UUID().uuidString, container: container, host: hosts[0], destination: address ?? hosts[1].address, plan: plan,
+                        control: control, connection: PeerAddress(address ?? hosts[1].address)!.connectToAgent())
+                    session.patience = 1
+                    defer { over.withLock { $0 = true } }
+                    _ = try session.run()
+                }.get()
+                return nil
+            } catch { return error as? MigrationError ?? MigrationError(.failed, "not typed: \(error)") }
+        }
+    }
+
+    /// What the destination says to a real offer that was changed.
+    func answer(toOfferOf container: RunningContainer, _ change: (inout WireOffer) -> Void) throws -> MigrationError? {
+        let session = try SourceSession(
+            id: UUID().uuidString, container: container, host: hosts[0], destination: hosts[1].address, plan: MigrationPlan(technique: .cold),
+            control: MigrationControl(), connection: PeerAddress(hosts[1].address)!.connectToAgent())
+        defer { try? session.journal.settle() }
+        var offer = try session.makeOffer()
+        change(&offer)
+        try session.connection.send(.offer, offer)
+        do {
+            let _: WireAccepted = try session.connection.expect(.accepted)
+            return nil
+        } catch { return error as? MigrationError }
+    }
+
+    /// What an engine left in a container that runs on.
+    func traces(of container: RunningContainer) -> [String] {
+        var found: [String] = []
+        let status = try? ProcessStatus(pid: container.pid)
+        if status == nil { found.append("it does not run") }
+        if status?["TracerPid"] != "0" { found.append("it is traced") }
+        let maps = (try? SmallFile.text("/proc/\(container.pid)/maps")) ?? ""
+        found += maps.split(separator: "\n").filter { $0.contains(" rwxs ") }.map { "mapping \($0)" }
+        if (try? Folder.names(hosts[0].journals)) != [] { found.append("a journal at the source") }
+        return found
+    }
+
+    /// What of a container there is at the destination. It goes a moment after the source knows that nothing came of it.
+    func leftovers(of container: String) -> [String] {
+        var found: [String] = []
+        for _ in 0..<400 {
+            found = leftoversNow(of: container)
+            if found.isEmpty { break }
+            usleep(5000)
+        }
+        return found
+    }
+
+    private func leftoversNow(of container: String) -> [String] {
+        let layout = hosts[1].layout, cgroup = layout.cgroup(of: container)
+        var found = ((try? Folder.names(layout.containersFolder)) ?? []).map { "folder \($0)" }
+        found += ((try? Folder.names(layout.runtimeRoot)) ?? []).map { "runtime's \($0)" }
+        found += ((try? Folder.names(hosts[1].journals)) ?? []).filter { !$0.hasSuffix(".aborted") }.map { "journal \($0)" }
+        let mounts = (try? SmallFile.text("/proc/self/mountinfo")) ?? ""
+        if mounts.contains(layout.containersFolder + "/") { found.append("a mount in \(layout.containersFolder)") }
+        for mount in mounts.split(separator: "\n") where mount.contains(" - cgroup") {
+            let path = String(mount.split(separator: " ")[4]) + cgroup
+            if access(path, F_OK) == 0 { found.append("cgroup \(path)") }
+        }
+        for pid in ((try? Folder.names("/proc")) ?? []).compactMap({ Int32($0) }) where !isZombie(pid) {
+            if ((try? SmallFile.text("/proc/\(pid)/cgroup")) ?? "").contains(cgroup) { found.append("process \(pid)") }
+        }
+        return found
+    }
 
     /// The container's log on a host.
     func log(_ name: String, on index: Int) throws -> String {
@@ -138,19 +238,15 @@ final class TwoHosts: Sendable {
 
     func tearDown() {
         stop.withLock { $0 = true }
-        for host in hosts { _ = try? connectTo(host.address) }
+        for host in hosts { _ = try? PeerAddress(host.address)!.connect() }
         for host in hosts {
             for state in (try? host.runtime.list()) ?? [] { try? host.runtime.delete(state.name, force: true) }
             _ = try? Cgroup.removeEmpty(host.layout.cgroupParent)
             try? FileManager.default.removeItem(atPath: host.layout.runFolder)
         }
+        _ = clx_umount("\(folder)/b", 2 /* MNT_DETACH */)
         try? FileManager.default.removeItem(atPath: folder)
     }
-}
-
-private func accept(_ listener: FileDescriptor) -> FileDescriptor? {
-    let socket = Glibc.accept(listener.number, nil, nil)
-    return socket < 0 ? nil : FileDescriptor(owning: socket)
 }
 
 /// Remembers what arrived.

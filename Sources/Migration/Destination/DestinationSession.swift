@@ -48,6 +48,7 @@ public final class DestinationSession {
     public init(host: SessionHost, connection: FileDescriptor, delegate: any DestinationDelegate) throws {
         self.host = host
         self.connection = try Connection(connection)
+        self.connection.limit(seconds: 30)
         self.delegate = delegate
     }
 
@@ -58,6 +59,7 @@ public final class DestinationSession {
             switch frame.kind {
             case .offer:
                 offer = try frame.message()
+                connection.peer = offer.sourceHost
                 try receive()
             case .inquiry:
                 let inquiry: WireInquiry = try frame.message()
@@ -93,10 +95,7 @@ public final class DestinationSession {
                 probe.answered = monotonicNow()
                 try connection.send(.clockProbe, probe)
             case .tree: try receiveTree(frame)
-            case .stage:
-                try stage(try frame.message())
-                try copy()
-                return
+            case .stage: return try stageAndCopy(try frame.message())
             default: throw connection.unexpected(frame, "the stage")
             }
         }
@@ -110,22 +109,25 @@ public final class DestinationSession {
         guard offer.protocolVersion == sessionProtocolVersion else {
             return ["the source speaks version \(offer.protocolVersion) of the protocol, this host \(sessionProtocolVersion)"]
         }
-        if try host.layout.container(offer.container).exists {
-            reasons.append("container name '\(offer.container)' is taken on \(host.name); remove or rename it there")
+        let directory = try host.layout.container(offer.container)
+        if directory.exists {
+            reasons.append("this host has a container \(offer.container) already: remove that (`apus rm --host \(host.name) \(offer.container)`)")
         }
-        let requirements = try ContainerConfig(json: [UInt8](offer.config)).requirements(
-            runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: try host.layout.container(offer.container).bundle)
-        reasons += requirements.missing(runtime: host.runtime.kind, runtimeVersion: try host.runtime.version())
-        reasons += try HostFacts.differences(from: offer.facts)
+        let config = try ContainerConfig(json: [UInt8](offer.config))
+        let needs = config.requirements(runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: directory.bundle)
+        do throws(RuntimeError) { reasons += needs.missing(runtime: host.runtime.kind, runtimeVersion: try host.runtime.version()) } catch {
+            reasons.append("this host's \(host.runtime.kind) does not answer (\(error)): install it")
+        }
+        reasons += host.facts.reasonsAgainst(taking: try JSONDecoder().decode(KernelFacts.self, from: offer.kernel))
         if offer.boot != bootIdentity() {
-            reasons.append("\(host.name) is another kernel with another monotonic clock; time namespaces are not carried yet")
+            reasons.append("this host is another kernel with another monotonic clock; time namespaces are not carried yet")
         }
         let free = Self.availableMemory()
         if free < offer.residentBytes {
-            reasons.append("\(host.name) has \(free >> 20) MiB of memory available, the container holds \(offer.residentBytes >> 20) MiB")
+            reasons.append("this host has \(free >> 20) MiB of memory available and the container holds \(offer.residentBytes >> 20) MiB: free some")
         }
         if !offer.network.isEmpty, host.attachment(offer.container) == nil {
-            reasons.append("\(host.name) has no bridge for the container's network; give its agent --bridge and --backhaul-port")
+            reasons.append("this host has no bridge for the container's network: give its agent --bridge and --backhaul")
         }
         return reasons
     }
@@ -144,6 +146,19 @@ public final class DestinationSession {
     }
 
     // ---- Stage ---------------------------------------------------------------------------------------------
+
+    private func stageAndCopy(_ message: WireStage) throws {
+        guard stub == nil else { throw MigrationError.protocolViolation("a second stage") }
+        try stage(message)
+        try copy()
+    }
+
+    /// The handover was put off after the stub had become the process: the source stages again.
+    private func dropContainer() throws {
+        stub?.kill()
+        (stub, pages, image) = (nil, nil, nil)
+        try host.runtime.delete(offer.container, force: true)
+    }
 
     private func stage(_ stage: WireStage) throws {
         let start = monotonicNow()
@@ -174,7 +189,7 @@ public final class DestinationSession {
     private func makeContainer(_ stage: WireStage) throws {
         let name = offer.container, journal = journal!
         guard let directory, let config else { throw MigrationError.protocolViolation("the stage before the root file system") }
-        if !offer.network.isEmpty {
+        if !offer.network.isEmpty, network == nil {
             let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
             guard let attachment = host.attachment(name) else { throw MigrationError.refused(["\(host.name) has no bridge"]) }
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
@@ -190,7 +205,7 @@ public final class DestinationSession {
             rehearseConnection(spec, attachment)
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }
-        try stage.log.write(to: URL(fileURLWithPath: directory.log))
+        try appendToLog(stage.log)
         try Stub.install(at: host.stubPath)
         let placement = ContainerConfig.Placement(
             root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace, cgroup: host.layout.cgroup(of: name),
@@ -278,10 +293,10 @@ public final class DestinationSession {
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
             case .thawed:
-                // What was restored of the process is not the stub any more: a new one begins.
-                guard image == nil else { throw MigrationError.refused(["the handover was put off after the process had been restored"]) }
                 ThreadPriority.preferred.apply()
                 try network?.decline()
+                if image != nil { try dropContainer() }
+            case .stage: return try stageAndCopy(try frame.message())
             case .handover:
                 try restore(try steps.measure("read image") { try frame.message() })
             case .promise:
@@ -300,11 +315,17 @@ public final class DestinationSession {
         image = handover.image
         let stub = stub!
         try steps.measure("restore process") { try stub.restore(handover.image, tools) }
-        if !handover.log.isEmpty {
-            let log = try FileDescriptor(opening: directory!.log, O_WRONLY | O_APPEND)
-            try handover.log.withUnsafeBytes { try log.write($0) }
-        }
+        try appendToLog(handover.log)
         FaultPoint.reach(.destinationRestored)
+    }
+
+    private func appendToLog(_ output: Data) throws {
+        if output.isEmpty { return }
+        let path = directory!.log
+        let log = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_APPEND)
+        do { try output.withUnsafeBytes { try log.write($0) } } catch let error as KernelError {
+            throw KernelError("writing the container's output to \(path)", error.errno)
+        }
     }
 
     private func complete(_ promise: WirePromise) throws {
@@ -369,15 +390,16 @@ public final class DestinationSession {
             try? journal.settle()
         }
         control.update { $0.state = .aborted }
-        if let error = error as? MigrationError, error.kind == .refused {
+        let reason = MigrationError(error, on: host.name)
+        if reason.kind == .refused {
             var refused = WireRefused()
-            refused.reasons = [error.message]
+            (refused.host, refused.reasons, refused.advice) = (host.name, [reason.message], reason.advice ?? "")
             try? connection.send(.refused, refused)
         } else {
             var abort = WireAbort()
-            (abort.reason, abort.neverRan) = ("\(error)", true)
+            (abort.reason, abort.neverRan, abort.advice) = (reason.message, true, reason.advice ?? "")
             try? connection.send(.abort, abort)
         }
-        if isEntered { delegate.didFail(migration: offer.migration, error) }
+        if isEntered { delegate.didFail(migration: offer.migration, reason) }
     }
 }

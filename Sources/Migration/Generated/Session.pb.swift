@@ -57,9 +57,6 @@ public nonisolated struct WireOffer: Sendable {
 
   public var runtimeVersion: String = String()
 
-  /// Facts of the source's kernel and processor that have to be equal, by name.
-  public var facts: Dictionary<String,String> = [:]
-
   public var residentBytes: UInt64 = 0
 
   /// Equal boots mean one clock.
@@ -76,6 +73,9 @@ public nonisolated struct WireOffer: Sendable {
 
   /// PID, TIDs in the container's namespace.
   public var pid: Int32 = 0
+
+  /// JSON of KernelFacts.
+  public var kernel: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -122,6 +122,12 @@ public nonisolated struct WireRefused: Sendable {
   // methods supported on all messages.
 
   public var reasons: [String] = []
+
+  /// What to do about them.
+  public var advice: String = String()
+
+  /// Whose refusal it is.
+  public var host: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -367,6 +373,9 @@ public nonisolated struct WireAbort: Sendable {
   /// "It never ran here."
   public var neverRan: Bool = false
 
+  /// What to do about it.
+  public var advice: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -406,7 +415,7 @@ fileprivate nonisolated let _protobuf_package = "apus"
 
 nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Offer"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{1}facts\0\u{3}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{3}root_digest\0\u{1}pid\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{4}\u{2}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{3}root_digest\0\u{1}pid\0\u{1}kernel\0\u{c}\u{a}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -423,13 +432,13 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 7: try { try decoder.decodeSingularBytesField(value: &self.network) }()
       case 8: try { try decoder.decodeSingularStringField(value: &self.runtime) }()
       case 9: try { try decoder.decodeSingularStringField(value: &self.runtimeVersion) }()
-      case 10: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.facts) }()
       case 11: try { try decoder.decodeSingularUInt64Field(value: &self.residentBytes) }()
       case 12: try { try decoder.decodeSingularStringField(value: &self.boot) }()
       case 13: try { try decoder.decodeSingularBytesField(value: &self.plan) }()
       case 14: try { try decoder.decodeRepeatedMessageField(value: &self.mappedFiles) }()
       case 15: try { try decoder.decodeSingularStringField(value: &self.rootDigest) }()
       case 16: try { try decoder.decodeSingularInt32Field(value: &self.pid) }()
+      case 17: try { try decoder.decodeSingularBytesField(value: &self.kernel) }()
       default: break
       }
     }
@@ -463,9 +472,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.runtimeVersion.isEmpty {
       try visitor.visitSingularStringField(value: self.runtimeVersion, fieldNumber: 9)
     }
-    if !self.facts.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: self.facts, fieldNumber: 10)
-    }
     if self.residentBytes != 0 {
       try visitor.visitSingularUInt64Field(value: self.residentBytes, fieldNumber: 11)
     }
@@ -484,6 +490,9 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if self.pid != 0 {
       try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 16)
     }
+    if !self.kernel.isEmpty {
+      try visitor.visitSingularBytesField(value: self.kernel, fieldNumber: 17)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -497,13 +506,13 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.network != rhs.network {return false}
     if lhs.runtime != rhs.runtime {return false}
     if lhs.runtimeVersion != rhs.runtimeVersion {return false}
-    if lhs.facts != rhs.facts {return false}
     if lhs.residentBytes != rhs.residentBytes {return false}
     if lhs.boot != rhs.boot {return false}
     if lhs.plan != rhs.plan {return false}
     if lhs.mappedFiles != rhs.mappedFiles {return false}
     if lhs.rootDigest != rhs.rootDigest {return false}
     if lhs.pid != rhs.pid {return false}
+    if lhs.kernel != rhs.kernel {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -591,7 +600,7 @@ nonisolated extension WireAccepted: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireRefused: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Refused"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reasons\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reasons\0\u{1}advice\0\u{1}host\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -600,6 +609,8 @@ nonisolated extension WireRefused: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedStringField(value: &self.reasons) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.advice) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.host) }()
       default: break
       }
     }
@@ -609,11 +620,19 @@ nonisolated extension WireRefused: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.reasons.isEmpty {
       try visitor.visitRepeatedStringField(value: self.reasons, fieldNumber: 1)
     }
+    if !self.advice.isEmpty {
+      try visitor.visitSingularStringField(value: self.advice, fieldNumber: 2)
+    }
+    if !self.host.isEmpty {
+      try visitor.visitSingularStringField(value: self.host, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireRefused, rhs: WireRefused) -> Bool {
     if lhs.reasons != rhs.reasons {return false}
+    if lhs.advice != rhs.advice {return false}
+    if lhs.host != rhs.host {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1117,7 +1136,7 @@ nonisolated extension WireRetired: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Abort"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}reason\0\u{3}never_ran\0\u{1}advice\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1127,6 +1146,7 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.reason) }()
       case 2: try { try decoder.decodeSingularBoolField(value: &self.neverRan) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.advice) }()
       default: break
       }
     }
@@ -1139,12 +1159,16 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if self.neverRan != false {
       try visitor.visitSingularBoolField(value: self.neverRan, fieldNumber: 2)
     }
+    if !self.advice.isEmpty {
+      try visitor.visitSingularStringField(value: self.advice, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireAbort, rhs: WireAbort) -> Bool {
     if lhs.reason != rhs.reason {return false}
     if lhs.neverRan != rhs.neverRan {return false}
+    if lhs.advice != rhs.advice {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -8,12 +8,16 @@ import Memory
 
 extension SourceSession {
     func handover() throws {
-        try awaitApplied(all: true)
-        try drain()
         try trees!.sendChanges(over: connection)
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
+        try layout.refresh(advice: true)
+        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
+        // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
+        if tracker != nil { try pass() }
+        try awaitApplied(all: true)
+        try drain()
         if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
         unsentLog += try newLog()
 
@@ -28,18 +32,15 @@ extension SourceSession {
         }
         FaultPoint.reach(.sourceCaptured)
         try connection.send(.frozen, WireFrozen())
-        try steps.measure("send image") {
+        var lostThere = AddressRanges()
+        try steps.measure("send layout") {
+            if tracker != nil { lostThere = try contentLostThere(layout.tracked) }
             try sendLayoutIfNew()
-            // The last lines were written on the way into the freeze.
-            unsentLog += try newLog()
-            var handover = WireHandover()
-            handover.image = capture!.image
-            handover.log = unsentLog
-            try connection.send(.handover, handover)
         }
+        if imageGoesAhead { try sendImage() }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
-        let last = try steps.measure("last scan") { try lastPass() }
+        let last = try steps.measure("last scan") { try lastPass(lostThere) }
         try steps.measure("send pages") {
             if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
             try pages.send(last.pages, stopped: true) {}
@@ -61,6 +62,7 @@ extension SourceSession {
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
         }
+        if !imageGoesAhead { try sendImage() }
         let files = try steps.measure("last file changes") { try trees!.lastChanges() }
         try steps.measure("promise") {
             var promise = WirePromise()
@@ -82,10 +84,19 @@ extension SourceSession {
         note(released)
     }
 
+    private func sendImage() throws {
+        // The last lines were written on the way into the freeze.
+        unsentLog += try newLog()
+        try steps.measure("send image") {
+            var handover = WireHandover()
+            handover.image = capture!.image
+            handover.log = unsentLog
+            try connection.send(.handover, handover)
+        }
+    }
+
     /// State that no descriptor leads to has to drain before the freeze.
     private func drain() throws {
-        try layout.refresh(advice: true)
-        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         guard let diagnosis else { return }
         for _ in 0..<500 {
             let pending = try TCPDrain.pending(diagnosis)
@@ -106,13 +117,15 @@ extension SourceSession {
         return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
     }
 
-    private func lastPass() throws -> DirtyPass {
+    /// `lostThere` has no content at the destination any more.
+    private func lastPass(_ lostThere: AddressRanges) throws -> DirtyPass {
         if let tracker {
-            var (pass, _) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
+            var (pass, areas) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
             // What a pass before this one found and nobody has sent yet goes along.
-            let mapped = AddressRanges(layout.tracked.map(\.range))
+            let mapped = AddressRanges(areas.map(\.range))
             pass.discards = pass.discards.union(discards.intersection(mapped).subtracting(pass.pages))
-            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards))
+            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards)).union(lostThere)
+            pass.discards = pass.discards.subtracting(lostThere)
             return pass
         }
         var pass = DirtyPass()
@@ -188,6 +201,7 @@ extension SourceSession {
                 try journal.settle()
                 answer?.acknowledge()
                 enter(.aborted)
+                if let error = error as? MigrationError, error.kind == .refused { throw error }
                 throw MigrationError.aborted("it never ran there (\(error))")
             default:
                 usleep(pause)

@@ -31,9 +31,16 @@ public final class SourceSession {
     var descriptors = DescriptorContext()
     var report: MigrationReport
     /// Layout generation that the destination has.
+    /// The layout that the destination has, or will have when it gets there.
     var sentGeneration: UInt64 = 0
+    var sentAreas: [MemoryArea] = []
+    /// The image is sent before the last pages and connections, so that the process is restored meanwhile. A handover
+    /// that had to be put off after that makes no such bet again.
+    var imageGoesAhead = true
     var clockOffset: Int64 = 0
     let decidedAt = monotonicNow()
+    /// Seconds that the destination has to answer the offer.
+    var patience: Int64 = 30
     // ---- The copy's state (CopyPhase.swift)
     /// Pages known to be dirty, and pages known to be empty, that have not been sent.
     var pending = AddressRanges(), discards = AddressRanges()
@@ -60,6 +67,7 @@ public final class SourceSession {
         (self.id, self.container, self.host, self.destination) = (id, container, host, destination)
         (self.plan, self.control) = (plan, control)
         self.connection = try Connection(connection)
+        self.connection.peer = destination
         let cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
         (journal, guardian) = try host.openJournal(
             JournalHeader(
@@ -97,18 +105,17 @@ public final class SourceSession {
             try finish()
             return report
         } catch {
-            if promised { try settleAfterPromise(error) } else { rollback(error) }
+            let reason = explained(error)
+            if promised { try settleAfterPromise(reason) } else { rollback(reason) }
             if promised { return report }
-            throw error
+            throw reason
         }
     }
 
     func enter(_ next: SessionState) {
         state = next
-        control.update {
-            $0.state = next
-            $0.elapsed = Double(monotonicNow() - decidedAt) / 1e9
-        }
+        let elapsed = Double(monotonicNow() - decidedAt) / 1e9
+        control.update { ($0.state, $0.elapsed) = (next, elapsed) }
     }
 
     private func phase(_ name: String, _ body: () throws -> Void) throws {
@@ -126,6 +133,25 @@ public final class SourceSession {
 
     private func negotiate() throws {
         enter(.offered)
+        let offer = try makeOffer()
+        try connection.send(.offer, offer)
+        FaultPoint.reach(.sourceOffered)
+        let accepted: WireAccepted = try connection.limiting(seconds: patience) { try connection.expect(.accepted) }
+        report.destination = accepted.host
+        connection.peer = accepted.host
+        enter(.accepted)
+        try measureClock(sameKernel: accepted.boot == offer.boot)
+    }
+
+    /// Everything the destination has to know to say whether it can work.
+    ///
+    /// - Throws: what is in its way on this side.
+    func makeOffer() throws -> WireOffer {
+        if !host.facts.missing.isEmpty {
+            throw MigrationError(
+                .refused, "\(host.name) lacks \(host.facts.missing.joined(separator: ", ")), without which nothing can be moved from it",
+                advice: "`apus doctor` there says why, and what to do")
+        }
         let directory = try host.layout.container(container.name)
         let config = try directory.config()
         let refused = config.obstacles()
@@ -140,26 +166,22 @@ public final class SourceSession {
             try layout.refresh()
             obstacles = try findObstacles()
         }
+        obstacles += config.obstacles()
         guard obstacles.isEmpty else { throw MigrationError.refused(obstacles) }
 
         var offer = WireOffer()
         offer.protocolVersion = sessionProtocolVersion
         (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (id, container.name, host.name, host.address)
-        offer.config = Data(try config.json())
+        offer.config = Data(config.json())
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
-        offer.facts = try HostFacts.collect()
+        offer.kernel = try JSONEncoder().encode(host.facts)
         offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         offer.boot = bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
         offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)
-        try connection.send(.offer, offer)
-        FaultPoint.reach(.sourceOffered)
-        let accepted: WireAccepted = try connection.expect(.accepted)
-        report.destination = accepted.host
-        enter(.accepted)
-        try measureClock(sameKernel: accepted.boot == offer.boot)
+        return offer
     }
 
     /// Everything that keeps the container from being moved now, in words.
@@ -208,9 +230,18 @@ public final class SourceSession {
         do { try process.attach() } catch EngineError.obstacles(let list) { throw MigrationError.refused(list.map(\.description)) }
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
-        try layout.refresh()
         trees = try SourceTrees(container, host)
         try trees!.send(root: true, over: connection)
+        try sendStage()
+        try trees!.send(root: false, over: connection)
+        enter(.staged)
+        FaultPoint.reach(.sourceStaged)
+    }
+
+    /// Has the destination make a container with a stub and lay out its memory.
+    private func sendStage() throws {
+        try layout.refresh()
+        logSent = 0
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas
@@ -219,12 +250,9 @@ public final class SourceSession {
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(try ContainerNetwork.neighbours(network.spec, network.attachment))
         }
-        sentGeneration = layout.generation
+        (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.stage, stage)
         let _: WireStaged = try connection.expect(.staged)
-        try trees!.send(root: false, over: connection)
-        enter(.staged)
-        FaultPoint.reach(.sourceStaged)
     }
 
     private var logSent: UInt64 = 0
@@ -246,8 +274,22 @@ public final class SourceSession {
 
     // ---- The way back --------------------------------------------------------------------------------------
 
+    private var isGone: Bool { kill(container.pid, 0) != 0 || isZombie(container.pid) }
+
+    /// Why a migration ended: a container that ended by itself is the reason for whatever failed on it.
+    private func explained(_ error: any Error) -> MigrationError {
+        let known = MigrationError(error, on: host.name)
+        if promised || known.kind == .cancelled { return known }
+        // Its memory goes a moment before it is a zombie.
+        if (error as? KernelError)?.errno == .noProcess || error is EngineError { for _ in 0..<100 where !isGone { usleep(1000) } }
+        guard isGone else { return known }
+        return MigrationError(
+            .exited, "container \(container.name) ended on \(host.name) while it was being moved (pid \(container.pid))",
+            advice: "`apus logs \(container.name)` shows its last words, `apus rm \(container.name)` removes it")
+    }
+
     /// Before the promise: the source runs on as if nothing had been.
-    private func rollback(_ reason: any Error) {
+    private func rollback(_ reason: MigrationError) {
         thaw()
         tracker?.stop()
         tracker = nil
@@ -256,11 +298,11 @@ public final class SourceSession {
             try journal.settle()
         } catch {
             // The process is gone, or the guard has to put right what is left: the journal says what.
-            if kill(container.pid, 0) != 0 { try? journal.settle() }
+            if isGone { try? journal.settle() }
         }
         enter(.aborted)
         var abort = WireAbort()
-        abort.reason = "\(reason)"
+        (abort.reason, abort.advice) = (reason.message, reason.advice ?? "")
         try? connection.send(.abort, abort)
     }
 
@@ -281,13 +323,23 @@ public final class SourceSession {
     /// The handover cannot be now: the source runs on for a while and it is tried again.
     private func postpone(_ reason: Postponed) throws {
         thaw()
-        if reason.told { try connection.send(.thawed, WireFrozen()) }
         control.update { $0.remark = "handover postponed: \(reason.why)" }
+        if reason.told { try connection.send(.thawed, WireFrozen()) }
+        if reason.told, imageGoesAhead {
+            // The stub has become the process by now: another one is needed, and all of the memory.
+            imageGoesAhead = false
+            try sendStage()
+            try trees!.send(root: false, over: connection)
+            if let tracker {
+                pending = try tracker.contents(of: AddressRanges(layout.tracked.map(\.range)), in: layout.tracked)
+                discards = AddressRanges()
+            }
+        }
         guard monotonicNow() < postponeUntil(now: monotonicNow()) else { throw MigrationError.refused([reason.why]) }
         enter(.copying)
         usleep(100_000)
         if control.isCancelled { throw MigrationError.cancelled }
-        if tracker != nil { try mirrorOnce() }
+        if tracker != nil { try pass() }
     }
 
     private var firstPostponed: Int64?
@@ -300,7 +352,7 @@ public final class SourceSession {
 /// Why the handover cannot be now though it may soon.
 struct Postponed: Error {
     let why: String
-    /// The destination knows of the freeze.
+    /// The destination knows of the freeze, and may have the image.
     let told: Bool
 }
 

@@ -33,6 +33,8 @@ public final class Connection {
     /// Bytes sent so far, headers included.
     private(set) var bytesSent: UInt64 = 0
     private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 << 20, alignment: 4096)
+    /// The other side, for messages.
+    var peer = "the other host"
     /// Asked every 50 ms while waiting; throws to end the wait.
     var whileWaiting: () throws -> Void = {}
 
@@ -42,10 +44,37 @@ public final class Connection {
         var one: Int32 = 1
         setsockopt(descriptor.number, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
         setsockopt(descriptor.number, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
+        // A host that vanishes says nothing: without these a session would wait for it for hours.
+        for (option, value) in [(TCP_USER_TIMEOUT, Self.silenceLimit * 1000), (TCP_KEEPIDLE, 5), (TCP_KEEPINTVL, 5), (TCP_KEEPCNT, 3)] {
+            var value = value
+            setsockopt(descriptor.number, Int32(IPPROTO_TCP), option, &value, 4)
+        }
         let flags = fcntl(descriptor.number, F_GETFL)
         try checkC(fcntl(descriptor.number, F_SETFL, flags | O_NONBLOCK), "making a connection non-blocking")
     }
     deinit { buffer.deallocate() }
+
+    /// Seconds without a sign of the other host after which the connection counts as lost.
+    private static let silenceLimit: Int32 = 20
+
+    /// From now on a wait ends after so many seconds.
+    func limit(seconds: Int64) {
+        let deadline = monotonicNow() + seconds * 1_000_000_000
+        whileWaiting = { [unowned self] in if monotonicNow() > deadline { throw MigrationError.disconnected(from: peer, "no answer in \(seconds) s") } }
+    }
+
+    /// Bounds the waits of `body`, besides what ends them anyway.
+    func limiting<T>(seconds: Int64, _ body: () throws -> T) throws -> T {
+        let before = whileWaiting
+        limit(seconds: seconds)
+        let limited = whileWaiting
+        whileWaiting = {
+            try before()
+            try limited()
+        }
+        defer { whileWaiting = before }
+        return try body()
+    }
 
     // ---- Sending -------------------------------------------------------------------------------------------
 
@@ -84,7 +113,7 @@ public final class Connection {
                 return sendmsg(descriptor.number, &message, Int32(MSG_NOSIGNAL))
             }
             if n < 0 {
-                guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
+                guard errno == EAGAIN || errno == EINTR else { throw lost("\(Errno(errno))") }
                 try wait(POLLOUT)
                 continue
             }
@@ -145,10 +174,12 @@ public final class Connection {
         switch frame.kind {
         case .refused:
             let refused = (try? frame.message(WireRefused.self)) ?? WireRefused()
-            return MigrationError.refused(refused.reasons)
+            return MigrationError(
+                .refused, "\(refused.host.isEmpty ? peer : refused.host) refuses: \(refused.reasons.joined(separator: "; "))",
+                advice: refused.advice.isEmpty ? nil : refused.advice)
         case .abort:
             let abort = (try? frame.message(WireAbort.self)) ?? WireAbort()
-            return MigrationError.aborted(abort.reason)
+            return MigrationError(.failed, "\(peer) gave up: \(abort.reason)", advice: abort.advice.isEmpty ? nil : abort.advice)
         default: return MigrationError.protocolViolation("a \(frame.kind) message where \(expected) was expected")
         }
     }
@@ -157,15 +188,17 @@ public final class Connection {
         var rest = target
         while !rest.isEmpty {
             let n = recv(descriptor.number, rest.baseAddress, rest.count, 0)
-            if n == 0 { throw MigrationError.disconnected("the other host closed it") }
+            if n == 0 { throw lost("it was closed there") }
             if n < 0 {
-                guard errno == EAGAIN || errno == EINTR else { throw MigrationError.disconnected("\(Errno(errno))") }
+                guard errno == EAGAIN || errno == EINTR else { throw lost("\(Errno(errno))") }
                 try wait(POLLIN)
                 continue
             }
             rest = UnsafeMutableRawBufferPointer(rebasing: rest[n...])
         }
     }
+
+    private func lost(_ why: String) -> MigrationError { .disconnected(from: peer, why) }
 
     private func wait(_ events: Int32) throws {
         var polled = pollfd(fd: descriptor.number, events: Int16(events), revents: 0)

@@ -42,6 +42,19 @@ private final class FrameStream: ByteStream {
     }
 }
 
+extension WireMappedFile {
+    /// The files that a process has mapped, with their digests.
+    static func all(of layout: AddressSpaceReader, pid: Int32, host: SessionHost) throws -> [WireMappedFile] {
+        let cache = DigestCache(file: host.layout.digestCacheFile)
+        defer { try? cache.save() }
+        return try MappedFiles.describe(layout.files, root: TreeRoot(process: pid, folder: "/"), cache: cache).map {
+            var file = WireMappedFile()
+            (file.path, file.size, file.digest) = ($0.path, $0.size, $0.digest ?? "")
+            return file
+        }
+    }
+}
+
 /// The source's trees.
 final class SourceTrees {
     private let trees: [FileTreeSender]
@@ -102,7 +115,7 @@ final class DestinationTrees {
     private let store: ContentStore
     private var receivers: [Int: FileTreeReceiver] = [:]
     /// The stub, once there is one: temporary file systems are its mounts.
-    var pid: Int32?
+    var pid: Int32? { didSet { receivers = receivers.filter { $0.key == 0 } } }
 
     init(config: ContainerConfig, directory: ContainerDirectory, host: SessionHost) throws {
         self.directory = directory

@@ -19,7 +19,7 @@ public final class Teardown: @unchecked Sendable {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         signalPipe = ends[1]
         let reader = FileDescriptor(owning: ends[0])
-        _ = try JoinedThread(named: "teardown") { [self] in
+        try OwnThread.start("teardown") { [self] in
             var number: UInt8 = 0
             while read(reader.number, &number, 1) != 1 {}
             // Taking the lock waits for a step under way; none begins after it.

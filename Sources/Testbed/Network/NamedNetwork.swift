@@ -37,17 +37,17 @@ public struct NamedNetwork: Sendable, Hashable {
     /// Runs a closure on a thread of its own inside the namespace.
     public func run<T>(_ body: () throws -> T) throws -> T {
         let descriptor = try open()
-        return try JoinedThread.run(named: "in-\(name)") {
+        return try OwnThread.run("in-\(name)") {
             try check(clx_setns(descriptor.number, CLONE_NEWNET), "entering network namespace \(name)")
             return try body()
-        }
+        }.get()
     }
 
     /// Steers received packets of every link to one CPU: without it veth reorders under load, and a TCP sender
     /// retransmits without need.
     func steerReceiving() throws {
         let descriptor = try open()
-        try JoinedThread.run(named: "rps") {
+        try OwnThread.run("rps") {
             // sysfs shows the links of the namespace in which it was mounted, hence a mount of our own that ends with
             // this thread.
             try check(clx_unshare(CLONE_NEWNS), "unsharing mounts")
@@ -59,7 +59,7 @@ public struct NamedNetwork: Sendable, Hashable {
                     try SmallFile.write("1", to: "/sys/class/net/\(link)/queues/\(queue)/rps_cpus")
                 }
             }
-        }
+        }.get()
     }
 
     /// PIDs of the processes whose network this is.

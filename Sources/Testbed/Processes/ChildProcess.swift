@@ -15,7 +15,7 @@ private final class Spawner: @unchecked Sendable {
     private init() {
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(changed, nil)
-        _ = try? JoinedThread(named: "spawner") { [self] in
+        try? OwnThread.start("spawner") { [self] in
             while true {
                 pthread_mutex_lock(mutex)
                 while jobs.isEmpty { pthread_cond_wait(changed, mutex) }

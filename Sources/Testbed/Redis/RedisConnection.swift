@@ -17,7 +17,7 @@ public struct RedisEndpoint: Sendable {
 
     /// Runs a closure where connections to this endpoint are opened: on a thread of its own inside the namespace.
     func run<T>(_ body: () throws -> T) throws -> T {
-        guard let namespace else { return try JoinedThread.run(named: "redis-client", body) }
+        guard let namespace else { return try OwnThread.run("redis-client", body).get() }
         return try namespace.run(body)
     }
 

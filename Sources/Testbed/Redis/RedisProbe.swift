@@ -55,7 +55,7 @@ public final class RedisProbe: @unchecked Sendable {
     private var closed: (at: Int64, why: String)?
     private var unanswered = 0
     private var realTime = false
-    private var thread: JoinedThread?
+    private var thread: OwnThread?
 
     /// Connects and begins to ask.
     public init(_ endpoint: RedisEndpoint, options: Options = Options()) throws {
@@ -63,7 +63,7 @@ public final class RedisProbe: @unchecked Sendable {
         self.options = options
         oracle = RedisOracle(name: options.name, keys: options.keys, valueSize: options.valueSize)
         let network = try endpoint.namespace?.open()
-        thread = try JoinedThread(named: "redis-probe") { [self] in
+        thread = try OwnThread("redis-probe") { [self] in
             do {
                 if let network {
                     try check(clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")

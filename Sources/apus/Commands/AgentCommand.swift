@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import Containers
 import Glibc
+import LinuxKernel
 import Logging
 import Migration
 
@@ -101,32 +102,19 @@ struct AgentCommand: ParsableCommand {
 
     /// Runs asynchronous work from this thread, which waits.
     private func wait(_ body: @escaping @Sendable () async throws -> Void) throws {
-        let done = Outcome()
+        let done = Semaphore()
+        // SAFETY: written before the semaphore is signalled, read after it was waited for.
+        nonisolated(unsafe) var result: Result<Void, any Error>?
         Task.detached {
             do {
                 try await body()
-                done.set(.success(()))
+                result = .success(())
             } catch {
-                done.set(.failure(error))
+                result = .failure(error)
             }
+            done.signal()
         }
-        try done.wait().get()
-    }
-
-    /// A result that one thread waits for.
-    private final class Outcome: @unchecked Sendable {
-        private var semaphore = sem_t()
-        // Written before the semaphore is posted, read after it was waited for.
-        private var result: Result<Void, any Error>?
-
-        init() { sem_init(&semaphore, 0, 0) }
-        func set(_ result: Result<Void, any Error>) {
-            self.result = result
-            sem_post(&semaphore)
-        }
-        func wait() -> Result<Void, any Error> {
-            while sem_wait(&semaphore) != 0 {}
-            return result!
-        }
+        done.wait()
+        try result!.get()
     }
 }

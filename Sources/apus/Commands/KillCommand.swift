@@ -30,6 +30,6 @@ struct KillCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await host.client().kill(name, signal: Self.number(of: signal)!)
-        if output.json { print(json(["ok": true])) }
+        if output.json { print(Apus.done) }
     }
 }

@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import FoundationEssentials
 import Glibc
 
 struct LogsCommand: AsyncParsableCommand {
@@ -7,6 +8,7 @@ struct LogsCommand: AsyncParsableCommand {
         commandName: "logs", abstract: "Show what a container wrote to its standard output and error.")
 
     @OptionGroup var host: HostOptions
+    @OptionGroup var output: OutputOptions
     @Argument(help: "The container's name.") var name: String
     @Flag(name: .shortAndLong, help: "Go on with what is written from now on, also on the host it moves to.")
     var follow = false
@@ -17,9 +19,9 @@ struct LogsCommand: AsyncParsableCommand {
         while true {
             do {
                 let bytes = try await client.log(name, from: offset)
-                offset += UInt64(bytes.count)
                 if !bytes.isEmpty {
-                    guard Self.write(bytes) else { return }
+                    guard Self.write(output.json ? Self.line(bytes, at: offset) : bytes) else { return }
+                    offset += UInt64(bytes.count)
                     continue
                 }
                 if !follow { return }
@@ -40,6 +42,13 @@ struct LogsCommand: AsyncParsableCommand {
             if (try? await client.container(name)) != nil { return client }
         }
         return nil
+    }
+
+    /// A piece of output as one line of JSON. Bytes that are no UTF-8 are shown as such; their offsets stay right.
+    private static func line(_ bytes: [UInt8], at offset: UInt64) -> [UInt8] {
+        // Made of a number and a text, both of which JSON can say.
+        struct Piece: Encodable { let offset: UInt64, text: String }
+        return [UInt8](try! JSONEncoder().encode(Piece(offset: offset, text: String(decoding: bytes, as: UTF8.self)))) + [10]
     }
 
     /// False when nobody reads any more.

@@ -50,6 +50,15 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
             plan.minSpacing = spacing
         }
         plan.events = events
+        // An option that would have no effect is a misunderstanding.
+        let strangers: [(String, Bool, CopyPhase)] = [
+            ("--max-rounds", maxRounds != nil, .rounds), ("--round-interval", roundInterval != nil, .rounds),
+            ("--downtime-limit", downtimeLimit != nil, .rounds), ("--event-pages", eventPages != nil, .mirroring),
+            ("--min-spacing", minSpacing != "auto", .mirroring), ("--events", events != .auto, .mirroring),
+        ]
+        for (option, given, copy) in strangers where given && technique.copy != copy {
+            throw ValidationError("\(option) is \(copy == .rounds ? "pre-copy" : "MiGrror")'s and means nothing to \(technique.rawValue)")
+        }
         if let mistake = plan.mistakes.first { throw ValidationError(mistake) }
         return plan
     }

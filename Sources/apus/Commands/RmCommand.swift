@@ -13,6 +13,6 @@ struct RmCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await host.client().remove(name, force: force)
-        if output.json { print(json(["ok": true])) }
+        if output.json { print(Apus.done) }
     }
 }

@@ -50,7 +50,7 @@ struct TestbedCommand: AsyncParsableCommand {
             testbed.down()
             let left = testbed.leftovers()
             guard left.isEmpty else { throw TestbedError("could not be removed: \(left.joined(separator: ", "))") }
-            if !instance.json { print("testbed \(instance.instance) is down") }
+            if instance.json { print(Apus.done) } else { print("testbed \(instance.instance) is down") }
         }
     }
 

@@ -169,8 +169,19 @@ public final class SourceProcess {
         let mapping = UndoStep.mapping(
             pid: pid, length: InjectionArea.size, existing: reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound))
         try undo.note(mapping)
-        let address = try bootstrap(
-            at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0], "mapping the injection area")
+        let address: Int64
+        do {
+            address = try bootstrap(
+                at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0], "mapping the injection area")
+        } catch {
+            patch = nil
+            try undo.done(mapping)
+            try memory.poke([UInt8](repeating: 0, count: code.count), at: place)
+            try undo.done(.vdsoPatch(pid: pid, address: place, length: code.count))
+            guard (error as? KernelError)?.errno.rawValue == EACCES else { throw error }
+            let reason = "no mapping that is writable and executable (PR_SET_MDWE), not carried yet"
+            throw EngineError.obstacles([Obstacle(pid: pid, process: processName(pid), subject: "process", reason: reason)])
+        }
         try undo.note(.injectionArea(pid: pid, address: UInt64(address), length: InjectionArea.size))
         try undo.done(mapping)
         let area = try InjectionArea(of: pid, at: UInt64(address))

@@ -63,6 +63,33 @@ struct TortureTests {
         }
     }
 
+    /// A program that finds less than it set is noticed: the same run with one kind spoiled from within.
+    @Test(arguments: ["umask", "pipes", "mask", "overrun", "capabilities"])
+    func aSpoiledKindIsNoticed(_ kind: String) throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        let container = try hosts.run("changer", "changer", ["--corrupt-after", "1", "--corrupt-kind", kind])
+        for _ in 0..<1000 where try !hosts.log(container.name, on: 0).contains("\"changed\"") { usleep(10_000) }
+        #expect(try hosts.log(container.name, on: 0).contains("\"state\":\"changed\",\"kind\":\"\(kind)"))
+    }
+
+    /// The changer's files are on a tmpfs: offsets, sizes and content are what it left there.
+    @Test(arguments: Technique.allCases)
+    func filesOnTmpfsMoveAlong(_ technique: Technique) throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        var container = try hosts.run(
+            "changer", "changer", ["--folder", "/scratch", "--kinds", "descriptors,cwd"], temporary: ["/scratch": 4 << 20])
+        try hosts.waitUntilReady(container)
+        for hop in 0..<3 {
+            container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1
+            let mounts = try SmallFile.text("/proc/\(container.pid)/mountinfo").split(separator: "\n")
+            #expect(mounts.contains { $0.contains(" /scratch ") && $0.contains(" - tmpfs ") })
+            let verdict = try hosts.verdict(container, on: 1 - hop % 2)
+            try #require(verdict.contains("\"state\":\"ok\""), "move \(hop): \(verdict)")
+        }
+    }
+
     @Test(arguments: Technique.allCases)
     func everyKindOfStateMoves(_ technique: Technique) throws {
         let hosts = try TwoHosts()

@@ -71,12 +71,16 @@ final class TwoHosts: Sendable {
     }
 
     /// Runs a static program of the workloads in a container on host `index`.
+    ///
+    /// - Parameter temporary: tmpfs mounts it has, with their sizes.
     func run(
-        _ name: String, _ program: String, _ arguments: [String], on index: Int = 0, _ change: (inout ContainerConfig) -> Void = { _ in }
+        _ name: String, _ program: String, _ arguments: [String], temporary: [String: UInt64] = [:], on index: Int = 0,
+        _ change: (inout ContainerConfig) -> Void = { _ in }
     ) throws -> RunningContainer {
         let host = hosts[index], directory = try host.layout.container(name)
         try directory.create()
-        let builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
+        var builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
+        builder.temporaryFileSystems = temporary
         let bundle = "\(folder)/bundle-\(name)-\(index)"
         try builder.build(in: bundle)
         var config = try ContainerConfig(bundle: bundle)
@@ -107,6 +111,8 @@ final class TwoHosts: Sendable {
         }.get()
         return (report, try delegate.wait(for: report.id))
     }
+
+    func runtime(_ index: Int) -> any ContainerRuntime { hosts[index].runtime }
 
     /// How a move from the first host ends that cannot be, with what its destination remembers given time to go.
     ///

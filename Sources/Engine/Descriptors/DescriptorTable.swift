@@ -78,13 +78,24 @@ enum DescriptorTable {
     }
 
     private static func obstacle(_ probe: DescriptorProbe, _ context: DescriptorContext) -> Obstacle? {
-        guard let kind = kind(of: probe, context) else { return named(probe, "\(probe.link), not carried yet") }
+        guard let kind = kind(of: probe, context) else {
+            return named(probe, "\(probe.type == S_IFSOCK ? socketName(probe) : probe.link), not carried yet")
+        }
         return obstacle(probe, kind)
     }
 
     private static func obstacle(_ probe: DescriptorProbe, _ kind: any DescriptorKind.Type) -> Obstacle? {
         if probe.flags & 0o20000 != 0 { return named(probe, "signal-driven I/O (O_ASYNC), not carried yet") }
         return kind.obstacle(probe).map { named(probe, $0) }
+    }
+
+    /// What kind of socket a link does not tell.
+    private static func socketName(_ probe: DescriptorProbe) -> String {
+        func option(_ name: Int32) -> Int32 { (try? TCPSocket.get(probe.copy.number, SOL_SOCKET, name)) ?? -1 }
+        let families = [AF_UNIX: "unix", AF_INET: "IPv4", AF_INET6: "IPv6", AF_NETLINK: "netlink", AF_PACKET: "packet"]
+        let types: [Int32: String] = [1: "stream", 2: "datagram", 3: "raw", 5: "sequenced packet"]
+        let family = option(SO_DOMAIN), type = option(SO_TYPE)
+        return "\(families[family] ?? "family \(family)") \(types[type] ?? "type \(type)") socket"
     }
 
     private static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle {

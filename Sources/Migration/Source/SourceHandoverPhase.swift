@@ -19,7 +19,7 @@ extension SourceSession {
         try awaitApplied(all: true)
         try drain()
         if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
-        let log = try newLog()
+        unsentLog += try newLog()
 
         enter(.frozen)
         ThreadPriority.realTime.apply()
@@ -37,7 +37,7 @@ extension SourceSession {
             if tracker != nil { lostThere = try contentLostThere(layout.tracked) }
             try sendLayoutIfNew()
         }
-        if imageGoesAhead { try sendImage(log) }
+        if imageGoesAhead { try sendImage() }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
         let last = try steps.measure("last scan") { try lastPass(lostThere) }
@@ -62,7 +62,7 @@ extension SourceSession {
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
         }
-        if !imageGoesAhead { try sendImage(log) }
+        if !imageGoesAhead { try sendImage() }
         let files = try steps.measure("last file changes") { try trees!.lastChanges() }
         try steps.measure("promise") {
             var promise = WirePromise()
@@ -84,11 +84,13 @@ extension SourceSession {
         note(released)
     }
 
-    private func sendImage(_ log: Data) throws {
+    private func sendImage() throws {
+        // The last lines were written on the way into the freeze.
+        unsentLog += try newLog()
         try steps.measure("send image") {
             var handover = WireHandover()
             handover.image = capture!.image
-            handover.log = log
+            handover.log = unsentLog
             try connection.send(.handover, handover)
         }
     }

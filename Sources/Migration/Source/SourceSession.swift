@@ -230,7 +230,7 @@ public final class SourceSession {
             diagnosis = try NetlinkSocket(.socketDiagnosis, in: NetworkNamespace(opening: record.attachment.namespace))
         }
         try guardian?.awaitReadiness()
-        try process.attach()
+        do { try process.attach() } catch EngineError.obstacles(let list) { throw MigrationError.refused(list.map(\.description)) }
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
         trees = try SourceTrees(container, host)
@@ -259,6 +259,8 @@ public final class SourceSession {
     }
 
     private var logSent: UInt64 = 0
+    /// What was read of the log and waits for a handover that is not put off.
+    var unsentLog = Data()
 
     /// What the container has written to its log since the last call.
     func newLog() throws -> Data {

@@ -1,0 +1,63 @@
+// State that is not carried refuses the migration before the freeze, by name, and the container runs on.
+import Glibc
+import LinuxKernel
+import Testing
+@testable import Migration
+
+/// A kind of state that the holder makes, and what the refusal says of it.
+private let refusals: [(kind: String, words: String)] = [
+    ("io_uring", "[io_uring], not carried yet"), ("memfd", "memfd, not carried yet"), ("memfd-mapping", "mapping of a deleted file, /memfd:held"),
+    ("file-mapping", "shared writable mapping of /held"), ("inotify", "inotify, not carried yet"),
+    ("signalfd", "[signalfd], not carried yet"), ("timerfd", "[timerfd], not carried yet"), ("pidfd", "[pidfd], not carried yet"),
+    ("unix", "unix stream socket"), ("udp", "IPv4 datagram socket"), ("netlink", "netlink raw socket"), ("aio", "/[aio] (deleted)"),
+    ("perf", "[perf_event], not carried yet"), ("userfaultfd", "[userfaultfd], not carried yet"),
+    ("guard", "a guard region (MADV_GUARD_INSTALL)"), ("sealed", "a sealed mapping"), ("droppable", "a droppable mapping"),
+    ("key", "a memory protection key"), ("huge", "hugepage"), ("system-v", "/SYSV00000000 (deleted)"),
+    ("twice", "shared memory that is mapped twice"), ("filter", "1 seccomp filters where the runtime installs 0"),
+    ("tsc", "PR_SET_TSC"), ("no-exec", "PR_SET_MDWE"), ("merge", "PR_SET_MEMORY_MERGE"), ("memory-errors", "PR_MCE_KILL"),
+    ("numa", "NUMA memory policy"), ("child", "more than one process"), ("lock", "file lock on /held"),
+    ("record-lock", "file lock on /held"), ("lease", "signal-driven I/O (O_ASYNC)"), ("deleted", "deleted file, /held"),
+    ("named-pipe", "named pipe /pipe"), ("half-pipe", "pipe whose other end is not in the process"),
+    ("asynchronous", "signal-driven I/O"), ("processor-timer", "timer 0 of pid"), ("folder", "working directory"),
+    ("root", "changed by chroot"), ("user-namespace", "user namespace"), ("pid-namespace", "another pid namespace for its children"),
+    ("thread-files", "a descriptor table of its own"), ("thread-folder", "a working directory and umask of its own"),
+    ("thread-network", "a net namespace of its own"),
+]
+
+/// What this kernel or a container's privileges do not let a program make.
+private let unavailable: Set<String> = ["key", "huge", "root", "pid-namespace", "thread-network"]
+
+/// It may be on its way back into its call.
+private func sleeps(_ pid: Int32) throws -> Bool {
+    for _ in 0..<200 {
+        if try SmallFile.text("/proc/\(pid)/status").contains("State:\tS") { return true }
+        usleep(5000)
+    }
+    return false
+}
+
+@Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
+struct RefusalTests {
+    @Test func everyUncarriedKindIsRefusedByName() throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        for (kind, words) in refusals {
+            let container = try hosts.run("hold-\(kind)", "holder", [kind])
+            guard (try? hosts.waitUntilReady(container)) != nil else {
+                let log = try hosts.log(container.name, on: 0)
+                #expect(unavailable.contains(kind), "\(kind) could not be made: \(log)")
+                continue
+            }
+            do {
+                _ = try hosts.migrate(container, MigrationPlan(technique: .preCopy))
+                Issue.record("\(kind) was moved")
+            } catch {
+                #expect("\(error)".contains(words), "\(kind): \(error)")
+                #expect("\(error)".contains("pid \(container.pid) (holder)"), "\(kind): \(error)")
+            }
+            #expect(kill(container.pid, 0) == 0, "\(kind): the source is gone")
+            #expect(try sleeps(container.pid), "\(kind): the source does not wait as before")
+            try hosts.runtime(0).delete(container.name, force: true)
+        }
+    }
+}

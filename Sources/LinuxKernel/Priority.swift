@@ -4,6 +4,8 @@ import Glibc
 
 /// The calling thread's urgency, as the freeze needs it. Only our own threads are ever touched.
 public enum ThreadPriority: Sendable {
+    /// SCHED_IDLE: runs when nobody else wants to.
+    case idle
     case normal
     /// Niceness -20: preferred over ordinary programs, shares with them.
     case preferred
@@ -12,10 +14,12 @@ public enum ThreadPriority: Sendable {
     case realTime
 
     /// Applies it to the calling thread. What the machine does not allow is left: it only makes things slower.
-    public func apply() {
-        let tid = clx_gettid()
-        if self != .realTime { _ = clx_sched_set(tid, Int32(SCHED_OTHER), 0) }
-        _ = clx_setpriority(tid, self == .normal ? 0 : -20)
+    public func apply() { apply(to: clx_gettid()) }
+
+    /// Applies it to a thread.
+    public func apply(to tid: Int32) {
+        if self != .realTime { _ = clx_sched_set(tid, self == .idle ? 5 : Int32(SCHED_OTHER), 0) }
+        _ = clx_setpriority(tid, self == .normal || self == .idle ? 0 : -20)
         if self == .realTime { _ = clx_sched_set(tid, Int32(SCHED_RR), 1) }
     }
 }

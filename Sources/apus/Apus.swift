@@ -58,13 +58,17 @@ struct Apus: ParsableCommand {
 
     nonisolated private static func fail(_ error: any Error) -> Never {
         if let status = error as? ExitStatus { Terminal.end(status.rawValue) }
-        if error is CleanExit || error is ValidationError || error is ExitCode {
-            let code = exitCode(for: error)
+        // `--help` is a command of its own that ends in an "error", like CleanExit: successes on standard output.
+        let code = exitCode(for: error)
+        if code == .success {
             let text = fullMessage(for: error)
-            if !text.isEmpty, code == .success { print(text) } else if !text.isEmpty {
-                complain(AgentError(.badRequest, message(for: error)), text + "\n")
-            }
-            Terminal.end(code == .success ? 0 : error is ExitCode ? code.rawValue : ExitStatus.usage.rawValue)
+            if !text.isEmpty { print(text) }
+            Terminal.end(0)
+        }
+        if error is ValidationError || error is ExitCode {
+            let text = fullMessage(for: error)
+            if !text.isEmpty { complain(AgentError(.badRequest, message(for: error)), text + "\n") }
+            Terminal.end(error is ExitCode ? code.rawValue : ExitStatus.usage.rawValue)
         }
         let error = AgentError(error)
         complain(error, "apus: \(error.message)\n" + (error.advice.map { "      \($0)\n" } ?? ""))

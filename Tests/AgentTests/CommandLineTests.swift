@@ -2,6 +2,7 @@
 import Agent
 import Containers
 import Engine
+import Foundation
 import LinuxKernel
 import Migration
 import Testing
@@ -65,6 +66,18 @@ import Testing
         #expect(throws: (any Error).self) { try Apus.parseAsRoot(["agent", "--host", "a", "--bridge", "br0"]) }
         #expect(throws: (any Error).self) { try Apus.parseAsRoot(["agent", "--host", "a", "--listen", "localhost:1"]) }
         _ = try Apus.parseAsRoot(["agent", "--host", "a", "--peer", "b=10.0.0.2:7700", "--listen", "10.0.0.1"])
+    }
+
+    @Test(arguments: [[], ["migrate"], ["testbed", "up"]]) func helpIsASuccess(_ command: [String]) throws {
+        let pipe = Pipe()
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: ".build/release/apus")
+        process.arguments = command + ["--help"]
+        process.standardOutput = pipe
+        try process.run()
+        let text = String(decoding: try pipe.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0 && text.contains("USAGE: apus"))
     }
 
     @Test func signalsHaveNamesAndNumbers() {

@@ -349,8 +349,8 @@ public final class DestinationSession {
         try steps.measure("release") { try stub.release() }
         let at = monotonicNow()
         FaultPoint.reach(.destinationReleased)
-        try journal.state(.released)
         ThreadPriority.normal.apply()
+        try journal.state(.released)
 
         var message = WireReleased()
         message.at = at

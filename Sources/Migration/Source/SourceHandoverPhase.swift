@@ -14,6 +14,7 @@ extension SourceSession {
         self.cgroup = cgroup
         try layout.refresh(advice: true)
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
+        report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
         if tracker != nil { try pass() }
         try awaitApplied(all: true)
@@ -79,6 +80,8 @@ extension SourceSession {
         enter(.promised)
         FaultPoint.reach(.sourcePromised)
         let released = try steps.measure("wait for release") { () throws -> WireReleased in try connection.expect(.released) }
+        // The copy that lives may share this processor.
+        ThreadPriority.idle.apply()
         enter(.released)
         FaultPoint.reach(.sourceReleased)
         note(released)
@@ -150,12 +153,12 @@ extension SourceSession {
         report.steps += released.steps.map { StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset) }
         report.pagesSent = pages.pagesSent
         report.bytesSent = connection.bytesSent
-        let resident = (try? Pagemap(pid: container.pid).contents(of: layout.tracked).bytes) ?? 0
-        report.stateBytes = resident
     }
 
     /// The destination runs: this copy ends, without a word to its clients.
     func finish() throws {
+        ThreadPriority.idle.apply()
+        defer { ThreadPriority.normal.apply() }
         try journal.write(.resolved(.released))
         try endCopy()
         // Should it not arrive, the destination's guard asks.
@@ -168,6 +171,7 @@ extension SourceSession {
         process.kill()
         FaultPoint.reach(.sourceKilled)
         try cgroup?.thaw()
+        ThreadPriority.normal.apply()
         process.reap()
         tracker?.stop()
         for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }

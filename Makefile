@@ -40,7 +40,7 @@ faults: setup tests ## kill agents and guards at every step of every technique (
 	APUS_FAULTS=all swift test $(FLAGS) --skip-build --no-parallel --filter FaultTests
 
 lint: ## check format and style, and that targets import only what they depend on
-	scripts/lint
+	scripts/lint --strict
 	swift build $(FLAGS) --product apusPackageTests --explicit-target-dependency-import-check error
 
 format: ## lay out the Swift sources

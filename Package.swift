@@ -60,11 +60,15 @@ let package = Package(
             ]),
         .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
-            name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"], path: "Tests/NetworkTestSupport"),
-        .testTarget(name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "CLinux", "NetworkTestSupport"]),
+            name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"],
+            path: "Tests/NetworkTestSupport"),
+        .testTarget(
+            name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "CLinux", "NetworkTestSupport"]),
         .testTarget(name: "MemoryTests", dependencies: ["Memory", "LinuxKernel", "CLinux"]),
         .testTarget(name: "MigrationTests", dependencies: ["Migration", "Containers", "LinuxKernel", "CLinux"]),
-        .testTarget(name: "FaultTests", dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel", "CLinux"]),
+        .testTarget(
+            name: "FaultTests",
+            dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .testTarget(
             name: "EngineTests",
             dependencies: [

@@ -93,7 +93,9 @@ public final class Agent: MigrationHost {
             await stop()
             throw error
         }
-        logger.info("agent of host \(layout.hostName) serves \(configuration.socketPath), migrations on \(configuration.migrationAddress)")
+        logger.info(
+            "agent of host \(layout.hostName) serves \(configuration.socketPath), migrations on \(configuration.migrationAddress)"
+        )
     }
 
     /// Stops serving. Containers run on; migrations under way are left to the guard.
@@ -158,7 +160,9 @@ public final class Agent: MigrationHost {
     func inspect(_ name: String) throws -> InspectReport {
         let info = try containers.info(name)
         guard info.pid > 0 else { throw AgentError(.wrongState, "container \(name) does not run (\(info.status))") }
-        guard let inspector = parts.inspector else { throw AgentError(.refused, "this build of apus cannot inspect yet") }
+        guard let inspector = parts.inspector else {
+            throw AgentError(.refused, "this build of apus cannot inspect yet")
+        }
         return try inspector.inspect(pid: info.pid)
     }
 
@@ -169,7 +173,8 @@ public final class Agent: MigrationHost {
         guard let address = configuration.peers[request.to] ?? PeerAddress(request.to) else {
             throw AgentError(
                 .hostUnknown, "host \(layout.hostName) knows no host \(request.to)",
-                advice: (configuration.peers.isEmpty ? "" : "it knows \(configuration.peers.keys.sorted().joined(separator: ", ")); else ")
+                advice: (configuration.peers.isEmpty
+                    ? "" : "it knows \(configuration.peers.keys.sorted().joined(separator: ", ")); else ")
                     + "give a numeric address with a port, or start the agent with --peer \(request.to)=ADDRESS:PORT")
         }
         if address == configuration.migrationAddress || request.to == layout.hostName {

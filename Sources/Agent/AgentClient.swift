@@ -22,7 +22,9 @@ public struct AgentClient: Sendable {
     public static func runningHosts(in folder: String = "/run/apus") -> [String] {
         ((try? Folder.names(folder)) ?? []).sorted().filter { host in
             // A live agent holds its lock; a socket file may be left from one that was killed.
-            guard let lock = try? FileDescriptor(opening: "\(folder)/\(host)/agent.lock", O_RDONLY) else { return false }
+            guard let lock = try? FileDescriptor(opening: "\(folder)/\(host)/agent.lock", O_RDONLY) else {
+                return false
+            }
             return flock(lock.number, LOCK_SH | LOCK_NB) != 0
         }
     }
@@ -110,7 +112,8 @@ public struct AgentClient: Sendable {
         try decode(try await exchange(.GET, path, nil))
     }
 
-    private func call<T: Decodable>(_ method: HTTPMethod, _ path: String, _ body: some Encodable) async throws(AgentError)
+    private func call<T: Decodable>(_ method: HTTPMethod, _ path: String, _ body: some Encodable)
+        async throws(AgentError)
         -> T
     {
         let bytes: [UInt8]
@@ -123,12 +126,15 @@ public struct AgentClient: Sendable {
     private func decode<T: Decodable>(_ bytes: [UInt8]) throws(AgentError) -> T {
         do { return try JSONDecoder().decode(T.self, from: Data(bytes)) } catch {
             throw AgentError(
-                .failed, "the agent's answer is not understood: \(error)", advice: "use the agent's own version of apus")
+                .failed, "the agent's answer is not understood: \(error)", advice: "use the agent's own version of apus"
+            )
         }
     }
 
     /// One request and its answer, whatever it says.
-    func raw(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> (status: Int, body: [UInt8]) {
+    func raw(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> (
+        status: Int, body: [UInt8]
+    ) {
         do {
             let connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .connect(unixDomainSocketPath: socketPath) { channel in

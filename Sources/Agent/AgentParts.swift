@@ -13,8 +13,10 @@ public struct AgentParts: Sendable {
     public var guardian: (@Sendable ([String]) throws -> Int32)?
 
     public init(
-        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, _ in ApusEngine(agent) },
-        inspector: (any ProcessInspector)? = EngineInspector(), guardian: (@Sendable ([String]) throws -> Int32)? = Guard.main
+        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, _ in ApusEngine(agent)
+        },
+        inspector: (any ProcessInspector)? = EngineInspector(),
+        guardian: (@Sendable ([String]) throws -> Int32)? = Guard.main
     ) {
         self.engine = engine
         self.inspector = inspector

@@ -36,7 +36,9 @@ public final class ContainerStore: Sendable {
             held[name] = reason
             return nil
         }
-        if let before { throw AgentError(.busy, "container \(name) is \(before)", advice: "wait for it to end, or cancel it") }
+        if let before {
+            throw AgentError(.busy, "container \(name) is \(before)", advice: "wait for it to end, or cancel it")
+        }
     }
 
     func release(_ name: String) { held.withLock { held in _ = held.removeValue(forKey: name) } }
@@ -81,7 +83,9 @@ public final class ContainerStore: Sendable {
         info(try known(name), try runtime.state(name), try layout.container(name))
     }
 
-    private func info(_ record: ContainerRecord, _ state: ContainerState?, _ folder: ContainerDirectory) -> ContainerInfo {
+    private func info(_ record: ContainerRecord, _ state: ContainerState?, _ folder: ContainerDirectory)
+        -> ContainerInfo
+    {
         ContainerInfo(status: state?.status.rawValue ?? "lost", pid: state?.pid ?? 0, record: record, log: folder.log)
     }
 
@@ -146,7 +150,9 @@ public final class ContainerStore: Sendable {
                 try keep(record)
             } catch {
                 for (what, step) in undo.reversed() {
-                    do { try step() } catch { logger.error("container \(name) did not start and \(what) stays: \(error)") }
+                    do { try step() } catch {
+                        logger.error("container \(name) did not start and \(what) stays: \(error)")
+                    }
                 }
                 throw error
             }
@@ -189,7 +195,9 @@ public final class ContainerStore: Sendable {
     }
 
     func kill(_ name: String, signal: Int32) throws {
-        guard (1...64).contains(signal) else { throw AgentError(.badRequest, "not a signal's number (1 to 64): \(signal)") }
+        guard (1...64).contains(signal) else {
+            throw AgentError(.badRequest, "not a signal's number (1 to 64): \(signal)")
+        }
         _ = try known(name)
         guard let state = try runtime.state(name), state.status != .stopped else {
             throw AgentError(.wrongState, "container \(name) does not run", advice: "remove it: `apus rm \(name)`")

@@ -169,7 +169,9 @@ extension FileTreeReceiver {
         return free.bytes - needed
     }
 
-    private func receive(_ entry: FileEntry, from stream: any ByteStream, keepingIn store: ContentStore?) throws -> UInt64 {
+    private func receive(_ entry: FileEntry, from stream: any ByteStream, keepingIn store: ContentStore?) throws
+        -> UInt64
+    {
         let file = try writer.open(entry.path)
         guard let store else {
             return try TreeProtocol.receiveContent(

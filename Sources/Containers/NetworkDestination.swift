@@ -33,7 +33,9 @@ public final class DestinationHandover: Sendable {
     /// - Parameter neighbours: those that the source's namespace knows. The new one learns them in `open` and not
     ///   before: until then whatever its sockets send waits there for an address, so a copy that dies before its release
     ///   says nothing to its clients. The kernel closes its connections, which are restored by then, with a reset.
-    public static func prepare(_ record: DestinationHandoverRecord, neighbours: [Neighbour]) throws(KernelError) -> DestinationHandover {
+    public static func prepare(_ record: DestinationHandoverRecord, neighbours: [Neighbour]) throws(KernelError)
+        -> DestinationHandover
+    {
         try ContainerNetwork.attach(record.spec, record.attachment, plugged: true)
         do { return try DestinationHandover(record, neighbours) } catch {
             try? record.abort()

@@ -62,7 +62,9 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
     static func portName(_ container: String) -> String {
         var hash: UInt32 = 2_166_136_261
         for byte in container.utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }
-        let plain = container.unicodeScalars.filter { $0.isASCII && ($0.properties.isAlphabetic || $0.value < 58) && $0.value > 47 }
+        let plain = container.unicodeScalars.filter {
+            $0.isASCII && ($0.properties.isAlphabetic || $0.value < 58) && $0.value > 47
+        }
         let text = String(hash, radix: 16)
         return "v" + String(String.UnicodeScalarView(plain.prefix(6)))
             + String(repeating: "0", count: 8 - text.count) + text

@@ -33,7 +33,8 @@ public struct ContainerRequirements: Codable, Sendable, Equatable {
     public func missing(runtime: String, runtimeVersion: String) -> [String] {
         var problems: [String] = []
         if runtime != self.runtime {
-            problems.append("the container was made by \(self.runtime) and this host has \(runtime): install \(self.runtime)")
+            problems.append(
+                "the container was made by \(self.runtime) and this host has \(runtime): install \(self.runtime)")
         } else if Self.numbers(runtimeVersion).lexicographicallyPrecedes(Self.numbers(self.runtimeVersion)) {
             problems.append(
                 "the container was made by \(self.runtime) \(self.runtimeVersion) and this host has \(runtimeVersion), which may not know "
@@ -44,7 +45,9 @@ public struct ContainerRequirements: Codable, Sendable, Equatable {
                 problems.append("namespace kind \(kind) is not known here")
                 continue
             }
-            if access("/proc/self/ns/\(file)", F_OK) != 0 { problems.append("this host's kernel has no \(kind) namespaces") }
+            if access("/proc/self/ns/\(file)", F_OK) != 0 {
+                problems.append("this host's kernel has no \(kind) namespaces")
+            }
         }
         for path in bindSources where access(path, F_OK) != 0 {
             problems.append("bind mount source \(path) does not exist on this host: make it there")

@@ -17,11 +17,14 @@ struct AreaAdvice: OptionSet {
     /// MADV_HUGEPAGE and MADV_NOHUGEPAGE but the other.
     private static let table: [(advice: AreaAdvice, flag: Substring, give: UInt64, take: UInt64?)] = [
         (.random, "rr", 1, 0), (.sequential, "sr", 2, 0), (.dontFork, "dc", 10, 11), (.mergeable, "mg", 12, 13),
-        (.hugePage, "hg", 14, nil), (.noHugePage, "nh", 15, nil), (.dontDump, "dd", 16, 17), (.wipeOnFork, "wf", 18, 19),
+        (.hugePage, "hg", 14, nil), (.noHugePage, "nh", 15, nil), (.dontDump, "dd", 16, 17),
+        (.wipeOnFork, "wf", 18, 19),
     ]
 
     init(rawValue: UInt32) { self.rawValue = rawValue }
-    init(flags: Set<Substring>) { self = Self.table.reduce(into: []) { if flags.contains($1.flag) { $0.insert($1.advice) } } }
+    init(flags: Set<Substring>) {
+        self = Self.table.reduce(into: []) { if flags.contains($1.flag) { $0.insert($1.advice) } }
+    }
 
     /// The madvise(2) arguments that lead here from other advice.
     func madvise(after other: AreaAdvice = []) -> [UInt64] {
@@ -146,7 +149,9 @@ public final class AddressSpaceReader {
             return obstruct(entry, "shared writable mapping of \(entry.name), not carried yet")
         }
         let file = verify(FileIdentity(device: entry.device, inode: entry.inode, path: entry.name))
-        guard file.same else { return obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root") }
+        guard file.same else {
+            return obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root")
+        }
         area.fileSize = file.size
         area.fileMtimeNs = file.mtime
     }
@@ -185,7 +190,6 @@ public final class AddressSpaceReader {
         ("sl", "a sealed mapping (mseal)"), ("dp", "a droppable mapping (MAP_DROPPABLE)"), ("ss", "a shadow stack"),
     ]
 
-
     /// Reads bytes, not characters: two dozen lines an area, thousands of areas.
     private func readFlags() throws(KernelError) -> [AreaFlags] {
         let text = try SmallFile.read("/proc/\(pid)/smaps")
@@ -195,7 +199,10 @@ public final class AddressSpaceReader {
         text.withUnsafeBufferPointer { bytes in
             var at = 0
             while at < bytes.count {
-                let end = memchr(bytes.baseAddress! + at, 10, bytes.count - at).map { $0 - UnsafeMutableRawPointer(mutating: bytes.baseAddress!) } ?? bytes.count
+                let end =
+                    memchr(bytes.baseAddress! + at, 10, bytes.count - at).map {
+                        $0 - UnsafeMutableRawPointer(mutating: bytes.baseAddress!)
+                    } ?? bytes.count
                 let line = UnsafeBufferPointer(rebasing: bytes[at..<end])
                 at = end + 1
                 switch line.first {
@@ -203,7 +210,8 @@ public final class AddressSpaceReader {
                     let names = Set(String(decoding: line.dropFirst(8), as: UTF8.self).split(separator: " "))
                     result.append(
                         AreaFlags(
-                            range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"), noReserve: names.contains("nr"),
+                            range: range, advice: AreaAdvice(flags: names), locked: names.contains("lo"),
+                            noReserve: names.contains("nr"),
                             mayWrite: names.contains("mw"), growsDown: names.contains("gd"),
                             deviceMemory: names.contains("io") || names.contains("pf") || names.contains("ht"),
                             refused: Self.refused.first { names.contains($0.flag) }?.what ?? key))
@@ -224,7 +232,8 @@ public final class AddressSpaceReader {
         for byte in line {
             switch byte {
             case UInt8(ascii: "-"): numbers.append(0)
-            case UInt8(ascii: " "): return numbers.count == 2 && numbers[0] <= numbers[1] ? numbers[0]..<numbers[1] : 0..<0
+            case UInt8(ascii: " "):
+                return numbers.count == 2 && numbers[0] <= numbers[1] ? numbers[0]..<numbers[1] : 0..<0
             default: numbers[numbers.count - 1] = numbers.last! << 4 | UInt64(byte <= 57 ? byte &- 48 : byte &- 87)
             }
         }

@@ -93,7 +93,8 @@ public enum AddressSpacePlan {
             case .map(let area, let range): add(area, range, &batch)
             case .protect(let range, let protection):
                 batch.call(
-                    .mprotect, .int(range.lowerBound), .int(range.count), .int(protection), doing: "protecting \(range.hex)")
+                    .mprotect, .int(range.lowerBound), .int(range.count), .int(protection),
+                    doing: "protecting \(range.hex)")
             case .advise(let area, let range, let other):
                 for advice in AreaAdvice(rawValue: area.advice).madvise(after: AreaAdvice(rawValue: other)) {
                     batch.call(
@@ -115,10 +116,12 @@ public enum AddressSpacePlan {
         case .anonymous, .stack:
             batch.call(
                 .mmap, .int(range.lowerBound), .int(range.count), .int(area.protection),
-                .int(flags | 0x22 | (area.kind == .stack ? 0x100 : 0)), .value(anywhere), .value(0), doing: "mapping \(range.hex)")
+                .int(flags | 0x22 | (area.kind == .stack ? 0x100 : 0)), .value(anywhere), .value(0),
+                doing: "mapping \(range.hex)")
         case .sharedAnonymous:
             batch.call(
-                .mmap, .int(range.lowerBound), .int(range.count), .value(3), .int(flags | 0x21), .value(anywhere), .value(0),
+                .mmap, .int(range.lowerBound), .int(range.count), .value(3), .int(flags | 0x21), .value(anywhere),
+                .value(0),
                 doing: "mapping shared memory \(range.hex)")
         default:
             let path = batch.string(area.path)

@@ -93,7 +93,9 @@ extension ProcessImage {
 }
 
 /// Finds what cannot be carried, without stopping anything.
-public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws -> [Obstacle] {
+public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws
+    -> [Obstacle]
+{
     let context = try InspectContext(pid: pid)
     var found = layout.obstacles
     for resource in processResources { found += try resource.obstacles(context) }

@@ -16,7 +16,9 @@ public struct EngineInspector: ProcessInspector {
         for path in streams { try context.addStream(1, path: path) }
         // Standard output and error are the runtime's as long as nobody says otherwise.
         for number in [1, 2] as [Int32] {
-            if let path = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), access(path, F_OK) == 0 { try? context.addStream(1, path: path) }
+            if let path = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), access(path, F_OK) == 0 {
+                try? context.addStream(1, path: path)
+            }
         }
         var report = InspectReport(processes: [try process(pid, reader)], obstacles: [])
         report.obstacles = try findObstacles(pid: pid, reader, context).map {
@@ -28,11 +30,13 @@ public struct EngineInspector: ProcessInspector {
     private func process(_ pid: Int32, _ reader: AddressSpaceReader) throws -> InspectReport.Process {
         let status = try ProcessStatus(pid: pid)
         var process = InspectReport.Process(
-            pid: pid, innerPid: Int32(status.numbers("NStgid").last ?? 0), parent: Int32(status.numbers("PPid").first ?? 0),
+            pid: pid, innerPid: Int32(status.numbers("NStgid").last ?? 0),
+            parent: Int32(status.numbers("PPid").first ?? 0),
             name: processName(pid))
         for tid in try ProcessFiles.tasks(of: pid) {
             guard let thread = try? ProcessStatus(pid: pid, task: tid) else { continue }
-            process.threads.append(.init(tid: tid, name: thread["Name"] ?? "?", state: String((thread["State"] ?? "?").prefix(1))))
+            process.threads.append(
+                .init(tid: tid, name: thread["Name"] ?? "?", state: String((thread["State"] ?? "?").prefix(1))))
         }
         process.memory = try memory(pid, reader)
         let pidfd = try SourceProcess(pid: pid, undo: NoUndoLog()).pidfd

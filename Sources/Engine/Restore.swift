@@ -15,7 +15,8 @@ extension StubProcess {
         guard image.version == ProcessImage.currentVersion else {
             throw EngineError.invalidImage("format \(image.version), this engine reads \(ProcessImage.currentVersion)")
         }
-        guard let leader = threads[image.pid], let first = image.threads.firstIndex(where: { $0.tid == image.pid }) else {
+        guard let leader = threads[image.pid], let first = image.threads.firstIndex(where: { $0.tid == image.pid })
+        else {
             throw EngineError.invalidImage("pid \(image.pid) has no leader here")
         }
         try setThreads(image.threads.map(\.tid))
@@ -45,7 +46,9 @@ extension StubProcess {
         try protectShared()
         try closeArea()
         for thread in image.threads {
-            guard let tracee = threads[thread.tid] else { throw EngineError.invalidImage("thread \(thread.tid) was not made") }
+            guard let tracee = threads[thread.tid] else {
+                throw EngineError.invalidImage("thread \(thread.tid) was not made")
+            }
             try ThreadRestore.finish(thread, tracee)
         }
     }

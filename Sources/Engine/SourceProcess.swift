@@ -91,7 +91,9 @@ public final class SourceProcess {
         for tracee in tracees.sorted(by: { ($0.tid == pid ? 0 : $0.tid) < ($1.tid == pid ? 0 : $1.tid) }) {
             guard let registers = try? tracee.registers() else { continue }
             threads.append(
-                StoppedThread(tracee: tracee, registers: registers, mask: try tracee.signalMask(), extendedState: try tracee.extendedState()))
+                StoppedThread(
+                    tracee: tracee, registers: registers, mask: try tracee.signalMask(),
+                    extendedState: try tracee.extendedState()))
         }
         let shared = try pendingMask(task: pid, shared: true)
         for index in threads.indices {
@@ -120,7 +122,8 @@ public final class SourceProcess {
                 try tracee.resume(number)
                 try tracee.interrupt()
             case .exited(let code) where tracee.tid == pid: throw EngineError.exited(pid: pid, how: "status \(code)")
-            case .killed(let signal) where tracee.tid == pid: throw EngineError.exited(pid: pid, how: "signal \(signal)")
+            case .killed(let signal) where tracee.tid == pid:
+                throw EngineError.exited(pid: pid, how: "signal \(signal)")
             case .exited, .killed: return
             case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: "stopping", stop: "\(stop)")
             }
@@ -154,25 +157,32 @@ public final class SourceProcess {
         let reader = try maps.init(pid: pid)
         _ = try reader.refresh()
         guard let vdso = reader.entries.first(where: { $0.name == "[vdso]" }) else {
-            throw EngineError.obstacles([Obstacle(pid: pid, process: "", subject: "memory", reason: "no vDSO is mapped")])
+            throw EngineError.obstacles([
+                Obstacle(pid: pid, process: "", subject: "memory", reason: "no vDSO is mapped")
+            ])
         }
         let code = machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_END)
         let entry = UInt64(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_SYSCALL).count)
         let place = (vdso.range.upperBound - UInt64(code.count) - 8) & ~15
         let found = try memory.peek(Int(vdso.range.upperBound - place), at: place)
         guard found.allSatisfy({ $0 == 0 }) else {
-            throw EngineError.obstacles([Obstacle(pid: pid, process: "", subject: "vDSO", reason: "no room at its end for the first injected call")])
+            throw EngineError.obstacles([
+                Obstacle(
+                    pid: pid, process: "", subject: "vDSO", reason: "no room at its end for the first injected call")
+            ])
         }
         try undo.note(.vdsoPatch(pid: pid, address: place, length: code.count))
         try memory.poke(code, at: place)
         patch = (place, code.count)
         let mapping = UndoStep.mapping(
-            pid: pid, length: InjectionArea.size, existing: reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound))
+            pid: pid, length: InjectionArea.size,
+            existing: reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound))
         try undo.note(mapping)
         let address: Int64
         do {
             address = try bootstrap(
-                at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0], "mapping the injection area")
+                at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0],
+                "mapping the injection area")
         } catch {
             patch = nil
             try undo.done(mapping)
@@ -180,7 +190,9 @@ public final class SourceProcess {
             try undo.done(.vdsoPatch(pid: pid, address: place, length: code.count))
             guard (error as? KernelError)?.errno.rawValue == EACCES else { throw error }
             let reason = "no mapping that is writable and executable (PR_SET_MDWE), not carried yet"
-            throw EngineError.obstacles([Obstacle(pid: pid, process: processName(pid), subject: "process", reason: reason)])
+            throw EngineError.obstacles([
+                Obstacle(pid: pid, process: processName(pid), subject: "process", reason: reason)
+            ])
         }
         try undo.note(.injectionArea(pid: pid, address: UInt64(address), length: InjectionArea.size))
         try undo.done(mapping)
@@ -195,7 +207,8 @@ public final class SourceProcess {
         let entry = UInt64(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_SYSCALL).count)
         self.area = nil
         _ = try bootstrap(
-            at: patch.address + entry, SystemCall.munmap, [area.address, InjectionArea.size], "unmapping the injection area")
+            at: patch.address + entry, SystemCall.munmap, [area.address, InjectionArea.size],
+            "unmapping the injection area")
         try undo.done(.injectionArea(pid: pid, address: area.address, length: InjectionArea.size))
         try memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
         try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length))
@@ -204,7 +217,9 @@ public final class SourceProcess {
 
     /// Runs one call in the leader through the code at the end of the vDSO. Should the engine die, the leader waits
     /// there for the guard, which puts its registers back.
-    private func bootstrap(at address: UInt64, _ call: SystemCall, _ arguments: [UInt64], _ purpose: String) throws -> Int64 {
+    private func bootstrap(at address: UInt64, _ call: SystemCall, _ arguments: [UInt64], _ purpose: String) throws
+        -> Int64
+    {
         let thread = threads[0], tracee = thread.tracee
         let saved = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) { Array($0) }
         let note = UndoStep.bootstrap(pid: pid, tid: tracee.tid, registers: saved, mask: thread.mask)
@@ -213,8 +228,11 @@ public final class SourceProcess {
         registers.rip = address
         registers.rax = call.rawValue
         registers.orig_rax = UInt64.max
-        (registers.rdi, registers.rsi, registers.rdx) = (arguments[0], arguments[1], arguments.count > 2 ? arguments[2] : 0)
-        (registers.r10, registers.r8, registers.r9) = arguments.count > 5 ? (arguments[3], arguments[4], arguments[5]) : (0, 0, 0)
+        (registers.rdi, registers.rsi, registers.rdx) = (
+            arguments[0], arguments[1], arguments.count > 2 ? arguments[2] : 0
+        )
+        (registers.r10, registers.r8, registers.r9) =
+            arguments.count > 5 ? (arguments[3], arguments[4], arguments[5]) : (0, 0, 0)
         // Registers first, and last on the way back: who dies in between leaves no thread of the program with all its
         // signals blocked.
         try tracee.setRegisters(registers)
@@ -307,7 +325,8 @@ public final class SourceProcess {
         settings.ask(&batch)
         let reasons = settings.reasons(try run([batch])[0])
         if reasons.isEmpty { return }
-        throw EngineError.obstacles(reasons.map { Obstacle(pid: pid, process: processName(pid), subject: "process", reason: $0) })
+        throw EngineError.obstacles(
+            reasons.map { Obstacle(pid: pid, process: processName(pid), subject: "process", reason: $0) })
     }
 
     /// The engine's own mapping in the process.

@@ -50,13 +50,17 @@ public final class StubProcess {
     /// Empties the address space and moves the kernel's mappings to where the source has them.
     public func prepare(for areas: [MemoryArea]) throws {
         let own = try currentMaps()
-        guard let vdso = own.first(where: { $0.name == "[vdso]" }) else { throw EngineError.invalidImage("the stub has no vDSO") }
+        guard let vdso = own.first(where: { $0.name == "[vdso]" }) else {
+            throw EngineError.invalidImage("the stub has no vDSO")
+        }
         vdsoSystemCall = try findSystemCall(in: vdso.range)
         try placeArea(avoiding: areas.map(\.range) + own.map(\.range))
 
         var batch = CallBatch()
         for entry in own where !entry.name.hasPrefix("[v") {
-            batch.call(.munmap, .int(entry.range.lowerBound), .int(entry.range.count), doing: "unmapping the stub's \(entry.name)")
+            batch.call(
+                .munmap, .int(entry.range.lowerBound), .int(entry.range.count),
+                doing: "unmapping the stub's \(entry.name)")
         }
         // Each special mapping goes to a place that is free in both layouts first: the targets may overlap.
         let moving = areas.filter { $0.kind == .vdso || $0.kind == .vvar }
@@ -67,7 +71,8 @@ public final class StubProcess {
         var refuge = hole(of: 1 << 20, avoiding: areas.map(\.range) + own.map(\.range) + [area.range])
         var moves: [(UInt64, MemoryArea)] = []
         for entry in specials {
-            guard let target = moving.first(where: { $0.name == entry.name }), target.range.count == entry.range.count else {
+            guard let target = moving.first(where: { $0.name == entry.name }), target.range.count == entry.range.count
+            else {
                 throw EngineError.invalidImage("this kernel's \(entry.name) has another size than the source's")
             }
             batch.move(entry.range, to: refuge, entry.name)
@@ -75,7 +80,9 @@ public final class StubProcess {
             refuge += UInt64(entry.range.count)
             if entry.name == "[vdso]" { vdsoSystemCall = vdsoSystemCall - entry.range.lowerBound + target.start }
         }
-        for (from, target) in moves { batch.move(from..<from + UInt64(target.range.count), to: target.start, target.name) }
+        for (from, target) in moves {
+            batch.move(from..<from + UInt64(target.range.count), to: target.start, target.name)
+        }
         _ = try run(batch)
         layout = areas.filter(\.isSpecial)
     }
@@ -84,7 +91,9 @@ public final class StubProcess {
     public func change(to areas: [MemoryArea]) throws {
         if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }
         // Nobody, not even a tracer, can write into a shared mapping that is read-only: it becomes so at the end.
-        protections = areas.filter { $0.kind == .sharedAnonymous && $0.protection != 3 }.map { LayoutStep.protect($0.range, $0.protection) }
+        protections = areas.filter { $0.kind == .sharedAnonymous && $0.protection != 3 }.map {
+            LayoutStep.protect($0.range, $0.protection)
+        }
         var areas = areas
         for index in areas.indices where areas[index].kind == .sharedAnonymous { areas[index].protection = 3 }
         let steps = AddressSpacePlan.steps(from: layout, to: areas)
@@ -104,12 +113,15 @@ public final class StubProcess {
         for start in stride(from: 0, to: ranges.count, by: 1000) {
             var batch = CallBatch()
             for range in ranges[start..<min(start + 1000, ranges.count)] {
-                for area in layout[firstArea(endingAfter: range.lowerBound)...].prefix(while: { $0.start < range.upperBound })
+                for area in layout[firstArea(endingAfter: range.lowerBound)...].prefix(while: {
+                    $0.start < range.upperBound
+                })
                 where !area.isSpecial {
                     let part = range.clamped(to: area.range)
                     // MADV_REMOVE punches a hole into shared memory, MADV_DONTNEED drops private pages.
                     batch.call(
-                        .madvise, .int(part.lowerBound), .int(part.count), .value(area.kind == .sharedAnonymous ? 9 : 4),
+                        .madvise, .int(part.lowerBound), .int(part.count),
+                        .value(area.kind == .sharedAnonymous ? 9 : 4),
                         doing: "dropping \(part.hex)")
                 }
             }
@@ -229,7 +241,8 @@ public final class StubProcess {
                 try tracee.resume()
             case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
             case .exited(let code): throw EngineError.exited(pid: pid, how: "status \(code)")
-            case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: "running injected calls", stop: "\(stop)")
+            case let stop:
+                throw EngineError.unexpectedStop(task: tracee.tid, doing: "running injected calls", stop: "\(stop)")
             }
         }
     }
@@ -302,7 +315,9 @@ public final class StubProcess {
         }
         for thread in threads.values {
             let stop = try thread.wait()
-            guard stop == .interrupted else { throw EngineError.unexpectedStop(task: thread.tid, doing: "disarming", stop: "\(stop)") }
+            guard stop == .interrupted else {
+                throw EngineError.unexpectedStop(task: thread.tid, doing: "disarming", stop: "\(stop)")
+            }
         }
         for thread in attached where threads.values.contains(thread) { try thread.setOptions([]) }
     }

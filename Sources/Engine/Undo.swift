@@ -8,7 +8,8 @@ import LinuxKernel
 extension MapEntry {
     /// Is it such a mapping as the injection area is?
     var resemblesInjectionArea: Bool {
-        shared && readable && writable && executable && UInt64(range.count) == InjectionArea.size && name.hasPrefix("/dev/zero")
+        shared && readable && writable && executable && UInt64(range.count) == InjectionArea.size
+            && name.hasPrefix("/dev/zero")
     }
 }
 
@@ -40,7 +41,9 @@ extension SourceProcess {
         let reader = try MemoryMapReader(pid: pid)
         _ = try reader.refresh()
         let mapped = reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound)
-        let address = areas.first(where: mapped.contains) ?? unplaced.flatMap { existing in mapped.first { !existing.contains($0) } }
+        let address =
+            areas.first(where: mapped.contains)
+            ?? unplaced.flatMap { existing in mapped.first { !existing.contains($0) } }
         guard let address else {
             try process.memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
             return try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length))
@@ -59,7 +62,9 @@ extension SourceProcess {
         guard saved.count == MemoryLayout<user_regs_struct>.size else { return }
         try stop(onlyLeader: tid == pid)
         defer { try? letGo() }
-        guard let index = threads.firstIndex(where: { $0.tracee.tid == tid }), code.contains(threads[index].registers.rip) else { return }
+        guard let index = threads.firstIndex(where: { $0.tracee.tid == tid }),
+            code.contains(threads[index].registers.rip)
+        else { return }
         threads[index].mask = mask
         threads[index].registers = saved.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
     }
@@ -75,13 +80,17 @@ extension SourceProcess {
             try stop()
             let inside = threads.indices.filter { area.contains(threads[$0].registers.rip) }
             if inside.isEmpty { return }
-            for index in inside where Int64(bitPattern: threads[index].registers.orig_rax) == 271 && Int64(bitPattern: threads[index].registers.rax) < 0 {
+            for index in inside
+            where Int64(bitPattern: threads[index].registers.orig_rax) == 271
+                && Int64(bitPattern: threads[index].registers.rax) < 0
+            {
                 threads[index].registers.rax = UInt64(bitPattern: Int64(-EINTR))
                 threads[index].registers.orig_rax = UInt64.max
             }
             try letGo()
             if monotonicNow() > deadline {
-                throw EngineError.unexpectedStop(task: pid, doing: "leaving the injection area", stop: "a thread that stays in it")
+                throw EngineError.unexpectedStop(
+                    task: pid, doing: "leaving the injection area", stop: "a thread that stays in it")
             }
             usleep(500)
         }
@@ -112,7 +121,9 @@ extension TCPSocket {
         let repaired = all.filter { (try? get($0.copy.number, Int32(IPPROTO_TCP), TCP_REPAIR)) ?? 0 == 1 }
         if repaired.isEmpty { return }
         let listening = try all.filter { try get($0.copy.number, SOL_SOCKET, SO_ACCEPTCONN) == 1 }
-        let ports = try listening.filter { try get($0.copy.number, SOL_SOCKET, SO_REUSEADDR) != 0 }.map { try port($0.copy.number) }
+        let ports = try listening.filter { try get($0.copy.number, SOL_SOCKET, SO_REUSEADDR) != 0 }.map {
+            try port($0.copy.number)
+        }
         for socket in repaired {
             let reuse = try reusing.contains(socket.number) || ports.contains(port(socket.copy.number))
             try endRepair(socket.copy.number, Repair(reuseAddress: reuse, unsent: 0, sent: 0))
@@ -122,7 +133,9 @@ extension TCPSocket {
     private static func sockets(of pid: Int32) throws -> [(number: Int32, copy: FileDescriptor)] {
         let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
         return try ProcessFiles.descriptors(of: pid).compactMap { number in
-            guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.hasPrefix("socket:") else { return nil }
+            guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.hasPrefix("socket:") else {
+                return nil
+            }
             let taken = clx_pidfd_getfd(pidfd.number, number)
             // A running process may have closed it since it was listed.
             if taken == -EBADF { return nil }
@@ -133,5 +146,7 @@ extension TCPSocket {
     }
 
     /// sin_port and sin6_port stand at the same place.
-    private static func port(_ fd: Int32) throws -> [UInt8] { Array(try address(fd, peer: false).dropFirst(2).prefix(2)) }
+    private static func port(_ fd: Int32) throws -> [UInt8] {
+        Array(try address(fd, peer: false).dropFirst(2).prefix(2))
+    }
 }

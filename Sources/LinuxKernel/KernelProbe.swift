@@ -21,7 +21,8 @@ public struct KernelProbe: Codable, Sendable {
         probeCgroups()
         probeFaultEvents()
         probeNetwork()
-        add("runtime", runtime != nil, runtime ?? "not found", "runc makes the container on the destination",
+        add(
+            "runtime", runtime != nil, runtime ?? "not found", "runc makes the container on the destination",
             "install it (Debian: `apt install runc`)")
         probeMemory()
         facts.missing = findings.filter { $0.essential && $0.state == .missing }.map(\.name)
@@ -51,11 +52,14 @@ public struct KernelProbe: Codable, Sendable {
         facts.architecture = text(&names.machine)
         let version = Self.version(of: facts.release) ?? (0, 0)
         add("kernel", version >= (6, 7), facts.release, "page tracking came with Linux 6.7", "boot Linux 6.7 or newer")
-        add("architecture", facts.architecture == "x86_64", facts.architecture, "registers are captured on x86-64 so far",
+        add(
+            "architecture", facts.architecture == "x86_64", facts.architecture,
+            "registers are captured on x86-64 so far",
             "use an x86-64 machine")
         do {
             facts.vdso = try VDSO()
-            add("vDSO", facts.vdso.layout.contains { $0.hasPrefix("[vdso]") },
+            add(
+                "vDSO", facts.vdso.layout.contains { $0.hasPrefix("[vdso]") },
                 "\(facts.vdso.digest), \(facts.vdso.layout.joined(separator: ", "))",
                 "both hosts must map the same one", "boot without vdso=0")
         } catch {
@@ -78,7 +82,8 @@ public struct KernelProbe: Codable, Sendable {
         clx_cpuid(0xD, 0, &leaf)
         facts.xsaveSize = leaf[1]
         facts.xsaveMask = UInt64(leaf[3]) << 32 | UInt64(leaf[0])
-        add("xsave", facts.xsaveSize > 0,
+        add(
+            "xsave", facts.xsaveSize > 0,
             "\(facts.xsaveSize) bytes, parts 0x\(String(facts.xsaveMask, radix: 16)), \(facts.processorFeatures.count) features",
             "registers move as the processor saves them", "use a processor with xsave")
     }
@@ -100,7 +105,8 @@ public struct KernelProbe: Codable, Sendable {
             tracker = try Self.userfaultfd(features: tracking)
             add("userfaultfd", true, "asynchronous write-protection and mapping events", why, "")
         } catch {
-            add("userfaultfd", false, "\(error)", why,
+            add(
+                "userfaultfd", false, "\(error)", why,
                 "needs CONFIG_USERFAULTFD, Linux 6.7 and CAP_SYS_PTRACE (or vm.unprivileged_userfaultfd=1)")
             add("PAGEMAP_SCAN", false, "not tried without userfaultfd", why, "see userfaultfd")
             return
@@ -115,7 +121,8 @@ public struct KernelProbe: Codable, Sendable {
 
     private static func userfaultfd(features: UInt64) throws(KernelError) -> FileDescriptor {
         let flags = UInt64(O_CLOEXEC | O_NONBLOCK)
-        let number = try check(clx_syscall(Int(323 /* SYS_userfaultfd on x86-64 */), flags, 0, 0, 0, 0, 0), "userfaultfd")
+        let number = try check(
+            clx_syscall(Int(323 /* SYS_userfaultfd on x86-64 */), flags, 0, 0, 0, 0, 0), "userfaultfd")
         let descriptor = FileDescriptor(owning: Int32(number))
         var api = clx_uffdio_api(api: 0xAA, features: features, ioctls: 0)
         try check(clx_ioctl(descriptor.number, clx_UFFDIO_API, &api), "asking userfaultfd for its features")
@@ -162,12 +169,16 @@ public struct KernelProbe: Codable, Sendable {
 
     private mutating func probeOtherProcess() {
         let why = "the engine reads and steers the container's processes from outside"
-        guard let program = ["/bin/sleep", "/usr/bin/sleep"].first(where: { (path: String) in access(path, X_OK) == 0 }) else {
+        guard
+            let program = ["/bin/sleep", "/usr/bin/sleep"].first(where: { (path: String) in access(path, X_OK) == 0 })
+        else {
             return add("ptrace", false, "no sleep(1) to try it on", why, "install coreutils")
         }
         var pidfd: Int32 = -1
         let pid = Self.spawn(program, ["sleep", "60"], &pidfd)
-        guard pid > 0 else { return add("ptrace", false, "starting a child: \(Errno(-pid))", why, "free some memory or PIDs") }
+        guard pid > 0 else {
+            return add("ptrace", false, "starting a child: \(Errno(-pid))", why, "free some memory or PIDs")
+        }
         let handle = FileDescriptor(owning: pidfd)
         defer {
             _ = clx_pidfd_send_signal(handle.number, SIGKILL)
@@ -253,17 +264,22 @@ public struct KernelProbe: Codable, Sendable {
             status.split(separator: "\n").first { $0.hasPrefix("CapEff:") }
             .flatMap { UInt64($0.dropFirst(7).drop { $0 == "\t" }, radix: 16) } ?? 0
         let lacking = Self.needed.filter { held >> UInt64($0.number) & 1 == 0 }.map { "CAP_" + $0.name }
-        add("capabilities", lacking.isEmpty, lacking.isEmpty ? "all that are needed" : "without \(lacking.joined(separator: ", "))",
+        add(
+            "capabilities", lacking.isEmpty,
+            lacking.isEmpty ? "all that are needed" : "without \(lacking.joined(separator: ", "))",
             "capture and restore act on other users' processes", "run as root, outside of a restricted container")
         let resources = held >> 24 & 1 == 1
-        add("CAP_SYS_RESOURCE", resources, resources ? "held" : "not held",
+        add(
+            "CAP_SYS_RESOURCE", resources, resources ? "held" : "not held",
             "without it a lower OOM score, hard limits above ours and large pipes cannot be restored, and are refused",
             "give it to the agent if containers need those", essential: false)
         // PR_SET_MM (35), PR_SET_MM_MAP_SIZE (15): exists only with CONFIG_CHECKPOINT_RESTORE, and asks for no rights.
         var size: UInt32 = 0
         let result = withUnsafeMutablePointer(to: &size) { clx_prctl(35, 15, UInt64(UInt(bitPattern: $0)), 0, 0) }
-        add("CONFIG_CHECKPOINT_RESTORE", result == 0, result == 0 ? "built in" : "\(Errno(-result))",
-            "a process's own addresses (heap, arguments) are set through it", "use a kernel built with it, as Debian's are")
+        add(
+            "CONFIG_CHECKPOINT_RESTORE", result == 0, result == 0 ? "built in" : "\(Errno(-result))",
+            "a process's own addresses (heap, arguments) are set through it",
+            "use a kernel built with it, as Debian's are")
     }
 
     // MARK: - Cgroups, events, network, memory
@@ -273,11 +289,15 @@ public struct KernelProbe: Codable, Sendable {
         let mounts = ((try? SmallFile.text("/proc/self/mountinfo")) ?? "").split(separator: "\n")
         let isV2 = clx_filesystem_type("/sys/fs/cgroup") == cgroup2
         let alsoV2 = mounts.contains { $0.contains(" - cgroup2 ") }
-        let freezerV1 = mounts.contains { $0.contains(" - cgroup ") && $0.split(separator: " ").last?.contains("freezer") == true }
+        let freezerV1 = mounts.contains {
+            $0.contains(" - cgroup ") && $0.split(separator: " ").last?.contains("freezer") == true
+        }
         facts.cgroups = isV2 ? "v2" : alsoV2 ? "hybrid" : mounts.contains { $0.contains(" - cgroup ") } ? "v1" : ""
         let freezer = isV2 || freezerV1
-        add("cgroup freezer", freezer,
-            facts.cgroups.isEmpty ? "no cgroups are mounted" : "\(facts.cgroups) layout\(freezer ? "" : " without a freezer")",
+        add(
+            "cgroup freezer", freezer,
+            facts.cgroups.isEmpty
+                ? "no cgroups are mounted" : "\(facts.cgroups) layout\(freezer ? "" : " without a freezer")",
             "holds the source from the promise on, even if its agent dies",
             "mount cgroup v2 on /sys/fs/cgroup, or the v1 freezer controller")
     }
@@ -285,7 +305,8 @@ public struct KernelProbe: Codable, Sendable {
     private mutating func probeFaultEvents() {
         let folders = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
         facts.faultEvents = folders.contains { access("\($0)/events/exceptions/page_fault_user/id", R_OK) == 0 }
-        add("page-fault tracepoint", facts.faultEvents, facts.faultEvents ? "available" : "not found",
+        add(
+            "page-fault tracepoint", facts.faultEvents, facts.faultEvents ? "available" : "not found",
             "MiGrror can notice writes as events (`--events faults`); scans work without",
             "mount -t tracefs tracefs /sys/kernel/tracing", essential: false)
     }
@@ -293,10 +314,12 @@ public struct KernelProbe: Codable, Sendable {
     private mutating func probeNetwork() {
         let advice = "needs CAP_NET_ADMIN"
         tryIt("TCP_REPAIR", "established TCP connections move with the container", advice) { () throws(KernelError) in
-            let number = try checkC(socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0), "making a socket")
+            let number = try checkC(
+                socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0), "making a socket")
             let holder = FileDescriptor(owning: number)
             var on: Int32 = 1
-            try checkC(setsockopt(holder.number, Int32(IPPROTO_TCP), 19 /* TCP_REPAIR */, &on, 4), "setting TCP_REPAIR")
+            try checkC(
+                setsockopt(holder.number, Int32(IPPROTO_TCP), 19 /* TCP_REPAIR */, &on, 4), "setting TCP_REPAIR")
         }
         tryIt(
             "tbf queue", "holds frames that arrive during the downtime, so that clients need not send them again",
@@ -308,7 +331,8 @@ public struct KernelProbe: Codable, Sendable {
     private static func tryTbf() throws(KernelError) {
         try OwnThread.run("apus-probe") { () throws(KernelError) -> Void in
             try check(clx_unshare(0x4000_0000 /* CLONE_NEWNET */), "making a network namespace")
-            let number = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0 /* NETLINK_ROUTE */)
+            let number = socket(
+                AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0 /* NETLINK_ROUTE */)
             let holder = FileDescriptor(owning: try checkC(number, "opening a netlink socket"))
             var message: [UInt32] = [
                 0, 36 /* RTM_NEWQDISC */ | 0x0605 << 16 /* REQUEST, ACK, CREATE, EXCL */, 1, 0,
@@ -327,14 +351,18 @@ public struct KernelProbe: Codable, Sendable {
     }
 
     private mutating func probeMemory() {
-        for line in ((try? SmallFile.text("/proc/meminfo")) ?? "").split(separator: "\n") where line.hasPrefix("MemAvailable:") {
+        for line in ((try? SmallFile.text("/proc/meminfo")) ?? "").split(separator: "\n")
+        where line.hasPrefix("MemAvailable:") {
             facts.availableMemory = (line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0) << 10
         }
         facts.overcommit = (try? SmallFile.text("/proc/sys/vm/overcommit_memory")).flatMap { Int($0) } ?? 0
         let enough = facts.availableMemory >= 256 << 20
-        add("free memory", enough, "\(facts.availableMemory >> 20) MiB available", "a container's memory must fit on the destination",
+        add(
+            "free memory", enough, "\(facts.availableMemory >> 20) MiB available",
+            "a container's memory must fit on the destination",
             "free some memory", essential: false)
-        add("vm.overcommit_memory", facts.overcommit != 2, "\(facts.overcommit)",
+        add(
+            "vm.overcommit_memory", facts.overcommit != 2, "\(facts.overcommit)",
             "with 2 a destination may refuse large sparse mappings that the source has",
             "sysctl vm.overcommit_memory=0", essential: false)
     }

@@ -30,7 +30,8 @@ public struct Link: Sendable {
         isOperational = attributes.integer(CLX_IFLA_OPERSTATE, as: UInt8.self) == UInt8(CLX_IF_OPER_UP)
         let info = attributes.nest(CLX_IFLA_LINKINFO)
         kind = info?.text(CLX_IFLA_INFO_KIND)
-        let spanningTree: UInt32? = kind == "bridge" ? info?.nest(CLX_IFLA_INFO_DATA)?.integer(CLX_IFLA_BR_STP_STATE) : nil
+        let spanningTree: UInt32? =
+            kind == "bridge" ? info?.nest(CLX_IFLA_INFO_DATA)?.integer(CLX_IFLA_BR_STP_STATE) : nil
         hasSpanningTree = spanningTree ?? 0 != 0
     }
 }

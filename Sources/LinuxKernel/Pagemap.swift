@@ -34,7 +34,8 @@ public final class Pagemap {
         var done = 0
         while done < words.count * 8 {
             let n = words.withUnsafeMutableBytes {
-                clx_pread(file.number, $0.baseAddress! + done, $0.count - done, range.lowerBound / 4096 * 8 + UInt64(done))
+                clx_pread(
+                    file.number, $0.baseAddress! + done, $0.count - done, range.lowerBound / 4096 * 8 + UInt64(done))
             }
             if try check(n, "reading page table entries of \(range)") == 0 { break }
             done += n
@@ -58,7 +59,9 @@ public final class Pagemap {
     /// Calls `found` with every run of matching pages in ascending order.
     ///
     /// With `protect` it throws EPERM at a mapping that is not tracked; what it protected until then is not told.
-    public func scan(_ range: AddressRange, _ query: Query, found: (AddressRange, PageCategories) -> Void) throws(KernelError) {
+    public func scan(_ range: AddressRange, _ query: Query, found: (AddressRange, PageCategories) -> Void)
+        throws(KernelError)
+    {
         var start = range.lowerBound
         while start < range.upperBound {
             var argument = clx_pm_scan_arg()

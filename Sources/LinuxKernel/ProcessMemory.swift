@@ -24,17 +24,25 @@ public final class ProcessMemory: Sendable {
     /// Reads ranges one after another into `buffer`, which holds exactly all of them.
     ///
     /// Ranges that may not be read (PROT_NONE) are read by force. Returns false if one is not mapped any more.
-    public func read(_ ranges: some Collection<AddressRange>, into buffer: UnsafeMutableRawBufferPointer) throws(KernelError) -> Bool {
-        try transfer(ranges, buffer) { clx_process_vm_readv(pid, $0, 1, $1, $2) } single: {
+    public func read(_ ranges: some Collection<AddressRange>, into buffer: UnsafeMutableRawBufferPointer)
+        throws(KernelError) -> Bool
+    {
+        try transfer(ranges, buffer) {
+            clx_process_vm_readv(pid, $0, 1, $1, $2)
+        } single: {
             clx_pread(memory.number, $1, $2, $0)
         }
     }
 
     /// Writes `buffer` over ranges, whatever their protection. Returns false if one is not mapped.
-    public func write(_ ranges: some Collection<AddressRange>, from buffer: UnsafeRawBufferPointer) throws(KernelError) -> Bool {
+    public func write(_ ranges: some Collection<AddressRange>, from buffer: UnsafeRawBufferPointer) throws(KernelError)
+        -> Bool
+    {
         // SAFETY: process_vm_writev and pwrite only read from the local buffer.
         let buffer = UnsafeMutableRawBufferPointer(mutating: buffer)
-        return try transfer(ranges, buffer) { clx_process_vm_writev(pid, $0, 1, $1, $2) } single: {
+        return try transfer(ranges, buffer) {
+            clx_process_vm_writev(pid, $0, 1, $1, $2)
+        } single: {
             clx_pwrite(memory.number, $1, $2, $0)
         }
     }
@@ -53,7 +61,8 @@ public final class ProcessMemory: Sendable {
             var bytes = 0
             while next != ranges.endIndex, remote.count < Self.vectorLimit, bytes < 64 << 20 {
                 let range = ranges[next]
-                remote.append(iovec(iov_base: UnsafeMutableRawPointer(bitPattern: UInt(range.lowerBound)), iov_len: range.count))
+                remote.append(
+                    iovec(iov_base: UnsafeMutableRawPointer(bitPattern: UInt(range.lowerBound)), iov_len: range.count))
                 bytes += range.count
                 next = ranges.index(after: next)
             }

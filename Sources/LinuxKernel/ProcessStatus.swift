@@ -62,7 +62,9 @@ public enum ProcessFiles {
         while let entry = readdir(folder) {
             // SAFETY: d_name is zero-terminated and lives until the next readdir.
             let number = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { $0.pointee >= 48 && $0.pointee <= 57 ? atoi($0) : -1 }
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) {
+                    $0.pointee >= 48 && $0.pointee <= 57 ? atoi($0) : -1
+                }
             }
             if number >= 0 { numbers.append(number) }
         }

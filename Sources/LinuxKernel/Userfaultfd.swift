@@ -25,7 +25,8 @@ public final class Userfaultfd: Sendable {
         var api = clx_uffdio_api()
         api.api = 0xAA
         api.features = Self.features
-        try check(clx_ioctl(descriptor.number, clx_UFFDIO_API, &api), "asking userfaultfd for asynchronous write-protection")
+        try check(
+            clx_ioctl(descriptor.number, clx_UFFDIO_API, &api), "asking userfaultfd for asynchronous write-protection")
         let flags = clx_fcntl(descriptor.number, F_GETFL, 0)
         try check(clx_fcntl(descriptor.number, F_SETFL, Int(flags | O_NONBLOCK)), "making userfaultfd non-blocking")
     }

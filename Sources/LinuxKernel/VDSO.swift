@@ -30,7 +30,8 @@ public struct VDSO: Codable, Sendable, Hashable {
             guard name == "[vdso]" else { continue }
             let memory = try FileDescriptor(opening: "/proc/\(pid)/mem", O_RDONLY)
             var bytes = [UInt8](repeating: 0, count: Int(ends[1] - ends[0]))
-            let read = try check(clx_pread(memory.number, &bytes, bytes.count, ends[0]), "reading the vDSO of pid \(pid)")
+            let read = try check(
+                clx_pread(memory.number, &bytes, bytes.count, ends[0]), "reading the vDSO of pid \(pid)")
             for byte in bytes[..<read] { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
         }
         digest = String(hash, radix: 16)

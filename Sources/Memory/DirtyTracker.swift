@@ -71,7 +71,9 @@ public final class DirtyTracker {
     ///
     /// `areas` reads what the process has mapped now. Areas that are new to the tracker are registered (unless the
     /// process is stopped) and count as changed as a whole.
-    public func pass(stopped: Bool, areas readAreas: () throws -> [TrackedArea]) throws -> (DirtyPass, areas: [TrackedArea]) {
+    public func pass(stopped: Bool, areas readAreas: () throws -> [TrackedArea]) throws -> (
+        DirtyPass, areas: [TrackedArea]
+    ) {
         // Events first: what they tell of is in the maps that are read after them.
         let changes = events.take()
         let areas = try readAreas()

@@ -58,7 +58,9 @@ public final class FaultEvents {
         try self.init(pid, cgroupFolders, minimumPages, source, tracefs: FaultKinds.tracefs)
     }
 
-    init(_ pid: Int32, _ folders: [String], _ minimumPages: Int, _ source: FaultSource, tracefs: [String]) throws(KernelError) {
+    init(_ pid: Int32, _ folders: [String], _ minimumPages: Int, _ source: FaultSource, tracefs: [String])
+        throws(KernelError)
+    {
         precondition(minimumPages > 0)
         (self.pid, self.source, self.minimumPages, rings) = (pid, source, minimumPages, [])
         let kinds = try FaultKinds(source, tracefs: tracefs)
@@ -74,7 +76,8 @@ public final class FaultEvents {
         let watermark = min(share * record, size / 2) - 1
         for cpu in cpus {
             rings.append(
-                try FaultRing(cgroup: cgroup, cpu: cpu, kinds: kinds, recordSize: record, watermark: watermark, size: size))
+                try FaultRing(
+                    cgroup: cgroup, cpu: cpu, kinds: kinds, recordSize: record, watermark: watermark, size: size))
         }
     }
 
@@ -116,7 +119,8 @@ public final class FaultEvents {
             }
             if poll(&polled, UInt(polled.count), limit) == -1 {
                 guard errno == EINTR else { throw KernelError("waiting for page faults of pid \(pid)", Errno(errno)) }
-            } else if polled[..<rings.count].contains(where: { $0.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0 }) {
+            } else if polled[..<rings.count].contains(where: { $0.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0 })
+            {
                 throw KernelError("waiting for page faults of pid \(pid): the events have ended", .noProcess)
             }
         }

@@ -22,7 +22,9 @@ final class FaultRing {
     var descriptor: Int32 { descriptors[0].number }
 
     /// Opens the events of a cgroup (its folder's descriptor) on one CPU. `size` is a power of two of pages.
-    init(cgroup: FileDescriptor, cpu: Int32, kinds: FaultKinds, recordSize: Int, watermark: Int, size: Int) throws(KernelError) {
+    init(cgroup: FileDescriptor, cpu: Int32, kinds: FaultKinds, recordSize: Int, watermark: Int, size: Int)
+        throws(KernelError)
+    {
         (self.kinds, self.size, self.recordSize) = (kinds, size, recordSize)
         descriptors = try Self.open(kinds, target: cgroup.number, isCgroup: true, cpu: cpu, watermark: watermark)
         let first = descriptors[0].number
@@ -33,7 +35,8 @@ final class FaultRing {
         self.mapping = mapping
         for other in descriptors.dropFirst() {
             try check(
-                clx_ioctl_value(other.number, clx_PERF_EVENT_IOC_SET_OUTPUT, UInt64(first)), "joining two kinds of page faults")
+                clx_ioctl_value(other.number, clx_PERF_EVENT_IOC_SET_OUTPUT, UInt64(first)),
+                "joining two kinds of page faults")
         }
         for each in descriptors {
             try check(clx_ioctl_value(each.number, clx_PERF_EVENT_IOC_ENABLE, 0), "enabling page-fault events")
@@ -43,17 +46,21 @@ final class FaultRing {
     deinit { munmap(mapping, size + Int(pageSize)) }
 
     /// Opens one event of each kind, without a ring.
-    static func open(_ kinds: FaultKinds, target: Int32, isCgroup: Bool, cpu: Int32, watermark: Int) throws(KernelError) -> [FileDescriptor] {
+    static func open(_ kinds: FaultKinds, target: Int32, isCgroup: Bool, cpu: Int32, watermark: Int) throws(KernelError)
+        -> [FileDescriptor]
+    {
         var opened: [FileDescriptor] = []
         for config in kinds.configs {
             var plan = clx_perf_plan(
-                tracepoint: kinds.isTracepoint ? 1 : 0, watermark: UInt32(clamping: watermark), config: config, target: target,
+                tracepoint: kinds.isTracepoint ? 1 : 0, watermark: UInt32(clamping: watermark), config: config,
+                target: target,
                 is_cgroup: isCgroup ? 1 : 0, cpu: cpu)
             let event = FileDescriptor(owning: try check(clx_perf_event_open(&plan), "perf_event_open for page faults"))
             if let filter = kinds.filter {
                 var text = Array(filter.utf8CString)
                 try check(
-                    clx_ioctl(event.number, clx_PERF_EVENT_IOC_SET_FILTER, &text), "filtering page faults by \"\(filter)\"")
+                    clx_ioctl(event.number, clx_PERF_EVENT_IOC_SET_FILTER, &text),
+                    "filtering page faults by \"\(filter)\"")
             }
             opened.append(event)
         }
@@ -93,7 +100,8 @@ final class FaultRing {
                     let at = 4 + kinds.addressOffset
                     address = at & 7 == 0 ? word(3 + at / 8) : word(3 + at / 8) >> 32 | word(4 + at / 8) << 32
                 }
-                body(Sample(pid: Int32(truncatingIfNeeded: word(1)), time: Int64(bitPattern: word(2)), address: address))
+                body(
+                    Sample(pid: Int32(truncatingIfNeeded: word(1)), time: Int64(bitPattern: word(2)), address: address))
             default: break
             }
             tail &+= length

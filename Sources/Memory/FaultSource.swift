@@ -84,7 +84,9 @@ func onlineCPUs() throws(KernelError) -> [Int32] {
     var cpus: [Int32] = []
     for part in try SmallFile.text(path).split(separator: ",") {
         let ends = part.split(separator: "-").compactMap { Int32($0) }
-        guard let first = ends.first, let last = ends.last, first <= last else { throw KernelError("reading \(path)", .invalid) }
+        guard let first = ends.first, let last = ends.last, first <= last else {
+            throw KernelError("reading \(path)", .invalid)
+        }
         cpus += first...last
     }
     return cpus

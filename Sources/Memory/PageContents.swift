@@ -22,7 +22,11 @@ extension Pagemap {
                     try scan(range, query) { found, categories in
                         let own = categories.isDisjoint(with: area.kind == .anonymous ? .zeroPage : [.file, .zeroPage])
                         // A protection marker looks like a swapped page: a file's page that was dropped leaves one.
-                        if own && categories.contains(.present) { pages.append(found) } else if own { swapped.append(found) }
+                        if own && categories.contains(.present) {
+                            pages.append(found)
+                        } else if own {
+                            swapped.append(found)
+                        }
                     }
                 }
             }

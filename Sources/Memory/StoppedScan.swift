@@ -13,7 +13,9 @@ final class StoppedScan {
 
     func writtenPages(in ranges: AddressRanges) throws(KernelError) -> [AddressRange] {
         let pieces = ranges.ranges.flatMap { range in
-            stride(from: range.lowerBound, to: range.upperBound, by: Int(Self.piece)).map { $0..<min($0 + Self.piece, range.upperBound) }
+            stride(from: range.lowerBound, to: range.upperBound, by: Int(Self.piece)).map {
+                $0..<min($0 + Self.piece, range.upperBound)
+            }
         }
         let work = Work(pieces)
         guard ranges.bytes >= Self.worthDividing else {

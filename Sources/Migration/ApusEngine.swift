@@ -11,7 +11,9 @@ public struct ApusEngine: MigrationEngine {
     public init(_ agent: any MigrationHost) { self.agent = agent }
 
     private var host: SessionHost {
-        var host = SessionHost(layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description) { [agent] in
+        var host = SessionHost(
+            layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description
+        ) { [agent] in
             agent.attachment(for: $0)
         }
         host.facts = agent.facts
@@ -20,7 +22,8 @@ public struct ApusEngine: MigrationEngine {
     }
 
     public func migrate(
-        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan, control: MigrationControl
+        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan,
+        control: MigrationControl
     ) throws -> MigrationReport {
         guard let state = try agent.runtime.state(container.name), state.status == .running else {
             throw MigrationError(.refused, "container \(container.name) does not run", advice: "start it first")
@@ -31,7 +34,10 @@ public struct ApusEngine: MigrationEngine {
             network = ContainerNetworkRecord(spec: spec, attachment: attachment)
         }
         let session = try SourceSession(
-            id: id, container: RunningContainer(name: container.name, pid: state.pid, rootfs: agent.layout.container(container.name).rootfs, network: network), host: host,
+            id: id,
+            container: RunningContainer(
+                name: container.name, pid: state.pid, rootfs: agent.layout.container(container.name).rootfs,
+                network: network), host: host,
             destination: address.description, plan: plan, control: control, connection: connection)
         let report = try session.run()
         try agent.forget(container.name)
@@ -52,7 +58,9 @@ private final class IncomingBooks: DestinationDelegate {
 
     init(_ agent: any MigrationHost) { self.agent = agent }
 
-    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws -> MigrationControl {
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws
+        -> MigrationControl
+    {
         try agent.begin(migration, .incoming, container: container, peer: host, plan: plan)
     }
 
@@ -61,7 +69,9 @@ private final class IncomingBooks: DestinationDelegate {
             try agent.keep(try ContainerRecord.arrived(container.name, container.network, from: host, agent.layout))
             agent.end(migration, .success(nil))
         } catch {
-            agent.end(migration, .failure(MigrationError(.failed, "the container runs here, but could not be recorded: \(error)")))
+            agent.end(
+                migration,
+                .failure(MigrationError(.failed, "the container runs here, but could not be recorded: \(error)")))
         }
     }
 

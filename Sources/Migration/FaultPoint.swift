@@ -7,7 +7,8 @@ import Synchronization
 public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
     // Source
     case sourceOffered = 1, sourceAttached, sourceArmed, sourceStaged, sourceCopying, sourceStopped, sourceLastPass
-    case sourceCaptured, sourceRedirected, sourceRepaired, sourceSilenced, sourceFrozen, sourcePromisedUnsent, sourcePromised
+    case sourceCaptured, sourceRedirected, sourceRepaired, sourceSilenced, sourceFrozen, sourcePromisedUnsent,
+        sourcePromised
     case sourceReleased, sourceKilled, sourceRetired
     // Destination
     case destinationAccepted = 101, destinationCreated, destinationStaged, destinationCopying, destinationMuted
@@ -26,7 +27,9 @@ public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
         for plan in plans where plan.point == point { plan.strike() }
     }
 
-    private static let plans: [Plan]? = getenv("APUS_FAULT").map { String(cString: $0).split(separator: ",").compactMap { Plan($0) } }
+    private static let plans: [Plan]? = getenv("APUS_FAULT").map {
+        String(cString: $0).split(separator: ",").compactMap { Plan($0) }
+    }
 
     private struct Plan: Sendable {
         enum Action { case die, kill(String), hold(String) }
@@ -37,7 +40,9 @@ public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
 
         init?(_ text: Substring) {
             let parts = text.split(separator: ":", maxSplits: 1).map(String.init)
-            guard let number = parts.first.flatMap({ Int($0) }), let point = FaultPoint(rawValue: number) else { return nil }
+            guard let number = parts.first.flatMap({ Int($0) }), let point = FaultPoint(rawValue: number) else {
+                return nil
+            }
             self.point = point
             guard parts.count > 1 else { action = .die; return }
             action = parts[1].hasPrefix("hold=") ? .hold(String(parts[1].dropFirst(5))) : .kill(parts[1])

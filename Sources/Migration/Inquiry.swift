@@ -18,13 +18,18 @@ struct InquiryAnswer {
 enum Inquiry {
     /// Asks the host at `address`; nil: nobody there.
     static func ask(_ address: String, migration: String) -> InquiryAnswer? {
-        guard let socket = try? PeerAddress(address)?.connect(timeLimit: .milliseconds(300)), let connection = try? Connection(socket) else { return nil }
+        guard let socket = try? PeerAddress(address)?.connect(timeLimit: .milliseconds(300)),
+            let connection = try? Connection(socket)
+        else { return nil }
         connection.limit(seconds: 1)
         var inquiry = WireInquiry()
         inquiry.migration = migration
-        guard (try? connection.send(.inquiry, inquiry)) != nil, let verdict: WireVerdict = try? connection.expect(.verdict) else { return nil }
+        guard (try? connection.send(.inquiry, inquiry)) != nil,
+            let verdict: WireVerdict = try? connection.expect(.verdict)
+        else { return nil }
         return InquiryAnswer(
-            state: SessionState(rawValue: verdict.state).flatMap { $0 == .inDoubt ? nil : $0 }, isKnown: !verdict.state.isEmpty,
+            state: SessionState(rawValue: verdict.state).flatMap { $0 == .inDoubt ? nil : $0 },
+            isKnown: !verdict.state.isEmpty,
             connection: connection)
     }
 
@@ -63,7 +68,9 @@ final class InquiryService: Sendable {
         if state.withLock({ state in
             defer { state.running = true }
             return state.running
-        }) { return }
+        }) {
+            return
+        }
         try? OwnThread.start("apus-answers") { [self] in
             while state.withLock({ $0.running }) {
                 guard let listener = try? PeerAddress(host.address)?.listen() else {
@@ -77,7 +84,9 @@ final class InquiryService: Sendable {
                 while isRunning, let socket = try? PeerAddress.accept(on: listener) {
                     try? OwnThread.start("apus-answer") { [host] in
                         guard let connection = try? Connection(socket) else { return }
-                        if let frame = try? connection.receive(), frame.kind == .inquiry, let inquiry: WireInquiry = try? frame.message() {
+                        if let frame = try? connection.receive(), frame.kind == .inquiry,
+                            let inquiry: WireInquiry = try? frame.message()
+                        {
                             try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
                         }
                     }

@@ -96,7 +96,9 @@ final class Journal: UndoLog {
     }
 
     private func line(_ line: JournalLine) throws -> [UInt8] { try Self.encode(line) }
-    static func encode(_ line: JournalLine) throws -> [UInt8] { [UInt8](try JSONEncoder().encode(line)) + [UInt8(ascii: "\n")] }
+    static func encode(_ line: JournalLine) throws -> [UInt8] {
+        [UInt8](try JSONEncoder().encode(line)) + [UInt8(ascii: "\n")]
+    }
 
     private func append(_ bytes: [UInt8]) throws {
         try bytes.withUnsafeBytes { try file.write($0) }

@@ -10,7 +10,8 @@ public protocol MigrationEngine: Sendable {
     /// In doubt it says so in the progress's state and stays in this call until `control.resolution` is set.
     /// - Throws: `MigrationError`; the source runs on, unless its kind is `inDoubt`.
     func migrate(
-        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan, control: MigrationControl
+        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan,
+        control: MigrationControl
     ) throws -> MigrationReport
 
     /// Serves one connection of another agent, from its first byte to its end.
@@ -41,7 +42,8 @@ public protocol MigrationHost: AnyObject, Sendable {
     ///
     /// In doubt, the engine says so in the progress's state and waits for `MigrationControl.resolution`.
     /// - Throws: `MigrationError` (refused) if the name is taken.
-    func begin(_ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan) throws
+    func begin(_ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan)
+        throws
         -> MigrationControl
     /// - Parameter result: the report where there is one (the source makes it).
     func end(_ id: String, _ result: Result<MigrationReport?, MigrationError>)

@@ -34,11 +34,15 @@ public struct MigrationError: Error, Codable, Sendable, CustomStringConvertible 
 
 extension MigrationError {
     /// State that cannot be carried, or a destination that cannot take it; each with its reason.
-    static func refused(_ reasons: [String]) -> MigrationError { MigrationError(.refused, reasons.joined(separator: "; ")) }
+    static func refused(_ reasons: [String]) -> MigrationError {
+        MigrationError(.refused, reasons.joined(separator: "; "))
+    }
     static let cancelled = MigrationError(.cancelled, "cancelled; the source runs on")
     static let resolved = MigrationError(.failed, "ended by an operator: the source's copy is the one that lives")
     /// The other side gave up, with its words.
-    static func aborted(_ reason: String) -> MigrationError { MigrationError(.failed, "the other host gave up: \(reason)") }
+    static func aborted(_ reason: String) -> MigrationError {
+        MigrationError(.failed, "the other host gave up: \(reason)")
+    }
     static func disconnected(from peer: String, _ why: String) -> MigrationError {
         MigrationError(
             .unreachable, "connection to \(peer) lost: \(why)",
@@ -52,9 +56,11 @@ extension MigrationError {
         case let error as EngineError:
             if case .obstacles = error { self.init(.refused, "\(error)") } else { self.init(.failed, "\(error)") }
         case let error as KernelError where error.errno == .noSpace || error.errno == Errno(EDQUOT):
-            self.init(.refused, "\(error)", advice: "make room there on \(host), or give its agent another --state folder")
+            self.init(
+                .refused, "\(error)", advice: "make room there on \(host), or give its agent another --state folder")
         case let error as KernelError where error.errno == Errno(ENOMEM):
-            self.init(.refused, "\(error)", advice: "free memory on \(host), or raise the limit of the container's cgroup")
+            self.init(
+                .refused, "\(error)", advice: "free memory on \(host), or raise the limit of the container's cgroup")
         default: self.init(.failed, "\(error)")
         }
     }

@@ -67,7 +67,9 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
             }
         } catch {
             // What connect(2) says when that time is up.
-            if error.errno == Errno(EINPROGRESS) { throw KernelError("\(error.operation) (no answer in \(timeLimit))", .timedOut) }
+            if error.errno == Errno(EINPROGRESS) {
+                throw KernelError("\(error.operation) (no answer in \(timeLimit))", .timedOut)
+            }
             throw error
         }
         limit = timeval()
@@ -82,7 +84,8 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
     public func connectToAgent(timeLimit: Duration = .seconds(5)) throws(MigrationError) -> FileDescriptor {
         do throws(KernelError) { return try connect(timeLimit: timeLimit) } catch {
             throw MigrationError(
-                .unreachable, "\(error)", advice: "is an agent running there, listening on \(self)? `apus agent --listen` says where")
+                .unreachable, "\(error)",
+                advice: "is an agent running there, listening on \(self)? `apus agent --listen` says where")
         }
     }
 
@@ -115,7 +118,9 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
         try checkC(setsockopt(socket.number, Int32(IPPROTO_TCP), TCP_NODELAY, &on, 4), "setting TCP_NODELAY")
     }
 
-    private func option<T: BitwiseCopyable>(_ socket: FileDescriptor, _ level: Int32, _ name: Int32, _ value: inout T) throws(KernelError) {
+    private func option<T: BitwiseCopyable>(_ socket: FileDescriptor, _ level: Int32, _ name: Int32, _ value: inout T)
+        throws(KernelError)
+    {
         // SAFETY: the pointer covers the plain C value, which the call only reads.
         let result = withUnsafeBytes(of: &value) {
             setsockopt(socket.number, level, name, $0.baseAddress, socklen_t($0.count))
@@ -129,7 +134,9 @@ public struct PeerAddress: Hashable, Codable, Sendable, CustomStringConvertible 
         return FileDescriptor(owning: try checkC(socket(family, type, 0), "making a socket"))
     }
 
-    private func withAddress(_ body: (UnsafePointer<sockaddr>, socklen_t) throws(KernelError) -> Void) throws(KernelError) {
+    private func withAddress(_ body: (UnsafePointer<sockaddr>, socklen_t) throws(KernelError) -> Void)
+        throws(KernelError)
+    {
         var storage = sockaddr_storage()
         // SAFETY: sockaddr_storage is large enough and aligned for both families; the pointer is used inside only.
         let length: socklen_t

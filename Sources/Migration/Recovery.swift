@@ -13,7 +13,9 @@ public enum Recovery {
     /// `.released`: it runs (or ran) here. `.aborted`: it never ran here and never will. `.inDoubt`: cannot be told (yet).
     /// nil: no trace of it here, in either role.
     static func verdict(on migration: String, in folder: String) -> SessionState? {
-        for state in [SessionState.aborted, .released] where access(marker(migration, state, folder), F_OK) == 0 { return state }
+        for state in [SessionState.aborted, .released] where access(marker(migration, state, folder), F_OK) == 0 {
+            return state
+        }
         guard let journal = JournalContent(path: "\(folder)/\(migration).destination") else {
             return access("\(folder)/\(migration).source", F_OK) == 0 ? .inDoubt : nil
         }
@@ -45,7 +47,8 @@ public enum Recovery {
         for name in names.sorted() {
             let path = "\(host.journals)/\(name)"
             if name.hasSuffix(".aborted") || name.hasSuffix(".released") { forgetIfOld(path) }
-            guard name.hasSuffix(".source") || name.hasSuffix(".destination"), let journal = OpenJournal(path: path) else { continue }
+            guard name.hasSuffix(".source") || name.hasSuffix(".destination"), let journal = OpenJournal(path: path)
+            else { continue }
             do { try recover(journal, host, agent) } catch {
                 let words = "apus: migration \(journal.content.header.migration) cannot be put right: \(error)\n"
                 _ = Glibc.write(2, words, words.utf8.count)
@@ -105,7 +108,8 @@ private final class Doubt: @unchecked Sendable {
             $0.state = .inDoubt
             $0.remark =
                 direction == .outgoing
-                ? "asking \(header.peer) whether it runs there" : "it was being released here and does not run: nobody knows whether it ran"
+                ? "asking \(header.peer) whether it runs there"
+                : "it was being released here and does not run: nobody knows whether it ran"
         }
         try OwnThread.start("apus-doubt") { self.end(control) }
     }
@@ -131,9 +135,13 @@ private final class Doubt: @unchecked Sendable {
             control.update { $0.state = runsThere ? .retired : .aborted }
             agent.end(
                 header.migration,
-                runsThere ? .success(nil) : .failure(control.resolution == nil ? MigrationError.aborted("it never ran there") : .resolved))
+                runsThere
+                    ? .success(nil)
+                    : .failure(control.resolution == nil ? MigrationError.aborted("it never ran there") : .resolved))
         } catch {
-            agent.end(header.migration, .failure(MigrationError(.failed, "ended after a crash, but not all could be put right: \(error)")))
+            agent.end(
+                header.migration,
+                .failure(MigrationError(.failed, "ended after a crash, but not all could be put right: \(error)")))
         }
     }
 }

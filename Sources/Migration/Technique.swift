@@ -89,7 +89,9 @@ extension MigrationPlan {
         if !(downtimeLimit > 0 && downtimeLimit <= 3_600_000) {
             found.append("downtime limit must be above 0 and at most 3,600,000 ms, not \(downtimeLimit)")
         }
-        if !(1...1_000_000).contains(eventPages) { found.append("event pages must be 1 to 1,000,000, not \(eventPages)") }
+        if !(1...1_000_000).contains(eventPages) {
+            found.append("event pages must be 1 to 1,000,000, not \(eventPages)")
+        }
         if let minSpacing, !(minSpacing >= 0 && minSpacing <= 60_000) {
             found.append("min spacing must be 0 to 60,000 ms, not \(minSpacing)")
         }

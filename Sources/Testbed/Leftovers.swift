@@ -62,8 +62,10 @@ enum Leftovers {
             guard halves.count == 2, fields.count > 4, let type = halves[1].split(separator: " ").first else {
                 return nil
             }
-            return (fields[4].split(separator: "\\040", omittingEmptySubsequences: false).joined(separator: " "),
-                String(type))
+            return (
+                fields[4].split(separator: "\\040", omittingEmptySubsequences: false).joined(separator: " "),
+                String(type)
+            )
         }
     }
 

@@ -11,7 +11,8 @@ public struct Machine: Codable, Sendable {
 
     public static func here() -> Machine {
         let kernel = (try? SmallFile.text("/proc/sys/kernel/osrelease")) ?? "?"
-        let cpu = ((try? SmallFile.text("/proc/cpuinfo")) ?? "").split(separator: "\n")
+        let cpu =
+            ((try? SmallFile.text("/proc/cpuinfo")) ?? "").split(separator: "\n")
             .first { $0.hasPrefix("model name") }?.split(separator: ":").last.map(String.init) ?? "?"
         let pages = sysconf(Int32(_SC_PHYS_PAGES))
         return Machine(

@@ -28,7 +28,8 @@ struct HostOptions: ParsableArguments {
         let running = AgentClient.runningHosts()
         if running.count == 1 { return AgentClient(host: running[0]) }
         if running.isEmpty {
-            throw AgentError(.agentNotRunning, "no agent runs on this machine", advice: "start one: `apus agent --host NAME`")
+            throw AgentError(
+                .agentNotRunning, "no agent runs on this machine", advice: "start one: `apus agent --host NAME`")
         }
         throw AgentError(
             .badRequest, "several agents run on this machine",
@@ -40,7 +41,8 @@ struct HostOptions: ParsableArguments {
         if let chosen { return [chosen] }
         let running = AgentClient.runningHosts()
         if running.isEmpty {
-            throw AgentError(.agentNotRunning, "no agent runs on this machine", advice: "start one: `apus agent --host NAME`")
+            throw AgentError(
+                .agentNotRunning, "no agent runs on this machine", advice: "start one: `apus agent --host NAME`")
         }
         return running
     }
@@ -64,7 +66,8 @@ extension AgentClient {
     func migration(of container: String) async throws(AgentError) -> MigrationInfo {
         let all = try await migrations()
         guard let found = all.last(where: { $0.container == container && !$0.isOver }) else {
-            throw AgentError(.migrationUnknown, "container \(container) is not being migrated", advice: "`apus ps` shows what is")
+            throw AgentError(
+                .migrationUnknown, "container \(container) is not being migrated", advice: "`apus ps` shows what is")
         }
         return found
     }

@@ -16,7 +16,8 @@ struct ProgressLine {
         }
         switch info.plan.technique.copy {
         case .none: break
-        case .rounds: if progress.passes > 0 { parts.append("round \(progress.passes), \(progress.lastPassPages) dirty") }
+        case .rounds:
+            if progress.passes > 0 { parts.append("round \(progress.passes), \(progress.lastPassPages) dirty") }
         case .mirroring:
             if progress.passes > 0 { parts.append("sync \(progress.passes)") }
             if let age = progress.mirrorAge { parts.append("mirror \(Human.duration(age)) old") }

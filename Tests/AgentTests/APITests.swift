@@ -28,10 +28,14 @@ import Testing
     @Test func wrongBodiesAreNamed() async throws {
         try await withAgent { test in
             let cases: [(String, String)] = [
-                ("{", "not JSON"), ("", "no body"), ("[]", "not a JSON object"), ("{\"name\":\"a\"}", "bundle is missing"),
+                ("{", "not JSON"), ("", "no body"), ("[]", "not a JSON object"),
+                ("{\"name\":\"a\"}", "bundle is missing"),
                 ("{\"name\":1,\"bundle\":\"/b\"}", "name is not a String"),
                 ("{\"name\":\"a\",\"bundle\":\"/b\",\"colour\":1}", "unknown key \"colour\""),
-                ("{\"name\":\"a\",\"bundle\":\"/b\",\"network\":{\"addresses\":[],\"x\":1}}", "unknown key \"network.x\""),
+                (
+                    "{\"name\":\"a\",\"bundle\":\"/b\",\"network\":{\"addresses\":[],\"x\":1}}",
+                    "unknown key \"network.x\""
+                ),
                 ("{\"name\":\"../a\",\"bundle\":\"/b\"}", "cannot be a container's name"),
                 ("{\"name\":\"a\",\"bundle\":\"b\"}", "not absolute"),
                 ("{\"name\":\"a\",\"bundle\":\"/no/such/bundle\"}", "not a bundle"),
@@ -39,7 +43,9 @@ import Testing
             for (body, words) in cases {
                 let answer = try await test.client.raw(.POST, "containers", Array(body.utf8))
                 let error = try error(answer)
-                #expect(answer.status == 400 && error.code == .badRequest && error.message.contains(words), "\(body): \(error)")
+                #expect(
+                    answer.status == 400 && error.code == .badRequest && error.message.contains(words),
+                    "\(body): \(error)")
             }
             #expect(try await test.client.containers().isEmpty)
         }
@@ -71,19 +77,29 @@ import Testing
     @Test func unknownThingsAreNamed() async throws {
         try await withAgent { test in
             let client = test.client
-            #expect(await refusal { () throws(AgentError) in try await client.container("nobody") }?.code == .containerUnknown)
-            #expect(await refusal { () throws(AgentError) in try await client.log("nobody") }?.code == .containerUnknown)
-            #expect(await refusal { () throws(AgentError) in try await client.remove("nobody") }?.code == .containerUnknown)
-            #expect(await refusal { () throws(AgentError) in try await client.kill("nobody", signal: 99) }?.code == .badRequest)
-            #expect(await refusal { () throws(AgentError) in try await client.cancel("nothing") }?.code == .migrationUnknown)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.container("nobody") }?.code
+                    == .containerUnknown)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.log("nobody") }?.code == .containerUnknown)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.remove("nobody") }?.code == .containerUnknown)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.kill("nobody", signal: 99) }?.code
+                    == .badRequest)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.cancel("nothing") }?.code == .migrationUnknown
+            )
             let plan = MigrationPlan(technique: .cold)
             #expect(
-                await refusal { () throws(AgentError) in try await client.migrate("nobody", to: "nowhere", plan: plan) }?.code
+                await refusal { () throws(AgentError) in try await client.migrate("nobody", to: "nowhere", plan: plan)
+                }?.code
                     == .hostUnknown)
             var wrong = plan
             wrong.maxRounds = 0
             #expect(
-                await refusal { () throws(AgentError) in try await client.migrate("nobody", to: "there", plan: wrong) }?.code
+                await refusal { () throws(AgentError) in try await client.migrate("nobody", to: "there", plan: wrong) }?
+                    .code
                     == .badRequest)
         }
     }

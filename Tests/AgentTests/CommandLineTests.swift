@@ -12,7 +12,9 @@ import Testing
 @Suite struct CommandLineTests {
     @Test func exitStatusesMeanSomething() {
         #expect(ExitStatus(.badRequest) == .usage && ExitStatus(.containerUnknown) == .notFound)
-        #expect(ExitStatus(.refused) == .refused && ExitStatus(.nameTaken) == .refused && ExitStatus(.cancelled) == .cancelled)
+        #expect(
+            ExitStatus(.refused) == .refused && ExitStatus(.nameTaken) == .refused
+                && ExitStatus(.cancelled) == .cancelled)
         #expect(ExitStatus(.agentNotRunning) == .unreachable && ExitStatus(.inDoubt) == .inDoubt)
         #expect(ExitStatus(.failed) == .failed && ExitStatus(.runtimeFailed) == .failed)
         // No error is a success.
@@ -35,7 +37,9 @@ import Testing
         #expect(Human.fixed(-0.04, 1) == "0.0" && Human.fixed(-1.25, 1) == "-1.3" && Human.fixed(.infinity, 1) == "inf")
     }
 
-    @Test(arguments: ["cold", "pre-copy", "precopy", "Pre-Copy", "migrror", "MiGrror"]) func techniquesHaveTheirNames(name: String) {
+    @Test(arguments: ["cold", "pre-copy", "precopy", "Pre-Copy", "migrror", "MiGrror"]) func techniquesHaveTheirNames(
+        name: String
+    ) {
         #expect(Technique(argument: name) != nil)
     }
 
@@ -82,7 +86,9 @@ import Testing
 
     @Test func signalsHaveNamesAndNumbers() {
         #expect(KillCommand.number(of: "TERM") == 15 && KillCommand.number(of: "sigkill") == 9)
-        #expect(KillCommand.number(of: "34") == 34 && KillCommand.number(of: "0") == nil && KillCommand.number(of: "X") == nil)
+        #expect(
+            KillCommand.number(of: "34") == 34 && KillCommand.number(of: "0") == nil
+                && KillCommand.number(of: "X") == nil)
     }
 
     @Test func addressesAreNumeric() {
@@ -92,7 +98,9 @@ import Testing
         for wrong in ["", "host", "10.0.0.1:x", "10.0.0.1:70000", "[fd00::1", "[fd00::1]80", "1.2.3.4.5"] {
             #expect(PeerAddress(wrong) == nil, "\(wrong)")
         }
-        #expect(PeerAddress("127.0.0.1")!.isLoopback && PeerAddress("::1")!.isLoopback && !PeerAddress("10.0.0.1")!.isLoopback)
+        #expect(
+            PeerAddress("127.0.0.1")!.isLoopback && PeerAddress("::1")!.isLoopback
+                && !PeerAddress("10.0.0.1")!.isLoopback)
     }
 
     @Test func whatCannotBeCarriedIsASentence() {

@@ -27,7 +27,9 @@ struct ContainerTests {
             #expect(unlink(bundle + "/rootfs/bin/busybox") == 0)
             #expect(try await client.containers().map(\.status) == ["running"])
 
-            let taken = await refusal { () throws(AgentError) in try await client.run(RunRequest(name: "web", bundle: bundle)) }
+            let taken = await refusal { () throws(AgentError) in
+                try await client.run(RunRequest(name: "web", bundle: bundle))
+            }
             #expect(taken?.code == .nameTaken)
             #expect(await refusal { () throws(AgentError) in try await client.remove("web") }?.code == .wrongState)
 
@@ -61,8 +63,12 @@ struct ContainerTests {
             let client = test.client
             let bundle = try test.bundle("true")
             unlink(bundle + "/rootfs/bin/sh")
-            let error = await refusal { () throws(AgentError) in try await client.run(RunRequest(name: "web", bundle: bundle)) }
-            #expect(error?.code == .runtimeFailed && error?.message.contains("/bin/sh") == true, "\(String(describing: error))")
+            let error = await refusal { () throws(AgentError) in
+                try await client.run(RunRequest(name: "web", bundle: bundle))
+            }
+            #expect(
+                error?.code == .runtimeFailed && error?.message.contains("/bin/sh") == true,
+                "\(String(describing: error))")
             let network = RunRequest.Network(addresses: ["10.0.0.2/24"])
             let bridge = await refusal { () throws(AgentError) in
                 try await client.run(RunRequest(name: "web", bundle: bundle, network: network))
@@ -83,10 +89,15 @@ struct ContainerTests {
             #expect(try await eventually { try await client.migration(id).progress.pagesSent == 1000 })
             #expect(try await client.container("web").migration == id)
             // One thing at a time.
-            let second = await refusal { () throws(AgentError) in try await client.migrate("web", to: "there", plan: plan) }
+            let second = await refusal { () throws(AgentError) in
+                try await client.migrate("web", to: "there", plan: plan)
+            }
             #expect(second?.code == .busy && second?.message.contains("moving to there") == true)
-            #expect(await refusal { () throws(AgentError) in try await client.remove("web", force: true) }?.code == .busy)
-            #expect(await refusal { () throws(AgentError) in try await client.resolve(id, keep: .source) }?.code == .wrongState)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.remove("web", force: true) }?.code == .busy)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.resolve(id, keep: .source) }?.code
+                    == .wrongState)
 
             try await client.cancel(id)
             let cancelled = try await client.wait(for: id)
@@ -100,13 +111,17 @@ struct ContainerTests {
             let done = try await client.wait(for: next)
             #expect(done.report?.destination == "127.0.0.1:10" && done.error == nil && done.progress.state == .retired)
 
-            test.script.failure.withLock { $0 = MigrationError(.refused, "fd 9 of pid 1 (sh): io_uring, not carried yet") }
+            test.script.failure.withLock {
+                $0 = MigrationError(.refused, "fd 9 of pid 1 (sh): io_uring, not carried yet")
+            }
             let refused = try await client.migrate("web", to: "there", plan: plan)
             let end = try await client.wait(for: refused)
             #expect(end.error?.code == .refused && end.error?.message.contains("io_uring") == true)
             #expect(try await client.migrations().map(\.id) == [id, next, refused])
             let here = test.agent.layout.hostName
-            #expect(await refusal { () throws(AgentError) in try await client.migrate("web", to: here, plan: plan) }?.code == .hostUnknown)
+            #expect(
+                await refusal { () throws(AgentError) in try await client.migrate("web", to: here, plan: plan) }?.code
+                    == .hostUnknown)
         }
     }
 }

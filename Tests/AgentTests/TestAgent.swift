@@ -21,7 +21,8 @@ struct ScriptedEngine: MigrationEngine {
     let script: Script
 
     func migrate(
-        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan, control: MigrationControl
+        _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan,
+        control: MigrationControl
     ) throws -> MigrationReport {
         control.update {
             $0.state = .copying

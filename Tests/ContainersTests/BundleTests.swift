@@ -98,9 +98,13 @@ import Testing
         #expect(missing.contains { $0.contains("/no-bundle/data") })
         #expect(missing.contains { $0.contains("crun") })
         func problems(_ version: String, here: String) throws -> Int {
-            try config.requirements(runtime: "runc", runtimeVersion: version, bundle: "/no-bundle").missing(runtime: "runc", runtimeVersion: here).count
+            try config.requirements(runtime: "runc", runtimeVersion: version, bundle: "/no-bundle").missing(
+                runtime: "runc", runtimeVersion: here
+            ).count
         }
-        for (there, here) in [("1.1.5+ds1", "1.1.0"), ("1.1.5", "1.3.0-rc1"), ("1.9", "2.0")] { #expect(try problems(there, here: here) == 2) }
+        for (there, here) in [("1.1.5+ds1", "1.1.0"), ("1.1.5", "1.3.0-rc1"), ("1.9", "2.0")] {
+            #expect(try problems(there, here: here) == 2)
+        }
         for (there, here) in [("1.2.0", "1.1.9"), ("1.10", "1.9.1")] { #expect(try problems(there, here: here) == 3) }
         #expect(try config.temporaryFileSystems == ["/cache", "/dev/shm"])
     }

@@ -9,13 +9,16 @@ import Testing
 @Suite struct NetworkSpecTests {
     @Test func portNamesFitAndDiffer() {
         #expect(NetworkAttachment.portName("redis") == NetworkAttachment.portName("redis"))
-        #expect(NetworkAttachment.portName("a-very-long-container-name-1") != NetworkAttachment.portName("a-very-long-container-name-2"))
+        #expect(
+            NetworkAttachment.portName("a-very-long-container-name-1")
+                != NetworkAttachment.portName("a-very-long-container-name-2"))
         for name in ["r", "a-very-long-container-name", "ä/ö", "_-."] {
             #expect(NetworkAttachment.portName(name).utf8.count <= 15)
         }
     }
     @Test func recordsTravelAsJSON() throws {
-        let spec = NetworkSpec(mac: MACAddress("02:00:00:00:00:0a")!, addresses: ["10.0.0.2/24"], gateways: ["10.0.0.1"])
+        let spec = NetworkSpec(
+            mac: MACAddress("02:00:00:00:00:0a")!, addresses: ["10.0.0.2/24"], gateways: ["10.0.0.1"])
         let record = SourceHandoverRecord(
             spec, NetworkAttachment(container: "x", bridge: "br0", backhaul: "bh", folder: "/run/apus"))
         let data = try JSONEncoder().encode(record)
@@ -33,9 +36,10 @@ import Testing
         let link = try inside.link("eth0")
         #expect(link.mac == lab.spec.mac)
         #expect(try inside.addresses(of: link.index).map(\.description) == ["10.77.0.2/24"])
-        #expect(try lab.container("a").run { () throws(KernelError) in
-            try SmallFile.text("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
-        } == "1")
+        #expect(
+            try lab.container("a").run { () throws(KernelError) in
+                try SmallFile.text("/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+            } == "1")
         let udp = try Sockets.bindUDP(try lab.container("a"), 7)
         let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
         defer { close(udp); close(sender) }
@@ -78,9 +82,12 @@ import Testing
         _ = Sockets.receive(atA)
 
         let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
-        let neighbours = try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) }
+        let neighbours = try lab.a.run { () throws(KernelError) in
+            try ContainerNetwork.neighbours(lab.spec, lab.attachment("a"))
+        }
         let destination = try lab.b.run { () throws(KernelError) in
-            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
+            try DestinationHandover.prepare(
+                DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
         }
         let atB = try Sockets.bindUDP(try lab.container("b"), 7)
         defer { for fd in [atA, atB, sender] { close(fd) } }
@@ -131,7 +138,8 @@ import Testing
         for steps in 0...4 {
             let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
             let destination = try lab.b.run { () throws(KernelError) in
-                try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+                try DestinationHandover.prepare(
+                    DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
             }
             if steps > 0 { try destination.accept() }
             if steps > 1 { try source.redirect() }
@@ -146,8 +154,10 @@ import Testing
             try Sockets.sendUDP(sender, lab.address, 7, [UInt8(steps)])
             #expect(Sockets.readable(udp, within: 1000), "after \(steps) steps")
             #expect(Sockets.receive(udp) == [UInt8(steps)])
-            #expect(try NetlinkSocket(in: lab.b).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
-            #expect(try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+            #expect(
+                try NetlinkSocket(in: lab.b).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+            #expect(
+                try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
         }
         try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
     }

@@ -20,9 +20,12 @@ final class Mover {
     init(_ lab: Lab) throws {
         self.lab = lab
         source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
-        let neighbours = try lab.a.run { () throws(KernelError) in try ContainerNetwork.neighbours(lab.spec, lab.attachment("a")) }
+        let neighbours = try lab.a.run { () throws(KernelError) in
+            try ContainerNetwork.neighbours(lab.spec, lab.attachment("a"))
+        }
         destination = try lab.b.run { () throws(KernelError) in
-            try DestinationHandover.prepare(DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
+            try DestinationHandover.prepare(
+                DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: neighbours)
         }
         box = try lab.container("b")
         for namespace in [lab.a, lab.b, box, try lab.container("a")] { try lab.steer(namespace) }
@@ -41,7 +44,9 @@ final class Mover {
         let fresh = try connections.map { _ in try Sockets.socket(box) }
         if let (old, new) = listener { try TCPSocket.restoreListener(new, try TCPSocket.captureListener(old)) }
         if let first = connections.first {
-            try time("rehearse") { try TCPSocket.rehearse(try Sockets.socket(box), local: TCPSocket.address(first, peer: false)) }
+            try time("rehearse") {
+                try TCPSocket.rehearse(try Sockets.socket(box), local: TCPSocket.address(first, peer: false))
+            }
         }
         try time("accept (B)") { try destination.accept() }
         try time("redirect (A)") { try source.redirect() }
@@ -159,7 +164,11 @@ final class EchoClient: @unchecked Sendable {
             while !ended { lock.wait() }
         }
     }
-    private func done() { lock.withLock { ended = true; lock.broadcast() } }
+    private func done() {
+        lock.withLock {
+            ended = true; lock.broadcast()
+        }
+    }
 
     private func ask() {
         var position = 0, last = Sockets.now()

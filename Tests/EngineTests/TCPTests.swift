@@ -64,7 +64,9 @@ import Testing
 
     /// Clients that stream in both directions, with as much under way as fits.
     @Test(arguments: ["reno", "bbr"]) func streamingClientsLoseNothing(_ congestion: String) throws {
-        guard try SmallFile.text("/proc/sys/net/ipv4/tcp_available_congestion_control").contains(congestion) else { return }
+        guard try SmallFile.text("/proc/sys/net/ipv4/tcp_available_congestion_control").contains(congestion) else {
+            return
+        }
         for namespace in [lab.ue, try lab.container("a")] {
             try namespace.setSysctl("net/ipv4/tcp_congestion_control", congestion)
         }
@@ -181,7 +183,8 @@ import Testing
         setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &timeout, 16)
         setsockopt(server, tcp, TCP_CONGESTION, "reno", 4)
         let repair = try TCPSocket.beginRepair(server)
-        let before = try TCPSocket.captureOptions(server, family: AF_INET, listener: false, reuseAddress: repair.reuseAddress)
+        let before = try TCPSocket.captureOptions(
+            server, family: AF_INET, listener: false, reuseAddress: repair.reuseAddress)
         try TCPSocket.endRepair(server, repair)
         #expect(repair.reuseAddress)
         let mover = try Mover(lab)

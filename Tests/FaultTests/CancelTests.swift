@@ -26,7 +26,8 @@ struct CancelCase: Sendable, CustomTestStringConvertible {
 
     /// Held at these, the source has promised.
     private static let tooLate: Set<FaultPoint> = [
-        .sourcePromisedUnsent, .sourcePromised, .sourceReleased, .sourceKilled, .sourceRetired, .destinationPrepared, .destinationReleasing,
+        .sourcePromisedUnsent, .sourcePromised, .sourceReleased, .sourceKilled, .sourceRetired, .destinationPrepared,
+        .destinationReleasing,
         .destinationDisarmed, .destinationReleased, .destinationTold,
     ]
 
@@ -50,14 +51,20 @@ struct CancelTests {
     @Test(.timeLimit(.minutes(1)), arguments: CancelCase.all) func cancel(_ test: CancelCase) async throws {
         let hosts = try FaultHosts()
         defer { hosts.tearDown() }
-        let gate = "\(hosts.folder)/gate", plan = "\(test.point.rawValue):hold=\(gate)", isSource = test.point.rawValue < 100
+        let gate = "\(hosts.folder)/gate", plan = "\(test.point.rawValue):hold=\(gate)",
+            isSource = test.point.rawValue < 100
         try await hosts.a.start(fault: isSource ? plan : nil)
         try await hosts.b.start(fault: isSource ? nil : plan)
         try await hosts.run()
         let command = try hosts.start(
-            ["migrate", hosts.container, "--host", hosts.a.name, "--to", hosts.b.address.description, "--technique", "migrror"])
+            [
+                "migrate", hosts.container, "--host", hosts.a.name, "--to", hosts.b.address.description, "--technique",
+                "migrror",
+            ])
         try await wait(seconds: 10) { !hosts.hits().isEmpty }
-        try #require(hosts.hits().map(\.point) == [test.point.rawValue], "the point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
+        try #require(
+            hosts.hits().map(\.point) == [test.point.rawValue],
+            "the point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
 
         let id = try #require(try await hosts.a.client.migrations().last).id
         switch test.way {
@@ -67,7 +74,8 @@ struct CancelTests {
         case .interrupt:
             command.signal(SIGINT)
             try await wait { !command.isRunning || hosts.commandOutput.contains("cancelling") }
-            #expect(test.moves == true || hosts.commandOutput.contains("cancelling the migration of \(hosts.container)"))
+            #expect(
+                test.moves == true || hosts.commandOutput.contains("cancelling the migration of \(hosts.container)"))
         }
         // One who waits for a side that is held hears of it only while waiting; a word must have gone where it is held.
         try await Task.sleep(for: .milliseconds(150))
@@ -79,12 +87,16 @@ struct CancelTests {
         try await wait { hosts.mistakes().isEmpty }
         #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
         let place = try hosts.place(), moved = place === hosts.b
-        #expect(test.moves == nil || test.moves == moved, "\(String(describing: end.error))\n\(hosts.a.words)\n\(hosts.b.words)")
+        #expect(
+            test.moves == nil || test.moves == moved,
+            "\(String(describing: end.error))\n\(hosts.a.words)\n\(hosts.b.words)")
         #expect(status == (moved ? 0 : 5 << 8), "\(hosts.commandOutput)")
         #expect(end.error?.code == (moved ? nil : .cancelled), "\(String(describing: end.error))")
         // Both sides' books say the same, where the destination has any.
         let books = try await hosts.b.client.migrations()
-        #expect(books.allSatisfy { $0.isOver && $0.error?.code == (moved ? nil : .cancelled) }, "\(books.map(\.error))\n\(hosts.b.words)")
+        #expect(
+            books.allSatisfy { $0.isOver && $0.error?.code == (moved ? nil : .cancelled) },
+            "\(books.map(\.error))\n\(hosts.b.words)")
         #expect(try await hosts.verdict(on: place).contains("\"oracle\":\"ok\""))
     }
 }

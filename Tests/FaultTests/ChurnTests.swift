@@ -67,10 +67,13 @@ struct ChurnTests {
         let clients = try Clients(endpoint, count: 4)
         for hop in 0..<4 {
             let (source, destination) = hop % 2 == 0 ? (hosts.a, hosts.b) : (hosts.b, hosts.a)
-            let id = try await source.client.migrate(hosts.container, to: destination.name, plan: MigrationPlan(technique: technique))
+            let id = try await source.client.migrate(
+                hosts.container, to: destination.name, plan: MigrationPlan(technique: technique))
             let end = try await source.client.wait(for: id, every: .milliseconds(5))
             try #require(end.error == nil, "move \(hop): \(end.error?.message ?? "")")
-            print("churn, \(technique): \(end.report!.engineDowntime) ms, \(clients.served) served, image \(end.report!.steps.filter { $0.name == "send image" }.count) times")
+            print(
+                "churn, \(technique): \(end.report!.engineDowntime) ms, \(clients.served) served, image \(end.report!.steps.filter { $0.name == "send image" }.count) times"
+            )
         }
         let before = clients.served
         usleep(200_000)

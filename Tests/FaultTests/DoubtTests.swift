@@ -7,11 +7,14 @@ import Testing
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct DoubtTests {
     /// Starts a migration whose destination dies with its guard at a point, and waits until the source is in doubt.
-    private func loseDestination(at point: FaultPoint, sourceFault: String? = nil, _ hosts: FaultHosts) async throws -> String {
+    private func loseDestination(at point: FaultPoint, sourceFault: String? = nil, _ hosts: FaultHosts) async throws
+        -> String
+    {
         try await hosts.a.start(fault: sourceFault)
         try await hosts.b.start(fault: "\(point.rawValue),\(FaultPoint.guardFoundDeath.rawValue)")
         try await hosts.run()
-        let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
+        let id = try await hosts.a.client.migrate(
+            hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
         try await wait(seconds: 10) { hosts.hits().count >= 2 }
         return id
     }
@@ -51,9 +54,13 @@ struct DoubtTests {
         #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
         // What to check, and both ends of it, by the names an operator has to type.
         let told = try hosts.apus(["ps", "--host", hosts.a.name])
-        #expect(told.status == 0 && told.output.contains("Migration \(id) is in doubt: \(hosts.a.name) has promised not to run"))
+        #expect(
+            told.status == 0
+                && told.output.contains("Migration \(id) is in doubt: \(hosts.a.name) has promised not to run"))
         for word in MigrationControl.Resolution.allCases {
-            #expect(told.output.contains("apus resolve \(hosts.container) --host \(hosts.a.name) --keep \(word.rawValue)"), "\(told.output)")
+            #expect(
+                told.output.contains("apus resolve \(hosts.container) --host \(hosts.a.name) --keep \(word.rawValue)"),
+                "\(told.output)")
         }
         let cancelled = try hosts.apus(["cancel", hosts.container, "--host", hosts.a.name])
         #expect(cancelled.status == 7 && cancelled.output.contains("is in doubt"), "\(cancelled)")
@@ -61,7 +68,9 @@ struct DoubtTests {
         #expect(resolved.status == 0 && resolved.output.contains("the \(keep.rawValue)'s copy lives"), "\(resolved)")
         try await wait { try await hosts.a.client.migration(id).isOver }
         let error = try await hosts.a.client.migration(id).error
-        #expect(keep == .source ? error?.message.contains("an operator") == true : error == nil, "\(String(describing: error))")
+        #expect(
+            keep == .source ? error?.message.contains("an operator") == true : error == nil,
+            "\(String(describing: error))")
         #expect(try hosts.place() === (keep == .source ? hosts.a : hosts.b))
         // Nothing is in doubt any more, so nothing can be resolved.
         #expect(try hosts.apus(["resolve", hosts.container, "--host", hosts.a.name, "--keep", "source"]).status == 3)
@@ -74,7 +83,8 @@ struct DoubtTests {
         defer { hosts.tearDown() }
         // The source's agent and guard die too, after the promise.
         _ = try await loseDestination(
-            at: .destinationPrepared, sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
+            at: .destinationPrepared,
+            sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
         try await wait { hosts.hits().count >= 4 }
         try await Task.sleep(for: .milliseconds(100))
         try await hosts.a.start()

@@ -11,7 +11,8 @@ import Migration
 
 /// Where `make` puts the workloads, and the program itself.
 let workloads = "\(FileManager.default.currentDirectoryPath)/.build/workloads"
-let program = (try? ProcessFiles.link("/proc/self/exe")).map { "\(($0 as NSString).deletingLastPathComponent)/apus" } ?? "apus"
+let program =
+    (try? ProcessFiles.link("/proc/self/exe")).map { "\(($0 as NSString).deletingLastPathComponent)/apus" } ?? "apus"
 
 /// A host with its agent.
 final class FaultHost {
@@ -25,11 +26,14 @@ final class FaultHost {
     var client: AgentClient { AgentClient(host: name) }
 
     /// - Parameter arguments: what the agent is called with; nil: a host without networks for containers.
-    init(_ name: String, in folder: String, state: String? = nil, address: PeerAddress? = nil, arguments: [String]? = nil) throws {
+    init(
+        _ name: String, in folder: String, state: String? = nil, address: PeerAddress? = nil, arguments: [String]? = nil
+    ) throws {
         self.name = name
         layout = try HostLayout(hostName: name, stateFolder: state ?? "\(folder)/\(name)")
         self.address = address ?? Self.freeAddress()
-        self.arguments = arguments ?? ["agent", "--host", name, "--state", layout.stateFolder, "--listen", self.address.description]
+        self.arguments =
+            arguments ?? ["agent", "--host", name, "--state", layout.stateFolder, "--listen", self.address.description]
         (pidFile, guardFile, faultLog) = ("\(folder)/\(name).pid", "\(folder)/\(name).guard", "\(folder)/faults")
         log = "\(folder)/\(name).log"
     }
@@ -75,11 +79,15 @@ final class FaultHost {
     /// Is a copy of the container's own program free to run here?
     func runs(_ container: String) -> Bool {
         let pids = processes(of: container)
-        guard pids.count == 1, let link = try? ProcessFiles.link("/proc/\(pids[0])/exe"), !link.hasSuffix(".stub"), !link.contains("runc") else {
+        guard pids.count == 1, let link = try? ProcessFiles.link("/proc/\(pids[0])/exe"), !link.hasSuffix(".stub"),
+            !link.contains("runc")
+        else {
             return false
         }
         guard (try? ProcessStatus(pid: pids[0]))?["TracerPid"] == "0" else { return false }
-        guard let place = try? CgroupPlace(pid: pids[0], cgroup: layout.cgroup(of: container)), let cgroup = try? Cgroup(place) else { return false }
+        guard let place = try? CgroupPlace(pid: pids[0], cgroup: layout.cgroup(of: container)),
+            let cgroup = try? Cgroup(place)
+        else { return false }
         if (try? cgroup.isFrozen()) != false { return false }
         if let folder = place.unified, (try? SmallFile.text("\(folder)/cgroup.freeze")) == "1" { return false }
         return true
@@ -90,13 +98,21 @@ final class FaultHost {
         var found: [String] = []
         let journals = (try? Folder.names("\(layout.runFolder)/migrations")) ?? []
         found += journals.filter { !$0.hasSuffix(".aborted") && !$0.hasSuffix(".released") }.map { "journal \($0)" }
-        if let marker = journals.first(where: { $0.hasSuffix(".released") }) { found.append("word \(marker), though the source is settled") }
-        found += ((try? Folder.names(layout.containersFolder)) ?? []).filter { !holds || $0 != container }.map { "folder of \($0)" }
-        found += ((try? Folder.names(layout.runtimeRoot)) ?? []).filter { !holds || $0 != container }.map { "runtime's \($0)" }
+        if let marker = journals.first(where: { $0.hasSuffix(".released") }) {
+            found.append("word \(marker), though the source is settled")
+        }
+        found += ((try? Folder.names(layout.containersFolder)) ?? []).filter { !holds || $0 != container }.map {
+            "folder of \($0)"
+        }
+        found += ((try? Folder.names(layout.runtimeRoot)) ?? []).filter { !holds || $0 != container }.map {
+            "runtime's \($0)"
+        }
         for pid in ((try? Folder.names("/proc")) ?? []).compactMap({ Int32($0) }) {
             guard let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { continue }
             let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-            if words.contains("guard"), words.contains(where: { $0.hasPrefix(layout.runFolder + "/") }) { found.append("guard, pid \(pid)") }
+            if words.contains("guard"), words.contains(where: { $0.hasPrefix(layout.runFolder + "/") }) {
+                found.append("guard, pid \(pid)")
+            }
         }
         let mounts = (try? SmallFile.text("/proc/self/mountinfo")) ?? ""
         if mounts.contains(layout.stateFolder + "/") { found.append("a mount in \(layout.stateFolder)") }
@@ -115,17 +131,23 @@ final class FaultHost {
     /// Traces of an engine in a running process.
     static func traces(in pid: Int32) -> [String] {
         var found: [String] = []
-        guard let reader = try? MemoryMapReader(pid: pid), (try? reader.refresh()) != nil, let memory = try? ProcessMemory(pid: pid) else {
+        guard let reader = try? MemoryMapReader(pid: pid), (try? reader.refresh()) != nil,
+            let memory = try? ProcessMemory(pid: pid)
+        else {
             return ["process \(pid) cannot be read"]
         }
-        for entry in reader.entries where entry.shared && entry.executable && entry.writable { found.append("injected mapping \(entry.range)") }
+        for entry in reader.entries where entry.shared && entry.executable && entry.writable {
+            found.append("injected mapping \(entry.range)")
+        }
         if let vdso = reader.entries.first(where: { $0.name == "[vdso]" }),
             let tail = try? memory.peek(24, at: vdso.range.upperBound - 24), !tail.allSatisfy({ $0 == 0 })
         {
             found.append("code at the end of the vDSO")
         }
         for number in (try? ProcessFiles.descriptors(of: pid)) ?? [] {
-            if let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.contains("userfaultfd") { found.append("fd \(number): \(link)") }
+            if let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.contains("userfaultfd") {
+                found.append("fd \(number): \(link)")
+            }
         }
         if (try? ProcessStatus(pid: pid))?["TracerPid"] != "0" { found.append("process \(pid) is traced") }
         for task in (try? ProcessFiles.tasks(of: pid)) ?? [] {
@@ -233,12 +255,17 @@ final class FaultHosts {
         for host in [a, b] {
             host.kill()
             if let pid = (try? SmallFile.text(host.guardFile)).flatMap({ Int32($0) }),
-                let line = try? SmallFile.text("/proc/\(pid)/cmdline"), line.contains(host.layout.runFolder) { Glibc.kill(pid, SIGKILL) }
+                let line = try? SmallFile.text("/proc/\(pid)/cmdline"), line.contains(host.layout.runFolder)
+            {
+                Glibc.kill(pid, SIGKILL)
+            }
         }
         for host in [a, b] {
             for pid in host.processes(of: container) {
                 Glibc.kill(pid, SIGKILL)
-                if let place = try? CgroupPlace(pid: pid, cgroup: host.layout.cgroup(of: container)) { try? Cgroup(place).thaw() }
+                if let place = try? CgroupPlace(pid: pid, cgroup: host.layout.cgroup(of: container)) {
+                    try? Cgroup(place).thaw()
+                }
             }
             let runtime = Runc(root: host.layout.runtimeRoot)
             for state in (try? runtime.list()) ?? [] { try? runtime.delete(state.name, force: true) }

@@ -18,11 +18,14 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
     /// A guard that dies while it puts things right: the death of both.
     var second: FaultPoint?
     var testDescription: String {
-        "\(technique.rawValue): \(point.rawValue) \(point), \(victim) dies" + (second.map { ", its guard at \($0.rawValue) \($0)" } ?? "")
+        "\(technique.rawValue): \(point.rawValue) \(point), \(victim) dies"
+            + (second.map { ", its guard at \($0.rawValue) \($0)" } ?? "")
     }
 
     /// Points that only a container with a network has.
-    static let networkPoints: Set<FaultPoint> = [.sourceRedirected, .sourceRepaired, .sourceSilenced, .guardRepaired, .guardOpened]
+    static let networkPoints: Set<FaultPoint> = [
+        .sourceRedirected, .sourceRepaired, .sourceSilenced, .guardRepaired, .guardOpened,
+    ]
     static let sessionPoints = FaultPoint.allCases.filter { $0.rawValue < 200 && !networkPoints.contains($0) }
     /// Points that cold migrations do not have.
     static let copyPoints: Set<FaultPoint> = [.sourceArmed, .sourceCopying]
@@ -40,12 +43,20 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
     /// An agent dies, and its guard while it puts things right.
     static let double: [FaultCase] = [
         (.sourceOffered, .guardStarted), (.destinationAccepted, .guardStarted),
-        (.sourceFrozen, .guardFoundDeath), (.sourceFrozen, .guardThawed), (.sourceFrozen, .guardUndone), (.sourceCopying, .guardThawed),
-        (.sourcePromised, .guardFoundDeath), (.sourcePromised, .guardAsked), (.sourcePromised, .guardKilled), (.sourcePromised, .guardRetired),
-        (.destinationCreated, .guardFoundDeath), (.destinationMuted, .guardAborted), (.destinationPrepared, .guardAborted),
-        (.destinationPrepared, .guardRemoved), (.destinationPrepared, .guardAnswering), (.destinationDisarmed, .guardFoundDeath),
-        (.destinationDisarmed, .guardPortOpened), (.destinationDisarmed, .guardRecorded), (.destinationDisarmed, .guardAnswering),
-    ].map { FaultCase(technique: .migrror, point: $0, victim: $0.rawValue < 100 ? .sourceAgent : .destinationAgent, second: $1) }
+        (.sourceFrozen, .guardFoundDeath), (.sourceFrozen, .guardThawed), (.sourceFrozen, .guardUndone),
+        (.sourceCopying, .guardThawed),
+        (.sourcePromised, .guardFoundDeath), (.sourcePromised, .guardAsked), (.sourcePromised, .guardKilled),
+        (.sourcePromised, .guardRetired),
+        (.destinationCreated, .guardFoundDeath), (.destinationMuted, .guardAborted),
+        (.destinationPrepared, .guardAborted),
+        (.destinationPrepared, .guardRemoved), (.destinationPrepared, .guardAnswering),
+        (.destinationDisarmed, .guardFoundDeath),
+        (.destinationDisarmed, .guardPortOpened), (.destinationDisarmed, .guardRecorded),
+        (.destinationDisarmed, .guardAnswering),
+    ].map {
+        FaultCase(
+            technique: .migrror, point: $0, victim: $0.rawValue < 100 ? .sourceAgent : .destinationAgent, second: $1)
+    }
 }
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(15)))
@@ -58,7 +69,9 @@ struct FaultTests {
         }
         for point in FaultCase.sessionPoints {
             for victim in Victim.allCases {
-                #expect(FaultCase.all.contains { $0.point == point && $0.victim == victim }, "\(victim) never dies at \(point)")
+                #expect(
+                    FaultCase.all.contains { $0.point == point && $0.victim == victim },
+                    "\(victim) never dies at \(point)")
             }
         }
     }
@@ -88,7 +101,8 @@ struct FaultTests {
         try await hosts.a.start(fault: isSource ? plan : nil)
         try await hosts.b.start(fault: isSource ? nil : plan)
         try await hosts.run()
-        let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: fault.technique))
+        let id = try await hosts.a.client.migrate(
+            hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: fault.technique))
 
         try await wait(seconds: 10) { hosts.hits().contains { $0.point == fault.point.rawValue } }
         guard let hit = hosts.hits().first(where: { $0.point == fault.point.rawValue }) else {
@@ -122,7 +136,9 @@ struct FaultTests {
         #expect(mistakes.isEmpty, "\(mistakes)\n\(hosts.a.words)\n\(hosts.b.words)")
         guard let serves, let clean else { return }
         let right = Double(serves - hit.at) / 1e6, all = Double(clean - hit.at) / 1e6
-        print("\(fault.testDescription): runs after \(Int(right)) ms, clean after \(Int(all)) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")")
+        print(
+            "\(fault.testDescription): runs after \(Int(right)) ms, clean after \(Int(all)) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")"
+        )
         if fault.second == nil { #expect(right < 1000 && all < 2000, "right again too late") }
 
         let place = try hosts.place()

@@ -24,7 +24,8 @@ struct LogTests {
         let output = try FileDescriptor(opening: file, O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
         try await Task.sleep(for: .milliseconds(200))
         let reader = try ChildProcess(
-            program, ["logs", "--follow", "--host", hosts.a.name, hosts.container], output: output, diesWithParent: true)
+            program, ["logs", "--follow", "--host", hosts.a.name, hosts.container], output: output, diesWithParent: true
+        )
         defer { reader.stop(grace: 0) }
         func last() throws -> Int { Int(try SmallFile.text(file).split(separator: "\n").dropLast().last ?? "") ?? 0 }
 
@@ -40,6 +41,8 @@ struct LogTests {
             #expect(try last() >= now + 500, "move \(hop): the reader stands still")
         }
         let lines = try SmallFile.text(file).split(separator: "\n").dropLast().map { Int($0) }
-        #expect(lines == Array(0..<lines.count).map { $0 }, "first difference at line \(zip(lines, 0...).first { $0 != $1 }?.1 ?? -1)")
+        #expect(
+            lines == Array(0..<lines.count).map { $0 },
+            "first difference at line \(zip(lines, 0...).first { $0 != $1 }?.1 ?? -1)")
     }
 }

@@ -12,11 +12,14 @@ import Testing
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct NetworkFaultTests {
     static let cases: [FaultCase] = [
-        (.sourceStopped, nil), (.sourceRedirected, nil), (.sourceRepaired, nil), (.sourceSilenced, nil), (.sourcePromised, nil),
+        (.sourceStopped, nil), (.sourceRedirected, nil), (.sourceRepaired, nil), (.sourceSilenced, nil),
+        (.sourcePromised, nil),
         (.destinationMuted, nil), (.destinationPrepared, nil), (.destinationDisarmed, nil), (.destinationReleased, nil),
         (.sourceSilenced, .guardRepaired), (.sourceSilenced, .guardOpened), (.destinationDisarmed, .guardPortOpened),
     ].map { (point: FaultPoint, second: FaultPoint?) in
-        FaultCase(technique: .migrror, point: point, victim: point.rawValue < 100 ? .sourceAgent : .destinationAgent, second: second)
+        FaultCase(
+            technique: .migrror, point: point, victim: point.rawValue < 100 ? .sourceAgent : .destinationAgent,
+            second: second)
     }
 
     @Test(.timeLimit(.minutes(1)), arguments: cases) func clientsStayConnected(_ fault: FaultCase) async throws {
@@ -44,10 +47,13 @@ struct NetworkFaultTests {
         try endpoint.waitUntilReady(seconds: 20)
         let client = try RedisProbe(endpoint)
         usleep(200_000)
-        _ = try await hosts.a.client.migrate(hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .migrror))
+        _ = try await hosts.a.client.migrate(
+            hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .migrror))
         let points = [fault.point, fault.second].compactMap { $0?.rawValue }
         try await wait(seconds: 10) { points.allSatisfy { point in hosts.hits().contains { $0.point == point } } }
-        #expect(points.allSatisfy { point in hosts.hits().contains { $0.point == point } }, "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
+        #expect(
+            points.allSatisfy { point in hosts.hits().contains { $0.point == point } },
+            "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
         if fault.second != nil {
             usleep(50_000)
             for host in [hosts.a, hosts.b] where !host.isRunning { try await host.start() }
@@ -66,7 +72,9 @@ struct NetworkFaultTests {
         let failed = verdicts.filter { !$0.passed }
         #expect(failed.isEmpty, "\(failed)\n\(recording.problems)")
         if let clean, let hit {
-            print("redis, \(fault.testDescription): clean after \((clean - hit.at) / 1_000_000) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")")
+            print(
+                "redis, \(fault.testDescription): clean after \((clean - hit.at) / 1_000_000) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")"
+            )
         }
     }
 }

@@ -28,7 +28,9 @@ import Testing
     @Test(.enabled(if: geteuid() == 0)) func twoProbesAgree() throws {
         let (first, second) = (KernelProbe(runtime: "runc 1").facts, KernelProbe(runtime: "runc 1").facts)
         #expect(first.vdso == second.vdso && first.xsaveSize == second.xsaveSize)
-        #expect(first.reasonsAgainst(taking: second) == first.missing.map { "this host lacks \($0) (`apus doctor` says what to do)" })
+        #expect(
+            first.reasonsAgainst(taking: second)
+                == first.missing.map { "this host lacks \($0) (`apus doctor` says what to do)" })
         // The vDSO is the same in another process.
         #expect(try VDSO(pid: getppid()).digest == first.vdso.digest)
     }

@@ -14,35 +14,41 @@ struct FaultEventsFigures {
 
     /// First writes to protected pages, while a thread of ours takes the events (and does nothing with them).
     @Test func costOfAWrite() throws {
-        let ways = [Listening(source: nil, pages: 0)] + FaultSource.allCases.flatMap { source in
-            [1, 64, 1024].map { Listening(source: source, pages: $0) }
-        }
+        let ways =
+            [Listening(source: nil, pages: 0)]
+            + FaultSource.allCases.flatMap { source in
+                [1, 64, 1024].map { Listening(source: source, pages: $0) }
+            }
         for (count, rate) in [(2000, 1000), (50_000, 50_000)] {
-            for _ in 0..<3 { for way in ways {
-                let writer = try Writer(pages: 50_100)
-                defer { writer.end() }
-                try writer.track()
-                var text = "off"
-                let ended = Flag(), done = Semaphore()
-                var batches = Box()
-                if let source = way.source {
-                    text = "\(source), event of \(way.pages)"
-                    let events = Box(try listen(writer, way.pages, source)), taken = Box()
-                    batches = taken
-                    try OwnThread.start("figures") {
-                        while !ended.isSet {
-                            if let batch = try? events.events!.wait(timeoutMilliseconds: 100) {
-                                (taken.count, taken.pages) = (taken.count + 1, taken.pages + batch.pages)
+            for _ in 0..<3 {
+                for way in ways {
+                    let writer = try Writer(pages: 50_100)
+                    defer { writer.end() }
+                    try writer.track()
+                    var text = "off"
+                    let ended = Flag(), done = Semaphore()
+                    var batches = Box()
+                    if let source = way.source {
+                        text = "\(source), event of \(way.pages)"
+                        let events = Box(try listen(writer, way.pages, source)), taken = Box()
+                        batches = taken
+                        try OwnThread.start("figures") {
+                            while !ended.isSet {
+                                if let batch = try? events.events!.wait(timeoutMilliseconds: 100) {
+                                    (taken.count, taken.pages) = (taken.count + 1, taken.pages + batch.pages)
+                                }
                             }
+                            done.signal()
                         }
-                        done.signal()
                     }
+                    let result = writer.run("b \(count) \(rate)")
+                    ended.set()
+                    if way.source != nil { done.wait() }
+                    print(
+                        "FIGURE \(rate)/s \(text): median \(result[0]) ns, mean \(result[1]) ns, \(result[2]) pages/s, \(batches.count) batches, \(batches.pages) pages"
+                    )
                 }
-                let result = writer.run("b \(count) \(rate)")
-                ended.set()
-                if way.source != nil { done.wait() }
-                print("FIGURE \(rate)/s \(text): median \(result[0]) ns, mean \(result[1]) ns, \(result[2]) pages/s, \(batches.count) batches, \(batches.pages) pages")
-            } }
+            }
         }
     }
 
@@ -64,7 +70,9 @@ struct FaultEventsFigures {
             usleep(300)
         }
         delays.sort()
-        print("FIGURE \(source): write to return of wait: median \(delays[1500] / 1000) us, p99 \(delays[2970] / 1000), max \(delays[2999] / 1000); scans that came too early \(empty) of 1000")
+        print(
+            "FIGURE \(source): write to return of wait: median \(delays[1500] / 1000) us, p99 \(delays[2970] / 1000), max \(delays[2999] / 1000); scans that came too early \(empty) of 1000"
+        )
         let start = monotonicNow()
         events.stop()
         print("FIGURE \(source): stop \((monotonicNow() - start) / 1000) us")

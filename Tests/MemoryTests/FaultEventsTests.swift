@@ -153,11 +153,14 @@ struct FaultEventsTests {
         let writer = try Writer(pages: 100)
         defer { writer.end() }
         #expect(FaultEvents.availability(cgroupFolders: ["/usr", "/no/such", writer.cgroup]) == nil)
-        try withTracefs { #expect(FaultEvents.unavailability(.tracepoint, [writer.cgroup], tracefs: ["/none", $0]) == nil) }
+        try withTracefs {
+            #expect(FaultEvents.unavailability(.tracepoint, [writer.cgroup], tracefs: ["/none", $0]) == nil)
+        }
     }
 
     @Test func readsTheTracepointsFormat() {
-        let text = "format:\n\tfield:unsigned long address;\toffset:8;\tsize:8;\tsigned:0;\n\tfield:int x;\toffset:16;\tsize:4;\tsigned:1;\n"
+        let text =
+            "format:\n\tfield:unsigned long address;\toffset:8;\tsize:8;\tsigned:0;\n\tfield:int x;\toffset:16;\tsize:4;\tsigned:1;\n"
         #expect(FaultKinds.offset(of: "unsigned long address", in: text) == 8)
         #expect(FaultKinds.offset(of: "int x", in: text) == nil)
         #expect(FaultKinds.offset(of: "unsigned long ip", in: text) == nil)

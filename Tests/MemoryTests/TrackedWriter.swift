@@ -41,7 +41,9 @@ final class Writer: @unchecked Sendable {
         (ownsCgroup, cgroup) = (shared == nil, try shared ?? "\(Self.unified())/apus-test-\(getpid())-\(pid)")
         var line = [CChar](repeating: 0, count: 200)
         fgets(&line, 200, output)
-        let fields = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split { $0 == " " || $0 == "\n" }
+        let fields = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split {
+            $0 == " " || $0 == "\n"
+        }
         let start = UInt64(fields[1])!
         memory = start..<start + UInt64(pages) * pageSize
         userfaultfd = Int32(fields[2])!
@@ -50,7 +52,8 @@ final class Writer: @unchecked Sendable {
     }
 
     private static func unified() throws -> String {
-        for line in try SmallFile.text("/proc/self/mountinfo").split(separator: "\n") where line.contains(" - cgroup2 ") {
+        for line in try SmallFile.text("/proc/self/mountinfo").split(separator: "\n") where line.contains(" - cgroup2 ")
+        {
             return String(line.split(separator: " ")[4])
         }
         throw KernelError("looking for a cgroup v2 mount", .noEntry)
@@ -108,7 +111,8 @@ final class Writer: @unchecked Sendable {
 /// Listens to a writer's faults. tracefs, if the source needs it, is mounted only while the events are opened.
 func listen(_ writer: Writer, _ minimumPages: Int, _ source: FaultSource) throws -> FaultEvents {
     guard source == .tracepoint else {
-        return try FaultEvents(pid: writer.pid, cgroupFolders: [writer.cgroup], minimumPages: minimumPages, source: source)
+        return try FaultEvents(
+            pid: writer.pid, cgroupFolders: [writer.cgroup], minimumPages: minimumPages, source: source)
     }
     return try withTracefs { try FaultEvents(writer.pid, [writer.cgroup], minimumPages, source, tracefs: [$0]) }
 }
@@ -124,7 +128,9 @@ func withTracefs<T>(_ body: (String) throws -> T) throws -> T {
 
 /// Waits without any time limit; 50 ms later `action` runs on another thread. Nil if nothing comes of it: a while
 /// later another descriptor ends the waiting.
-func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @escaping @Sendable () -> Void) throws -> FaultBatch? {
+func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @escaping @Sendable () -> Void) throws
+    -> FaultBatch?
+{
     let giveUp = FileDescriptor(owning: clx_eventfd())
     let done = Semaphore(), returned = Flag(), gaveUp = Flag()
     try OwnThread.start("test-action") {

@@ -42,12 +42,16 @@ struct SituationTests {
 
     @Test func noSpaceForTheRootFileSystem() throws {
         let hosts = try TwoHosts(destinationSpace: "size=300k")
-        try withDirtier(hosts) { try expectRefusal(hosts, $0, words: ["test-", "rootfs needs", "MiB free", "make room there"]) }
+        try withDirtier(hosts) {
+            try expectRefusal(hosts, $0, words: ["test-", "rootfs needs", "MiB free", "make room there"])
+        }
     }
 
     @Test func noInodesForTheRootFileSystem() throws {
         let hosts = try TwoHosts(destinationSpace: "size=8m,nr_inodes=14")
-        try withDirtier(hosts) { try expectRefusal(hosts, $0, words: ["rootfs needs", "inodes", "remove files there"]) }
+        try withDirtier(hosts) {
+            try expectRefusal(hosts, $0, words: ["rootfs needs", "inodes", "remove files there"])
+        }
     }
 
     /// Room for the container, but not for a second copy of its files in the cache.
@@ -67,14 +71,19 @@ struct SituationTests {
             plan.handover = .atTrigger
             let error = hosts.failure(of: container, plan) { control in
                 // No fault of these hosts: the file system is filled, as other tenants do.
-                let filler = try FileDescriptor(opening: hosts.hosts[1].layout.stateFolder + "/filler", O_WRONLY | O_CREAT)
+                let filler = try FileDescriptor(
+                    opening: hosts.hosts[1].layout.stateFolder + "/filler", O_WRONLY | O_CREAT)
                 let megabyte = [UInt8](repeating: 1, count: 1 << 20)
                 while (try? megabyte.withUnsafeBytes { try filler.write($0) }) != nil {}
-                let log = try FileDescriptor(opening: hosts.hosts[0].layout.container(container.name).log, O_WRONLY | O_APPEND)
+                let log = try FileDescriptor(
+                    opening: hosts.hosts[0].layout.container(container.name).log, O_WRONLY | O_APPEND)
                 try [UInt8](repeating: 10, count: 1 << 20).withUnsafeBytes { try log.write($0) }
                 control.triggerHandover()
             }
-            #expect(error?.kind == .refused && error?.message.contains("output to \(hosts.hosts[1].layout.stateFolder)") == true, "\(String(describing: error))")
+            #expect(
+                error?.kind == .refused
+                    && error?.message.contains("output to \(hosts.hosts[1].layout.stateFolder)") == true,
+                "\(String(describing: error))")
             #expect(error?.advice?.contains(hosts.hosts[1].name) == true)
             try expectUnharmed(hosts, container)
         }
@@ -84,7 +93,9 @@ struct SituationTests {
         let hosts = try TwoHosts()
         try withDirtier(hosts) { container in
             let words = try hosts.answer(toOfferOf: container) { $0.residentBytes = 1 << 50 }
-            #expect(words?.kind == .refused && words?.message.contains("MiB of memory available") == true, "\(String(describing: words))")
+            #expect(
+                words?.kind == .refused && words?.message.contains("MiB of memory available") == true,
+                "\(String(describing: words))")
             try expectUnharmed(hosts, container)
         }
     }
@@ -97,7 +108,8 @@ struct SituationTests {
             let other = try hosts.run(container.name, "dirtier", Self.dirtier, on: 1)
             try hosts.waitUntilReady(other, on: 1)
             let error = hosts.failure(of: container, MigrationPlan(technique: .migrror))
-            #expect(error?.kind == .refused && error?.message.contains("apus rm --host \(hosts.hosts[1].name) sit") == true)
+            #expect(
+                error?.kind == .refused && error?.message.contains("apus rm --host \(hosts.hosts[1].name) sit") == true)
             #expect(try hosts.verdict(container, on: 0).contains("\"oracle\":\"ok\""))
             #expect(try hosts.verdict(other, on: 1).contains("\"oracle\":\"ok\""))
         }
@@ -105,7 +117,9 @@ struct SituationTests {
 
     @Test func noRuntime() throws {
         let hosts = try TwoHosts(runtime: "/no/such/runc")
-        try withDirtier(hosts) { try expectRefusal(hosts, $0, words: [hosts.hosts[1].name, "/no/such/runc", "install it"]) }
+        try withDirtier(hosts) {
+            try expectRefusal(hosts, $0, words: [hosts.hosts[1].name, "/no/such/runc", "install it"])
+        }
     }
 
     @Test func olderRuntime() throws {
@@ -120,7 +134,9 @@ struct SituationTests {
         """.write(toFile: program, atomically: true, encoding: .utf8)
         chmod(program, 0o755)
         let hosts = try TwoHosts(runtime: program)
-        try withDirtier(hosts) { try expectRefusal(hosts, $0, words: ["made by runc 1.", "this host has 0.9.3", "or newer"]) }
+        try withDirtier(hosts) {
+            try expectRefusal(hosts, $0, words: ["made by runc 1.", "this host has 0.9.3", "or newer"])
+        }
     }
 
     @Test(arguments: 0..<4) func anotherKernelOrProcessor(_ which: Int) throws {
@@ -133,8 +149,10 @@ struct SituationTests {
             },
             destinationFacts: { if which == 3 { $0.missing = ["PAGEMAP_SCAN"] } })
         let words = [
-            ["refuses", "different vDSOs (6.1.0-18-amd64 on the source", "same kernel build"], ["refuses", "lacks amx_tile"],
-            ["\(hosts.hosts[0].name) lacks PAGEMAP_SCAN", "apus doctor"], ["\(hosts.hosts[1].name) refuses", "lacks PAGEMAP_SCAN", "apus doctor"],
+            ["refuses", "different vDSOs (6.1.0-18-amd64 on the source", "same kernel build"],
+            ["refuses", "lacks amx_tile"],
+            ["\(hosts.hosts[0].name) lacks PAGEMAP_SCAN", "apus doctor"],
+            ["\(hosts.hosts[1].name) refuses", "lacks PAGEMAP_SCAN", "apus doctor"],
         ][which]
         try withDirtier(hosts) { try expectRefusal(hosts, $0, words: words) }
     }
@@ -154,7 +172,9 @@ struct SituationTests {
         let container = try hosts.run("sit", "dirtier", Self.dirtier) { config in
             config.tree["process"]!["args"] = .strings(["/opt/dirtier"] + Self.dirtier)
             config.tree["mounts"] = .array(
-                config.tree["mounts"]!.elements + [["destination": "/opt", "type": "bind", "source": .string(folder), "options": ["bind"]]])
+                config.tree["mounts"]!.elements + [
+                    ["destination": "/opt", "type": "bind", "source": .string(folder), "options": ["bind"]]
+                ])
         }
         try hosts.waitUntilReady(container)
         // The container keeps what it has; whoever looks from now on finds an empty folder.
@@ -167,10 +187,12 @@ struct SituationTests {
             var other = try SmallFile.read("\(workloads)/dirtier")
             other[other.count - 1] ^= 1
             try Data(other).write(to: URL(fileURLWithPath: folder + "/dirtier"))
-            try expectRefusal(hosts, container, words: ["mapped file /opt/dirtier differs", "same size, other content"])
+            try expectRefusal(
+                hosts, container, words: ["mapped file /opt/dirtier differs", "same size, other content"])
             other.append(0)
             try Data(other).write(to: URL(fileURLWithPath: folder + "/dirtier"))
-            try expectRefusal(hosts, container, words: ["mapped file /opt/dirtier differs", "\(other.count) bytes instead of"])
+            try expectRefusal(
+                hosts, container, words: ["mapped file /opt/dirtier differs", "\(other.count) bytes instead of"])
             unlink(folder + "/dirtier")
             try expectRefusal(hosts, container, words: ["mapped file /opt/dirtier is not there"])
             rmdir(folder)
@@ -202,7 +224,8 @@ struct SituationTests {
     private func error(_ address: String) -> (MigrationError?, took: Double) {
         let start = monotonicNow()
         var found: MigrationError?
-        do throws(MigrationError) { _ = try PeerAddress(address)!.connectToAgent(timeLimit: .milliseconds(300)) } catch { found = error }
+        do throws(MigrationError) { _ = try PeerAddress(address)!.connectToAgent(timeLimit: .milliseconds(300)) } catch
+        { found = error }
         return (found, Double(monotonicNow() - start) / 1e9)
     }
 
@@ -218,7 +241,9 @@ struct SituationTests {
         let address = "127.0.0.1:\(port)"
         let held = (0..<3).compactMap { _ in try? PeerAddress(address)!.connect(timeLimit: .milliseconds(50)) }
         let (error, took) = error(address)
-        #expect(error?.kind == .unreachable && error?.message.contains("no answer in 0.3 seconds") == true, "\(String(describing: error))")
+        #expect(
+            error?.kind == .unreachable && error?.message.contains("no answer in 0.3 seconds") == true,
+            "\(String(describing: error))")
         #expect(took > 0.2 && took < 1.5)
         withExtendedLifetime((listener, held)) {}
     }
@@ -239,7 +264,9 @@ struct SituationTests {
         }
         let error = hosts.failure(of: container, MigrationPlan(technique: .cold), to: "127.0.0.1:\(port)")
         #expect(error?.kind == (words == nil ? .unreachable : .failed))
-        #expect(error?.message.contains(words == nil ? "no answer in 1 s" : "does not keep to the protocol") == true, "\(String(describing: error))")
+        #expect(
+            error?.message.contains(words == nil ? "no answer in 1 s" : "does not keep to the protocol") == true,
+            "\(String(describing: error))")
         #expect(hosts.traces(of: container) == [])
         #expect(try hosts.verdict(container, on: 0).contains("\"oracle\":\"ok\""))
     }

@@ -79,7 +79,8 @@ struct TortureTests {
         let hosts = try TwoHosts()
         defer { hosts.tearDown() }
         var container = try hosts.run(
-            "changer", "changer", ["--folder", "/scratch", "--kinds", "descriptors,cwd"], temporary: ["/scratch": 4 << 20])
+            "changer", "changer", ["--folder", "/scratch", "--kinds", "descriptors,cwd"],
+            temporary: ["/scratch": 4 << 20])
         try hosts.waitUntilReady(container)
         for hop in 0..<3 {
             container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: technique)).1

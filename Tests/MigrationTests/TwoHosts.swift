@@ -29,13 +29,16 @@ final class TwoHosts: Sendable {
         folder = "/tmp/apus-test-\(getpid())-\(UInt32.random(in: 0...999_999))"
         var hosts: [SessionHost] = [], listeners: [FileDescriptor] = []
         try Folder.create("\(folder)/b")
-        if let destinationSpace { try check(clx_mount("none", "\(folder)/b", "tmpfs", 0, destinationSpace), "mounting a tmpfs") }
+        if let destinationSpace {
+            try check(clx_mount("none", "\(folder)/b", "tmpfs", 0, destinationSpace), "mounting a tmpfs")
+        }
         for name in ["a", "b"] {
             let layout = try HostLayout(hostName: "test-\(getpid())-\(name)", stateFolder: "\(folder)/\(name)")
             try layout.create()
             let (listener, port) = try Self.listen()
             var host = SessionHost(
-                layout: layout, runtime: Runc(root: layout.runtimeRoot, program: name == "b" ? runtime : "runc"), address: "127.0.0.1:\(port)")
+                layout: layout, runtime: Runc(root: layout.runtimeRoot, program: name == "b" ? runtime : "runc"),
+                address: "127.0.0.1:\(port)")
             host.facts = Self.facts
             if name == "a" { sourceFacts(&host.facts) } else { destinationFacts(&host.facts) }
             hosts.append(host)
@@ -79,7 +82,8 @@ final class TwoHosts: Sendable {
     ) throws -> RunningContainer {
         let host = hosts[index], directory = try host.layout.container(name)
         try directory.create()
-        var builder = BundleBuilder(programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
+        var builder = BundleBuilder(
+            programs: ["\(workloads)/\(program)"], arguments: ["\(workloads)/\(program)"] + arguments)
         builder.temporaryFileSystems = temporary
         let bundle = "\(folder)/bundle-\(name)-\(index)"
         try builder.build(in: bundle)
@@ -88,7 +92,8 @@ final class TwoHosts: Sendable {
         rmdir(directory.rootfs)
         rename("\(bundle)/rootfs", directory.rootfs)
         let placement = ContainerConfig.Placement(
-            root: directory.rootfs, networkNamespace: nil, cgroup: host.layout.cgroup(of: name), bundle: directory.bundle)
+            root: directory.rootfs, networkNamespace: nil, cgroup: host.layout.cgroup(of: name),
+            bundle: directory.bundle)
         try directory.write(config: config, prepared: try config.preparedForRun(placement))
         let pid = try host.runtime.create(name, bundle: directory.bundle, log: directory.log)
         try host.runtime.start(name)
@@ -97,15 +102,18 @@ final class TwoHosts: Sendable {
 
     /// Moves a container from one host to the other.
     func migrate(
-        _ container: RunningContainer, from source: Int = 0, _ plan: MigrationPlan, control: MigrationControl = MigrationControl()
+        _ container: RunningContainer, from source: Int = 0, _ plan: MigrationPlan,
+        control: MigrationControl = MigrationControl()
     ) throws -> (MigrationReport, RunningContainer) {
         let host = hosts[source], target = hosts[1 - source]
         guard kill(container.pid, 0) == 0 else {
-            throw MigrationError.aborted("the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
+            throw MigrationError.aborted(
+                "the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
         }
         let report = try OwnThread.run("source") {
             let session = try SourceSession(
-                id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan, control: control,
+                id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan,
+                control: control,
                 connection: PeerAddress(target.address)!.connectToAgent())
             return try session.run()
         }.get()
@@ -118,7 +126,8 @@ final class TwoHosts: Sendable {
     ///
     /// - Parameter copying: called when the migration has come so far.
     func failure(
-        of container: RunningContainer, _ plan: MigrationPlan, to address: String? = nil, copying: ((MigrationControl) throws -> Void)? = nil
+        of container: RunningContainer, _ plan: MigrationPlan, to address: String? = nil,
+        copying: ((MigrationControl) throws -> Void)? = nil
     ) -> MigrationError? {
         let control = MigrationControl(), over = Mutex(false)
         return withoutActuallyEscaping(copying ?? { _ in }) { copying in
@@ -135,7 +144,8 @@ final class TwoHosts: Sendable {
             do {
                 try OwnThread.run("source") {
                     let session = try SourceSession(
-                        id: UUID().uuidString, container: container, host: hosts[0], destination: address ?? hosts[1].address, plan: plan,
+                        id: UUID().uuidString, container: container, host: hosts[0],
+                        destination: address ?? hosts[1].address, plan: plan,
                         control: control, connection: PeerAddress(address ?? hosts[1].address)!.connectToAgent())
                     session.patience = 1
                     defer { over.withLock { $0 = true } }
@@ -149,7 +159,8 @@ final class TwoHosts: Sendable {
     /// What the destination says to a real offer that was changed.
     func answer(toOfferOf container: RunningContainer, _ change: (inout WireOffer) -> Void) throws -> MigrationError? {
         let session = try SourceSession(
-            id: UUID().uuidString, container: container, host: hosts[0], destination: hosts[1].address, plan: MigrationPlan(technique: .cold),
+            id: UUID().uuidString, container: container, host: hosts[0], destination: hosts[1].address,
+            plan: MigrationPlan(technique: .cold),
             control: MigrationControl(), connection: PeerAddress(hosts[1].address)!.connectToAgent())
         defer { try? session.journal.settle() }
         var offer = try session.makeOffer()
@@ -188,7 +199,9 @@ final class TwoHosts: Sendable {
         let layout = hosts[1].layout, cgroup = layout.cgroup(of: container)
         var found = ((try? Folder.names(layout.containersFolder)) ?? []).map { "folder \($0)" }
         found += ((try? Folder.names(layout.runtimeRoot)) ?? []).map { "runtime's \($0)" }
-        found += ((try? Folder.names(hosts[1].journals)) ?? []).filter { !$0.hasSuffix(".aborted") }.map { "journal \($0)" }
+        found += ((try? Folder.names(hosts[1].journals)) ?? []).filter { !$0.hasSuffix(".aborted") }.map {
+            "journal \($0)"
+        }
         let mounts = (try? SmallFile.text("/proc/self/mountinfo")) ?? ""
         if mounts.contains(layout.containersFolder + "/") { found.append("a mount in \(layout.containersFolder)") }
         for mount in mounts.split(separator: "\n") where mount.contains(" - cgroup") {
@@ -218,9 +231,14 @@ final class TwoHosts: Sendable {
         // What its threads are at, for whoever has to find out why.
         let folder = "/proc/\(container.pid)/task"
         for task in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] {
-            for file in ["syscall", "wchan"] { print(task, file, (try? SmallFile.text("\(folder)/\(task)/\(file)")) ?? "-") }
+            for file in ["syscall", "wchan"] {
+                print(task, file, (try? SmallFile.text("\(folder)/\(task)/\(file)")) ?? "-")
+            }
             if let text = try? SmallFile.text("\(folder)/\(task)/status") {
-                print(text.split(separator: "\n").filter { line in ["State", "Sig", "Shd"].contains { line.hasPrefix($0) } }.joined(separator: " "))
+                print(
+                    text.split(separator: "\n").filter { line in
+                        ["State", "Sig", "Shd"].contains { line.hasPrefix($0) }
+                    }.joined(separator: " "))
             }
         }
         let end = (try? log(container.name, on: index)).map { String($0.suffix(2000)) } ?? ""
@@ -233,7 +251,8 @@ final class TwoHosts: Sendable {
             if try log(container.name, on: index).contains("\"ready\"") { return }
             usleep(5000)
         }
-        throw MigrationError.aborted("the program is not ready; its log: \(try log(container.name, on: index).suffix(2000))")
+        throw MigrationError.aborted(
+            "the program is not ready; its log: \(try log(container.name, on: index).suffix(2000))")
     }
 
     func tearDown() {
@@ -254,8 +273,12 @@ private final class Arrivals: DestinationDelegate {
     private let arrived = Mutex<[String: RunningContainer]>([:])
     private let failed = Mutex<[String: String]>([:])
 
-    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) -> MigrationControl { MigrationControl() }
-    func didReceive(migration: String, _ container: RunningContainer, from host: String) { arrived.withLock { $0[migration] = container } }
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) -> MigrationControl {
+        MigrationControl()
+    }
+    func didReceive(migration: String, _ container: RunningContainer, from host: String) {
+        arrived.withLock { $0[migration] = container }
+    }
     func didFail(migration: String, _ error: any Error) {
         print("destination failed: \(error)")
         failed.withLock { $0[migration] = "\(error)" }

@@ -45,7 +45,8 @@ public final class Lab: Sendable {
         for namespace in [ue, access, a, b] {
             try steer(namespace)
             let route = try NetlinkSocket(in: namespace)
-            for _ in 0..<3000 where try route.links().contains(where: { $0.isUp && !$0.isOperational && $0.name != "lo" }) {
+            for _ in 0..<3000
+            where try route.links().contains(where: { $0.isUp && !$0.isOperational && $0.name != "lo" }) {
                 usleep(1000)
             }
         }
@@ -97,7 +98,7 @@ public final class Lab: Sendable {
 
     /// A counter of /proc/net/snmp or netstat in a namespace: "Tcp" "OutRsts".
     public static func counter(_ namespace: NetworkNamespace, _ group: String, _ name: String) throws -> Int {
-        let text = try namespace.run { () throws(KernelError) in 
+        let text = try namespace.run { () throws(KernelError) in
             try SmallFile.text("/proc/thread-self/net/snmp") + "\n" + SmallFile.text("/proc/thread-self/net/netstat")
         }
         let lines = text.split(separator: "\n").filter { $0.hasPrefix(group + ":") }.map { $0.split(separator: " ") }

@@ -4,7 +4,9 @@ import LinuxKernel
 
 /// IPv4 sockets by plain calls.
 public enum Sockets {
-    public static func socket(_ namespace: NetworkNamespace, _ type: Int32 = Int32(SOCK_STREAM.rawValue)) throws -> Int32 {
+    public static func socket(_ namespace: NetworkNamespace, _ type: Int32 = Int32(SOCK_STREAM.rawValue)) throws
+        -> Int32
+    {
         try namespace.run { () throws(KernelError) in try checkC(Glibc.socket(AF_INET, type, 0), "socket") }
     }
     static func with<T>(_ host: String, _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> T) -> T {

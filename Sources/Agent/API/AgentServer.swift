@@ -115,7 +115,8 @@ struct Router: Sendable {
         }
     }
 
-    private func only(_ request: APIRequest, _ methods: String..., call: () throws -> APIResponse) throws -> APIResponse {
+    private func only(_ request: APIRequest, _ methods: String..., call: () throws -> APIResponse) throws -> APIResponse
+    {
         // The last branch of a resource: its other methods have been served above.
         guard request.method == methods[0] else {
             throw AgentError(

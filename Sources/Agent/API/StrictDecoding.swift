@@ -19,7 +19,8 @@ extension MigrateRequest: Request {
     static let keys = [
         "": ["to", "plan"] as Set,
         "plan": [
-            "technique", "handover", "maxRounds", "roundInterval", "downtimeLimit", "eventPages", "minSpacing", "events",
+            "technique", "handover", "maxRounds", "roundInterval", "downtimeLimit", "eventPages", "minSpacing",
+            "events",
             "postponeLimit",
         ],
     ]
@@ -31,7 +32,8 @@ extension ResolveRequest: Request {
 func decodeStrictly<T: Request>(_ type: T.Type, _ body: [UInt8]) throws(AgentError) -> T {
     let tree: JSONValue
     do { tree = try JSONValue(json: body) } catch {
-        throw AgentError(.badRequest, body.isEmpty ? "the request has no body" : "the request's body is not JSON (\(error))")
+        throw AgentError(
+            .badRequest, body.isEmpty ? "the request has no body" : "the request's body is not JSON (\(error))")
     }
     guard case .object = tree else { throw AgentError(.badRequest, "the request's body is not a JSON object") }
     for (path, allowed) in T.keys {
@@ -48,7 +50,9 @@ func decodeStrictly<T: Request>(_ type: T.Type, _ body: [UInt8]) throws(AgentErr
 }
 
 private func describe(_ error: any Error) -> String {
-    func path(_ context: DecodingError.Context) -> String { context.codingPath.map(\.stringValue).joined(separator: ".") }
+    func path(_ context: DecodingError.Context) -> String {
+        context.codingPath.map(\.stringValue).joined(separator: ".")
+    }
     guard let error = error as? DecodingError else { return "\(error)" }
     switch error {
     case .keyNotFound(let key, let context):

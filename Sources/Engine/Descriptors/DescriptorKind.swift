@@ -20,7 +20,8 @@ struct DescriptorProbe {
     init(_ number: Int32, of pid: Int32, _ pidfd: FileDescriptor) throws(KernelError) {
         self.number = number
         self.pid = pid
-        copy = FileDescriptor(owning: try check(clx_pidfd_getfd(pidfd.number, number), "taking fd \(number) of pid \(pid)"))
+        copy = FileDescriptor(
+            owning: try check(clx_pidfd_getfd(pidfd.number, number), "taking fd \(number) of pid \(pid)"))
         var status = stat()
         try checkC(fstat(copy.number, &status), "looking at fd \(number) of pid \(pid)")
         self.status = status
@@ -45,7 +46,8 @@ protocol DescriptorKind {
     /// Is this image of the kind?
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool
     /// Adds the calls that make the file in the destination's process; the index of the one whose result is its number.
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws -> CallBatch.Argument
+    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
+        -> CallBatch.Argument
     /// Gives the file its state through a copy of its descriptor in the engine; all descriptors have their numbers.
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws
     /// Adds the calls that need every descriptor in its place.

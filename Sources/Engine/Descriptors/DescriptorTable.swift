@@ -12,7 +12,8 @@ enum DescriptorTable {
     }
 
     static func collect(
-        _ process: SourceProcess, _ numbers: [Int32], _ flags: [Int], _ answers: CallResults, _ context: DescriptorContext,
+        _ process: SourceProcess, _ numbers: [Int32], _ flags: [Int], _ answers: CallResults,
+        _ context: DescriptorContext,
         into image: inout ProcessImage
     ) throws -> [DescriptorProbe] {
         var probes: [DescriptorProbe] = []
@@ -46,10 +47,13 @@ enum DescriptorTable {
     }
 
     private static func sameFile(_ a: DescriptorProbe, _ b: DescriptorProbe, _ pid: Int32) throws -> Bool {
-        guard a.status.st_ino == b.status.st_ino, a.status.st_dev == b.status.st_dev, a.flags == b.flags, a.link == b.link else {
+        guard a.status.st_ino == b.status.st_ino, a.status.st_dev == b.status.st_dev, a.flags == b.flags,
+            a.link == b.link
+        else {
             return false
         }
-        return try check(clx_kcmp(pid, pid, 0, UInt64(a.number), UInt64(b.number)), "comparing fds \(a.number) and \(b.number)") == 0
+        return try check(
+            clx_kcmp(pid, pid, 0, UInt64(a.number), UInt64(b.number)), "comparing fds \(a.number) and \(b.number)") == 0
     }
 
     private static func kind(of probe: DescriptorProbe, _ context: DescriptorContext) -> (any DescriptorKind.Type)? {
@@ -72,7 +76,9 @@ enum DescriptorTable {
             }
         }
         for (inode, ends) in pipeEnds where ends.count == 1 {
-            found.append(context.obstacle("fd \(numbers[inode]!)", "pipe whose other end is not in the process, not carried yet"))
+            found.append(
+                context.obstacle("fd \(numbers[inode]!)", "pipe whose other end is not in the process, not carried yet")
+            )
         }
         return found
     }
@@ -136,7 +142,8 @@ enum DescriptorTable {
     }
 
     private static func fill(
-        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess, _ tools: RestoreTools,
+        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess,
+        _ tools: RestoreTools,
         which: (any DescriptorKind.Type) -> Bool
     ) throws {
         for (index, file) in image.files.enumerated() where kinds[index].needsFilling && which(kinds[index]) {
@@ -154,13 +161,16 @@ enum DescriptorTable {
         var batch = CallBatch()
         let aside = (image.descriptors.map(\.number).max() ?? 2) + 1
         func putAside(_ made: CallBatch.Argument, _ purpose: String) -> CallBatch.Argument {
-            let moved = batch.call(.fcntl, made, .int(F_DUPFD_CLOEXEC), .int(aside), doing: "making room for \(purpose)")
+            let moved = batch.call(
+                .fcntl, made, .int(F_DUPFD_CLOEXEC), .int(aside), doing: "making room for \(purpose)")
             batch.call(.close, made, doing: "closing the first number of \(purpose)")
             return .result(moved)
         }
         let open = try ProcessFiles.descriptors(of: stub.pid)
         let streams = (0..<3).filter { open.contains($0) }.map { putAside(.int($0), "a standard stream") }
-        for number in open where number > 2 { batch.call(.close, .int(number), doing: "closing the stub's fd \(number)") }
+        for number in open where number > 2 {
+            batch.call(.close, .int(number), doing: "closing the stub's fd \(number)")
+        }
 
         var context = DescriptorRestore(image: image, streams: streams, pipes: [:])
         for file in image.files {
@@ -182,15 +192,21 @@ enum DescriptorTable {
             case .path, .stream, nil: break
             default:
                 batch.call(
-                    .fcntl, argument, .int(F_SETFL), .int(Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)),
+                    .fcntl, argument, .int(F_SETFL),
+                    .int(Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)),
                     doing: "setting file flags")
             }
-            if file.owner != 0 { batch.call(.fcntl, argument, .int(F_SETOWN), .int(file.owner), doing: "setting a file's owner") }
-            if file.ownerSignal != 0 { batch.call(.fcntl, argument, .value(10), .int(file.ownerSignal), doing: "setting a file's signal") }
+            if file.owner != 0 {
+                batch.call(.fcntl, argument, .int(F_SETOWN), .int(file.owner), doing: "setting a file's owner")
+            }
+            if file.ownerSignal != 0 {
+                batch.call(.fcntl, argument, .value(10), .int(file.ownerSignal), doing: "setting a file's signal")
+            }
         }
         for descriptor in image.descriptors {
             batch.call(
-                .dup3, files[Int(descriptor.file)], .int(descriptor.number), .int(descriptor.closeOnExec ? O_CLOEXEC : 0),
+                .dup3, files[Int(descriptor.file)], .int(descriptor.number),
+                .int(descriptor.closeOnExec ? O_CLOEXEC : 0),
                 doing: "placing fd \(descriptor.number)")
         }
         for argument in files + streams { batch.call(.close, argument, doing: "closing a number put aside") }

@@ -14,7 +14,9 @@ enum PathFileKind: DescriptorKind {
         if probe.type == S_IFCHR {
             // null, zero, full, random and urandom have no state.
             let stateless: Set<UInt64> = [0x103, 0x105, 0x107, 0x108, 0x109]
-            if !stateless.contains(UInt64(probe.status.st_rdev)) { return "character device \(probe.link), not carried yet" }
+            if !stateless.contains(UInt64(probe.status.st_rdev)) {
+                return "character device \(probe.link), not carried yet"
+            }
         }
         var status = stat()
         guard stat("/proc/\(probe.pid)/root\(probe.link)", &status) == 0,

@@ -30,7 +30,8 @@ enum PipeKind: DescriptorKind {
         try checkC(pipe(&ends), "making a pipe")
         let reader = FileDescriptor(owning: ends[0]), writer = FileDescriptor(owning: ends[1])
         try check(clx_fcntl(writer.number, 1031, capacity), "sizing a pipe to \(capacity) bytes")
-        let copied = try check(clx_tee(probe.copy.number, writer.number, capacity), "copying the content of \(probe.link)")
+        let copied = try check(
+            clx_tee(probe.copy.number, writer.number, capacity), "copying the content of \(probe.link)")
         var buffer = [UInt8](repeating: 0, count: copied)
         var content = Bytes()
         while content.count < copied {
@@ -47,11 +48,16 @@ enum PipeKind: DescriptorKind {
         if case .pipe = kind { true } else { false }
     }
 
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws -> CallBatch.Argument {
+    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
+        -> CallBatch.Argument
+    {
         // `DescriptorTable` makes each pipe once, before its ends are asked for.
-        guard let ends = context.pipes[file.pipe.pipe] else { throw EngineError.invalidImage("pipe \(file.pipe.pipe) was not made") }
+        guard let ends = context.pipes[file.pipe.pipe] else {
+            throw EngineError.invalidImage("pipe \(file.pipe.pipe) was not made")
+        }
         let place = file.pipe.writeEnd ? ends.advanced(by: 4) : ends
-        return .result(batch.call(.fcntl, .word(place), .int(F_DUPFD_CLOEXEC), .value(0), doing: "taking an end of a pipe"))
+        return .result(
+            batch.call(.fcntl, .word(place), .int(F_DUPFD_CLOEXEC), .value(0), doing: "taking an end of a pipe"))
     }
 
     static var needsFilling: Bool { true }
@@ -68,11 +74,15 @@ enum PipeKind: DescriptorKind {
         }
         let writer = try FileDescriptor(opening: "/proc/self/fd/\(copy.number)", O_WRONLY | O_NONBLOCK)
         // open(2) refuses O_DIRECT for a pipe; pipe2(2) and fcntl(2) take it.
-        if packetMode { try check(clx_fcntl(writer.number, F_SETFL, Int(O_NONBLOCK | O_DIRECT_)), "setting a pipe's packet mode") }
+        if packetMode {
+            try check(clx_fcntl(writer.number, F_SETFL, Int(O_NONBLOCK | O_DIRECT_)), "setting a pipe's packet mode")
+        }
         let content = [UInt8](end.content)
         var at = 0
         for length in packetMode ? end.packets.map(Int.init) : [content.count] {
-            guard at + length <= content.count else { throw EngineError.invalidImage("packets longer than their pipe's content") }
+            guard at + length <= content.count else {
+                throw EngineError.invalidImage("packets longer than their pipe's content")
+            }
             try content[at..<at + length].withUnsafeBytes { try writer.write($0) }
             at += length
         }

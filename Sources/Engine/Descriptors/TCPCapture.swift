@@ -87,7 +87,8 @@ extension TCPSocket {
     private static func unsent(_ info: Info, _ repair: Repair, _ image: TCPConnection) throws(KernelError) -> UInt32 {
         let left = Int64(repair.unsent) - Int64(bitPattern: info.sent &- repair.sent)
         guard left >= 0 && left <= image.sendQueue.count else {
-            throw KernelError("capturing a TCP connection: \(left) of \(image.sendQueue.count) bytes unsent", Errno(EIO))
+            throw KernelError(
+                "capturing a TCP connection: \(left) of \(image.sendQueue.count) bytes unsent", Errno(EIO))
         }
         return UInt32(left)
     }

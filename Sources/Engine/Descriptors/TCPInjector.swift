@@ -28,7 +28,9 @@ public final class TCPInjector: Sendable {
         guard source.host.count == destination.host.count, !source.host.isEmpty else {
             throw KernelError("restoring a TCP connection in CLOSE_WAIT: addresses", .invalid)
         }
-        if source.host.count == 16 && source.host.starts(with: Self.mapped) && destination.host.starts(with: Self.mapped) {
+        if source.host.count == 16 && source.host.starts(with: Self.mapped)
+            && destination.host.starts(with: Self.mapped)
+        {
             source.host.removeFirst(12)
             destination.host.removeFirst(12)
         }
@@ -45,7 +47,8 @@ public final class TCPInjector: Sendable {
         let targetSize: Int
         if source.host.count == 4 {
             // The kernel fills in identification and checksum.
-            packet = [0x45, 0] + big(UInt16(20 + segment.count)) + [0, 0, 0x40, 0, 64, 6, 0, 0] + source.host
+            packet =
+                [0x45, 0] + big(UInt16(20 + segment.count)) + [0, 0, 0x40, 0, 64, 6, 0, 0] + source.host
                 + destination.host + segment
             raw = socket4
             targetSize = MemoryLayout<sockaddr_in>.size
@@ -80,8 +83,11 @@ public final class TCPInjector: Sendable {
     private func address(_ data: Data) -> (host: [UInt8], port: [UInt8]) {
         let bytes = [UInt8](data)
         guard bytes.count >= 16 else { return ([], []) }
-        return bytes.count >= 28 ? ([UInt8](bytes[8..<24]), [UInt8](bytes[2..<4]))
+        return bytes.count >= 28
+            ? ([UInt8](bytes[8..<24]), [UInt8](bytes[2..<4]))
             : ([UInt8](bytes[4..<8]), [UInt8](bytes[2..<4]))
     }
-    private func big<T: FixedWidthInteger>(_ value: T) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { [UInt8]($0) } }
+    private func big<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
+        withUnsafeBytes(of: value.bigEndian) { [UInt8]($0) }
+    }
 }

@@ -58,7 +58,8 @@ private enum TCPKinds {
     static func socket(family: Int32, _ batch: inout CallBatch) -> CallBatch.Argument {
         .result(
             batch.call(
-                .socket, .int(family), .int(Int32(SOCK_STREAM.rawValue) | O_CLOEXEC), .int(IPPROTO_TCP), doing: "making a TCP socket"))
+                .socket, .int(family), .int(Int32(SOCK_STREAM.rawValue) | O_CLOEXEC), .int(IPPROTO_TCP),
+                doing: "making a TCP socket"))
     }
 }
 

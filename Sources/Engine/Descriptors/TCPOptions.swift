@@ -68,7 +68,9 @@ extension SocketOptions {
     /// The kernel paces what the socket sends: BBR, or a rate set by the program (SO_MAX_PACING_RATE, not all ones).
     var isPaced: Bool {
         options.contains { line in
-            if line.level == Int32(IPPROTO_TCP) && line.name == TCP_CONGESTION { return line.value.starts(with: "bbr".utf8) }
+            if line.level == Int32(IPPROTO_TCP) && line.name == TCP_CONGESTION {
+                return line.value.starts(with: "bbr".utf8)
+            }
             return line.level == SOL_SOCKET && line.name == SO_MAX_PACING_RATE && line.value.contains { $0 != 0xff }
         }
     }

@@ -39,7 +39,8 @@ struct CallBatch {
     /// Adds a call; its index names the result. With `must`, a failure ends the batch and is thrown.
     @discardableResult
     mutating func call(
-        _ call: SystemCall, _ arguments: Argument..., must: Bool = true, doing purpose: @autoclosure @escaping () -> String
+        _ call: SystemCall, _ arguments: Argument..., must: Bool = true,
+        doing purpose: @autoclosure @escaping () -> String
     ) -> Int {
         calls.append(Call(number: call.rawValue, arguments: arguments, must: must, purpose: purpose))
         return calls.count - 1
@@ -99,11 +100,15 @@ struct CallBatch {
                     words.storeBytes(of: word, toByteOffset: i * 8, as: UInt64.self)
                 }
             }
-            local.storeBytes(of: raw, toByteOffset: Int(CLX_BATCH_HEADER) + index * Int(CLX_CALL_SIZE), as: clx_call.self)
+            local.storeBytes(
+                of: raw, toByteOffset: Int(CLX_BATCH_HEADER) + index * Int(CLX_CALL_SIZE), as: clx_call.self)
         }
-        data.withUnsafeBytes { if let base = $0.baseAddress { (local + dataOffset).copyMemory(from: base, byteCount: $0.count) } }
+        data.withUnsafeBytes {
+            if let base = $0.baseAddress { (local + dataOffset).copyMemory(from: base, byteCount: $0.count) }
+        }
         for (target, place) in addresses {
-            local.storeBytes(of: remote + UInt64(dataOffset + target), toByteOffset: dataOffset + place, as: UInt64.self)
+            local.storeBytes(
+                of: remote + UInt64(dataOffset + target), toByteOffset: dataOffset + place, as: UInt64.self)
         }
     }
 
@@ -121,7 +126,8 @@ struct CallBatch {
             results.append(result)
         }
         guard executed == calls.count else {
-            throw KernelError("running \(calls.count) injected calls in task \(task), stopped after \(executed)", .interrupted)
+            throw KernelError(
+                "running \(calls.count) injected calls in task \(task), stopped after \(executed)", .interrupted)
         }
         let dataOffset = Int(CLX_BATCH_HEADER) + calls.count * Int(CLX_CALL_SIZE)
         return CallResults(

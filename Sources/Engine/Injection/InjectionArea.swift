@@ -23,7 +23,8 @@ final class InjectionArea {
         let path = "/proc/\(pid)/map_files/\(String(address, radix: 16))-\(String(address + Self.size, radix: 16))"
         let file = try FileDescriptor(opening: path, O_RDWR)
         guard
-            let memory = mmap(nil, Int(Self.size), PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0), memory != MAP_FAILED
+            let memory = mmap(nil, Int(Self.size), PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0),
+            memory != MAP_FAILED
         else { throw KernelError("mapping the injection area of pid \(pid)", Errno(Glibc.errno)) }
         local = memory
         let code = Self.blob
@@ -42,7 +43,9 @@ final class InjectionArea {
         let size: Int
     }
     var process: Slot {
-        Slot(address: address + UInt64(Self.processSlot), local: local + Self.processSlot, size: Self.firstThreadSlot - Self.processSlot)
+        Slot(
+            address: address + UInt64(Self.processSlot), local: local + Self.processSlot,
+            size: Self.firstThreadSlot - Self.processSlot)
     }
     func thread(_ index: Int) -> Slot {
         let offset = Self.firstThreadSlot + index * Self.threadSlotSize
@@ -53,16 +56,23 @@ final class InjectionArea {
 extension InjectionArea.Slot {
     /// Puts a batch here that ends in a trap.
     func load(_ batch: CallBatch) throws(KernelError) {
-        guard batch.size <= size else { throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace) }
+        guard batch.size <= size else {
+            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace)
+        }
         batch.write(to: local, remote: address, ending: Int(CLX_END_TRAP), frame: 0)
     }
 
     /// Puts a batch here after which the thread continues by itself where it was, should its tracer die.
-    func load(_ batch: CallBatch, returningTo registers: user_regs_struct, _ extendedState: [UInt8], mask: UInt64) throws(KernelError) {
+    func load(_ batch: CallBatch, returningTo registers: user_regs_struct, _ extendedState: [UInt8], mask: UInt64)
+        throws(KernelError)
+    {
         let frame = size - (SignalFrame.size(extendedState: extendedState.count) + 63) / 64 * 64
-        guard batch.size <= frame else { throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace) }
+        guard batch.size <= frame else {
+            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace)
+        }
         let stack = SignalFrame.write(
-            to: local + frame, remote: address + UInt64(frame), registers: registers, extendedState: extendedState, mask: mask)
+            to: local + frame, remote: address + UInt64(frame), registers: registers, extendedState: extendedState,
+            mask: mask)
         batch.write(to: local, remote: address, ending: Int(CLX_END_RESUME), frame: stack)
     }
 

@@ -13,13 +13,15 @@ enum SignalFrame {
     /// The returned stack pointer is what rt_sigreturn wants. The alternate stack in the frame is invalid on
     /// purpose: the kernel then leaves the thread's own as it is.
     static func write(
-        to local: UnsafeMutableRawPointer, remote: UInt64, registers r: user_regs_struct, extendedState: [UInt8], mask: UInt64
+        to local: UnsafeMutableRawPointer, remote: UInt64, registers r: user_regs_struct, extendedState: [UInt8],
+        mask: UInt64
     ) -> UInt64 {
         local.initializeMemory(as: UInt8.self, repeating: 0, count: contextSize)
         local.storeBytes(of: 0b111, as: UInt64.self)  // UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         local.storeBytes(of: 0x4321, toByteOffset: 24, as: UInt32.self)  // ss_flags: invalid
         let words: [UInt64] = [
-            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx,
+            r.rsp,
             r.rip, r.eflags, (r.cs & 0xffff) | (r.ss & 0xffff) << 48,
         ]
         for (i, word) in words.enumerated() { local.storeBytes(of: word, toByteOffset: 40 + i * 8, as: UInt64.self) }

@@ -33,7 +33,8 @@ struct AddressSpaceFields: ProcessResource {
     static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) {
         let space = image.addressSpace
         let path = batch.string(image.executable)
-        let file = batch.call(.open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
+        let file = batch.call(
+            .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
         // struct prctl_mm_map: the last two 32-bit fields are auxv_size and exe_fd, which the blob cannot fill in by
         // reference, so the number is given a fixed place first.
         let place = executableDescriptor
@@ -42,10 +43,13 @@ struct AddressSpaceFields: ProcessResource {
         let auxv = batch.bytes(space.auxv)
         let map = batch.words([
             space.startCode, space.endCode, space.startData, space.endData, space.startBrk, space.brk, space.startStack,
-            space.argStart, space.argEnd, space.envStart, space.envEnd, 0, UInt64(space.auxv.count) | UInt64(place) << 32,
+            space.argStart, space.argEnd, space.envStart, space.envEnd, 0,
+            UInt64(space.auxv.count) | UInt64(place) << 32,
         ])
         batch.setAddress(of: auxv, at: map.advanced(by: 88))
-        batch.call(.prctl, .value(35), .value(14), .address(map), .value(104), .value(0), doing: "setting the bounds of the address space")
+        batch.call(
+            .prctl, .value(35), .value(14), .address(map), .value(104), .value(0),
+            doing: "setting the bounds of the address space")
         batch.call(.close, .int(place), doing: "closing \(image.executable)")
         if space.thpDisabled { batch.call(.prctl, .value(41), .value(1), doing: "disabling huge pages") }
     }

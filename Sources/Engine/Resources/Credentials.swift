@@ -23,7 +23,8 @@ enum CredentialsResource {
             marks.contains { line.starts(with: $0) }
         }
     }
-    private static let marks = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp", "x86_Thread_features:"].map { Array($0.utf8) }
+    private static let marks = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp", "x86_Thread_features:"].map
+    { Array($0.utf8) }
 
     /// Adds the question that the status file does not answer.
     static func ask(_ batch: inout CallBatch) -> Int { batch.call(.prctl, .value(27), doing: "reading the securebits") }
@@ -31,7 +32,9 @@ enum CredentialsResource {
     /// Adds the calls that leave a thread of the stub, which has every capability it needs, with exactly these.
     static func drop(_ c: Credentials, _ batch: inout CallBatch) {
         for capability in 0..<41 where c.capBounding & 1 << capability == 0 {
-            batch.call(.prctl, .value(24), .int(capability), must: false, doing: "dropping capability \(capability) from the bounding set")
+            batch.call(
+                .prctl, .value(24), .int(capability), must: false,
+                doing: "dropping capability \(capability) from the bounding set")
         }
         let groups = batch.bytes(c.groups.flatMap { group in withUnsafeBytes(of: group) { Array($0) } })
         batch.call(.setgroups, .int(c.groups.count), .address(groups), doing: "setting supplementary groups")
@@ -47,12 +50,17 @@ enum CredentialsResource {
         batch.call(.prctl, .value(28), .int(c.securebits), doing: "setting the securebits")
         addCapset(c.capPermitted, effective: c.capEffective, inheritable: c.capInheritable, &batch)
         for capability in 0..<41 where c.capAmbient & 1 << capability != 0 {
-            batch.call(.prctl, .value(47), .value(2), .int(capability), .value(0), .value(0), doing: "raising ambient capability \(capability)")
+            batch.call(
+                .prctl, .value(47), .value(2), .int(capability), .value(0), .value(0),
+                doing: "raising ambient capability \(capability)")
         }
-        if c.noNewPrivs { batch.call(.prctl, .value(38), .value(1), .value(0), .value(0), .value(0), doing: "setting no_new_privs") }
+        if c.noNewPrivs {
+            batch.call(.prctl, .value(38), .value(1), .value(0), .value(0), .value(0), doing: "setting no_new_privs")
+        }
     }
 
-    private static func addCapset(_ permitted: UInt64, effective: UInt64, inheritable: UInt64, _ batch: inout CallBatch) {
+    private static func addCapset(_ permitted: UInt64, effective: UInt64, inheritable: UInt64, _ batch: inout CallBatch)
+    {
         let header = batch.words([0x2008_0522])  // _LINUX_CAPABILITY_VERSION_3, this thread
         func half(_ set: UInt64, _ shift: UInt64) -> UInt64 { set >> shift & 0xffff_ffff }
         let data = batch.words([

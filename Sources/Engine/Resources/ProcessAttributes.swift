@@ -12,7 +12,9 @@ struct ProcessAttributes: ProcessResource {
     mutating func ask(_ context: CaptureContext, _ batch: inout CallBatch) {
         for resource in 0..<Self.limitCount {
             limits.append(batch.space(16))
-            batch.call(.prlimit64, .value(0), .int(resource), .value(0), .address(limits[resource]), doing: "reading limit \(resource)")
+            batch.call(
+                .prlimit64, .value(0), .int(resource), .value(0), .address(limits[resource]),
+                doing: "reading limit \(resource)")
         }
         dumpable = batch.call(.prctl, .value(3), doing: "reading PR_GET_DUMPABLE")
         subreaper = batch.space(8)
@@ -29,7 +31,8 @@ struct ProcessAttributes: ProcessResource {
         settings.childSubreaper = answers.int32(subreaper) != 0
         settings.personality = UInt32(truncatingIfNeeded: answers[personality])
         settings.oomScoreAdj = Int32((try? SmallFile.text("/proc/\(context.pid)/oom_score_adj")) ?? "") ?? 0
-        settings.coredumpFilter = UInt32((try? SmallFile.text("/proc/\(context.pid)/coredump_filter")) ?? "", radix: 16) ?? 0x33
+        settings.coredumpFilter =
+            UInt32((try? SmallFile.text("/proc/\(context.pid)/coredump_filter")) ?? "", radix: 16) ?? 0x33
         settings.seccompMode = UInt32(context.status.numbers("Seccomp").first ?? 0)
         image.settings = settings
     }
@@ -39,11 +42,14 @@ struct ProcessAttributes: ProcessResource {
         let directory = batch.string(settings.workingDirectory)
         batch.call(.chdir, .address(directory), doing: "changing to \(settings.workingDirectory)")
         batch.call(.umask, .int(settings.umask), doing: "setting the umask")
-        if settings.childSubreaper { batch.call(.prctl, .value(36), .value(1), doing: "setting PR_SET_CHILD_SUBREAPER") }
+        if settings.childSubreaper {
+            batch.call(.prctl, .value(36), .value(1), doing: "setting PR_SET_CHILD_SUBREAPER")
+        }
         batch.call(.personality, .int(settings.personality), doing: "setting the personality")
         for resource in 0..<limitCount where settings.limits.count == 2 * limitCount {
             let limit = batch.words([settings.limits[2 * resource], settings.limits[2 * resource + 1]])
-            batch.call(.prlimit64, .value(0), .int(resource), .address(limit), .value(0), doing: "setting limit \(resource)")
+            batch.call(
+                .prlimit64, .value(0), .int(resource), .address(limit), .value(0), doing: "setting limit \(resource)")
         }
         let own = "/proc/\(context.stub.pid)/"
         if try SmallFile.text(own + "oom_score_adj") != "\(settings.oomScoreAdj)" {
@@ -61,16 +67,20 @@ struct ProcessAttributes: ProcessResource {
             found.append(context.obstacle("process", "traced by pid \(tracer)"))
         }
         let own = status.numbers("NStgid").last
-        for (field, what) in [("NSsid", "session"), ("NSpgid", "process group")] where status.numbers(field).last != own {
+        for (field, what) in [("NSsid", "session"), ("NSpgid", "process group")] where status.numbers(field).last != own
+        {
             found.append(context.obstacle(what, "not led by the container's first process, not carried yet"))
         }
         if try ProcessFiles.link("/proc/\(context.pid)/root") != "/" {
             found.append(context.obstacle("root directory", "changed by chroot, not carried yet"))
         }
         let directory = try ProcessFiles.link("/proc/\(context.pid)/cwd")
-        if directory.hasSuffix(" (deleted)") { found.append(context.obstacle("working directory", "deleted: \(directory)")) }
+        if directory.hasSuffix(" (deleted)") {
+            found.append(context.obstacle("working directory", "deleted: \(directory)"))
+        }
         for child in try ProcessFiles.children(of: context.pid) {
-            found.append(context.obstacle("child \(child) (\(processName(child)))", "more than one process, not carried yet"))
+            found.append(
+                context.obstacle("child \(child) (\(processName(child)))", "more than one process, not carried yet"))
         }
         return found
     }

@@ -11,7 +11,9 @@ struct SignalActions: ProcessResource {
         for signal in Self.signals {
             let action = batch.space(Self.size)
             actions.append(action)
-            batch.call(.rtSigaction, .int(signal), .value(0), .address(action), .value(8), doing: "reading the action of signal \(signal)")
+            batch.call(
+                .rtSigaction, .int(signal), .value(0), .address(action), .value(8),
+                doing: "reading the action of signal \(signal)")
         }
     }
 
@@ -29,12 +31,15 @@ struct SignalActions: ProcessResource {
         guard bytes.count == 64 * size else { throw EngineError.invalidImage("signal actions of \(bytes.count) bytes") }
         for signal in signals {
             let action = batch.bytes(bytes[(signal - 1) * size..<signal * size])
-            batch.call(.rtSigaction, .int(signal), .address(action), .value(0), .value(8), doing: "setting the action of signal \(signal)")
+            batch.call(
+                .rtSigaction, .int(signal), .address(action), .value(0), .value(8),
+                doing: "setting the action of signal \(signal)")
         }
         for info in image.signals.pending {
             let record = batch.bytes([UInt8](info))
             let signal = [UInt8](info).first ?? 0
-            batch.call(.rtSigqueueinfo, .int(image.pid), .int(signal), .address(record), doing: "queueing signal \(signal)")
+            batch.call(
+                .rtSigqueueinfo, .int(image.pid), .int(signal), .address(record), doing: "queueing signal \(signal)")
         }
     }
 }

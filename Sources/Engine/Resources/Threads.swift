@@ -23,17 +23,21 @@ struct ThreadCapture {
         securebits = CredentialsResource.ask(&batch)
         ioPriority = batch.call(.ioprioGet, .value(1), .value(0), doing: "reading the I/O priority")
         affinity = batch.space(Self.cpuBytes)
-        cpus = batch.call(.schedGetaffinity, .value(0), .int(Self.cpuBytes), .address(affinity), doing: "reading the CPU affinity")
+        cpus = batch.call(
+            .schedGetaffinity, .value(0), .int(Self.cpuBytes), .address(affinity), doing: "reading the CPU affinity")
     }
     /// 4,096 CPUs.
     private static let cpuBytes = 512
     private static let onlineCPUs = sysconf(Int32(_SC_NPROCESSORS_ONLN))
 
-    func collect(_ thread: SourceProcess.StoppedThread, _ innerTID: Int32, _ answers: CallResults) throws -> ThreadImage {
+    func collect(_ thread: SourceProcess.StoppedThread, _ innerTID: Int32, _ answers: CallResults) throws -> ThreadImage
+    {
         let tid = thread.tracee.tid
         var image = ThreadImage()
         image.tid = innerTID
-        image.registers = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) { Bytes($0) }
+        image.registers = withUnsafeBytes(of: thread.registers.rewound(signalPending: thread.signalPending)) {
+            Bytes($0)
+        }
         image.xstate = Bytes(thread.extendedState)
         image.signalMask = thread.mask
         image.pending = try thread.tracee.pendingSignals(ofProcess: false).map { Bytes($0) }
@@ -72,12 +76,15 @@ enum ThreadRestore {
             batch.call(.sigaltstack, .address(stack), .value(0), doing: "setting the alternate stack")
         }
         if thread.robustListHead != 0 {
-            batch.call(.setRobustList, .value(thread.robustListHead), .value(thread.robustListLength), doing: "setting the robust list")
+            batch.call(
+                .setRobustList, .value(thread.robustListHead), .value(thread.robustListLength),
+                doing: "setting the robust list")
         }
         batch.call(.setTidAddress, .value(thread.clearChildTid_p), doing: "setting the TID address")
         if thread.rseqAddress != 0 {
             batch.call(
-                .rseq, .value(thread.rseqAddress), .int(thread.rseqSize), .int(thread.rseqFlags), .int(thread.rseqSignature),
+                .rseq, .value(thread.rseqAddress), .int(thread.rseqSize), .int(thread.rseqFlags),
+                .int(thread.rseqSignature),
                 doing: "registering restartable sequences")
         }
         let name = batch.bytes(Array(thread.name.utf8.prefix(15)) + [0])
@@ -87,11 +94,14 @@ enum ThreadRestore {
             let record = batch.bytes([UInt8](info))
             let signal = [UInt8](info).first ?? 0
             batch.call(
-                .rtTgsigqueueinfo, .int(image.pid), .int(thread.tid), .int(signal), .address(record), doing: "queueing signal \(signal)")
+                .rtTgsigqueueinfo, .int(image.pid), .int(thread.tid), .int(signal), .address(record),
+                doing: "queueing signal \(signal)")
         }
         if !thread.affinity.isEmpty {
             let mask = batch.bytes([UInt8](thread.affinity))
-            batch.call(.schedSetaffinity, .value(0), .int(thread.affinity.count), .address(mask), doing: "setting the CPU affinity")
+            batch.call(
+                .schedSetaffinity, .value(0), .int(thread.affinity.count), .address(mask),
+                doing: "setting the CPU affinity")
         }
         if thread.ioPriority != 0 {
             batch.call(.ioprioSet, .value(1), .value(0), .int(thread.ioPriority), doing: "setting the I/O priority")
@@ -107,9 +117,12 @@ enum ThreadRestore {
     static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
         if thread.schedulingPolicy != 0 {
             try check(
-                clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority), "setting the scheduling of thread \(thread.tid)")
+                clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority),
+                "setting the scheduling of thread \(thread.tid)")
         }
-        if thread.nice != 0 { try check(clx_setpriority(tracee.tid, thread.nice), "setting the niceness of thread \(thread.tid)") }
+        if thread.nice != 0 {
+            try check(clx_setpriority(tracee.tid, thread.nice), "setting the niceness of thread \(thread.tid)")
+        }
     }
 
     /// The last touch: where it goes on, and what it blocks.

@@ -14,12 +14,15 @@ enum TimerSignals {
         // Those of the leader's own would be taken first.
         let own = Set(try Tracee(tid: pid).pendingSignals(ofProcess: false).map { $0[0] })
         settle(shared, numbers(of: shared).subtracting(own), &batch) { record, signal, batch in
-            batch.call(.rtSigqueueinfo, .int(inner), .int(signal), .address(record), doing: "queueing signal \(signal) again")
+            batch.call(
+                .rtSigqueueinfo, .int(inner), .int(signal), .address(record), doing: "queueing signal \(signal) again")
         }
     }
 
     /// Adds the calls for the signals that wait for a thread, to run in it.
-    static func settleOwn(_ tid: Int32, inner: (process: Int32, thread: Int32), _ batch: inout CallBatch) throws(KernelError) {
+    static func settleOwn(_ tid: Int32, inner: (process: Int32, thread: Int32), _ batch: inout CallBatch)
+        throws(KernelError)
+    {
         let own = try Tracee(tid: tid).pendingSignals(ofProcess: false)
         settle(own, numbers(of: own), &batch) { record, signal, batch in
             batch.call(
@@ -29,7 +32,9 @@ enum TimerSignals {
     }
 
     private static func numbers(of records: [[UInt8]]) -> Set<UInt8> {
-        Set(records.filter { $0.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 8, as: Int32.self) } == timerCode }.map { $0[0] })
+        Set(
+            records.filter { $0.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 8, as: Int32.self) } == timerCode }
+                .map { $0[0] })
     }
 
     /// All of one number are taken and queued in their order, so that it stays.
@@ -42,7 +47,8 @@ enum TimerSignals {
             let waiting = records.filter { $0[0] == signal }.map { _ in batch.space(recordSize) }
             for record in waiting {
                 batch.call(
-                    .rtSigtimedwait, .address(set), .address(record), .address(atOnce), .value(8), doing: "taking signal \(signal)")
+                    .rtSigtimedwait, .address(set), .address(record), .address(atOnce), .value(8),
+                    doing: "taking signal \(signal)")
             }
             for record in waiting { queue(record, signal, &batch) }
         }

@@ -14,13 +14,16 @@ struct Timers: ProcessResource {
         for var timer in try Self.list(context.pid) {
             if timer.notify == 4 {
                 guard let thread = try? context.process.innerTID(of: timer.thread) else {
-                    throw EngineError.obstacles([context.obstacle("timer \(timer.id)", "its thread has ended, not carried yet")])
+                    throw EngineError.obstacles([
+                        context.obstacle("timer \(timer.id)", "its thread has ended, not carried yet")
+                    ])
                 }
                 timer.thread = thread
             }
             let time = batch.space(32)
             batch.call(.timerGettime, .int(timer.id), .address(time), doing: "reading timer \(timer.id)")
-            let overrun = batch.call(.timerGetoverrun, .int(timer.id), doing: "reading the overrun of timer \(timer.id)")
+            let overrun = batch.call(
+                .timerGetoverrun, .int(timer.id), doing: "reading the overrun of timer \(timer.id)")
             posix.append((timer, time, overrun))
         }
     }
@@ -48,14 +51,18 @@ struct Timers: ProcessResource {
                 UInt64(UInt32(bitPattern: timer.thread)), 0, 0, 0, 0, 0,
             ])
             let number = batch.bytes(withUnsafeBytes(of: timer.id) { Array($0) })
-            batch.call(.timerCreate, .int(timer.clock), .address(event), .address(number), doing: "making timer \(timer.id)")
+            batch.call(
+                .timerCreate, .int(timer.clock), .address(event), .address(number), doing: "making timer \(timer.id)")
             let time = batch.words([
                 UInt64(timer.intervalNs / 1_000_000_000), UInt64(timer.intervalNs % 1_000_000_000),
                 UInt64(timer.remainingNs / 1_000_000_000), UInt64(timer.remainingNs % 1_000_000_000),
             ])
-            batch.call(.timerSettime, .int(timer.id), .value(0), .address(time), .value(0), doing: "setting timer \(timer.id)")
+            batch.call(
+                .timerSettime, .int(timer.id), .value(0), .address(time), .value(0), doing: "setting timer \(timer.id)")
         }
-        if !image.timers.posix.isEmpty { batch.call(.prctl, .value(77), .value(0), doing: "leaving numbers to the kernel again") }
+        if !image.timers.posix.isEmpty {
+            batch.call(.prctl, .value(77), .value(0), doing: "leaving numbers to the kernel again")
+        }
         for (which, value) in image.timers.intervalTimers.enumerated() {
             guard value.contains(where: { $0 != 0 }) else { continue }
             let time = batch.bytes([UInt8](value))

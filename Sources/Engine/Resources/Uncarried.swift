@@ -12,14 +12,19 @@ enum Uncarried {
             found.append(context.obstacle("process", "a user namespace of its own, not carried yet"))
         }
         for (kind, forChildren) in [("pid", "pid_for_children"), ("time", "time_for_children")] {
-            guard let now = try? ProcessFiles.link(own + kind), let later = try? ProcessFiles.link(own + forChildren) else { continue }
-            if now != later { found.append(context.obstacle("process", "another \(kind) namespace for its children, not carried yet")) }
+            guard let now = try? ProcessFiles.link(own + kind), let later = try? ProcessFiles.link(own + forChildren)
+            else { continue }
+            if now != later {
+                found.append(context.obstacle("process", "another \(kind) namespace for its children, not carried yet"))
+            }
         }
         for task in try ProcessFiles.tasks(of: context.pid) {
             // One that has ended since it was listed has no state.
             guard let status = try? ProcessStatus(pid: context.pid, task: task) else { continue }
             let subject = task == context.pid ? "process" : "thread \(task)"
-            let reasons = reasons(status, seccompFilters) + policy(of: task) + (task == context.pid ? [] : apart(task, from: context.pid))
+            let reasons =
+                reasons(status, seccompFilters) + policy(of: task)
+                + (task == context.pid ? [] : apart(task, from: context.pid))
             found += reasons.map { context.obstacle(subject, "\($0), not carried yet") }
         }
         return found
@@ -32,7 +37,8 @@ enum Uncarried {
         let pages = try Pagemap(pid: context.pid)
         for area in areas {
             try? pages.scan(area.range, query) { range, _ in
-                found.append(context.obstacle("memory \(range.hex)", "a guard region (MADV_GUARD_INSTALL), not carried yet"))
+                found.append(
+                    context.obstacle("memory \(range.hex)", "a guard region (MADV_GUARD_INSTALL), not carried yet"))
             }
         }
         return found
@@ -42,7 +48,9 @@ enum Uncarried {
     static func reasons(_ status: ProcessStatus, _ seccompFilters: Int?) -> [String] {
         var found: [String] = []
         if status.numbers("Seccomp").first == 1 { found.append("seccomp's strict mode") }
-        if let expected = seccompFilters, let filters = status.numbers("Seccomp_filters").first, filters != UInt64(expected) {
+        if let expected = seccompFilters, let filters = status.numbers("Seccomp_filters").first,
+            filters != UInt64(expected)
+        {
             found.append("\(filters) seccomp filters where the runtime installs \(expected)")
         }
         if (status["x86_Thread_features"] ?? "").contains("shstk") { found.append("a shadow stack") }
@@ -78,14 +86,17 @@ struct UncarriedSettings {
     mutating func ask(_ batch: inout CallBatch) {
         let mode = batch.space(8)
         // A kernel without NUMA has no such call, nor the policy.
-        let policy = batch.call(.getMempolicy, .address(mode), .value(0), .value(0), .value(0), .value(0), must: false, doing: "")
+        let policy = batch.call(
+            .getMempolicy, .address(mode), .value(0), .value(0), .value(0), .value(0), must: false, doing: "")
         questions.append((policy, mode, 0, "a NUMA memory policy"))
         let counter = batch.space(8)
         let tsc = batch.call(.prctl, .value(25), .address(counter), must: false, doing: "")
         questions.append((tsc, counter, 1, "no access to the time stamp counter (PR_SET_TSC)"))
         for (option, usual, what) in [
-            (34, 2, "a policy for memory errors (PR_MCE_KILL)"), (66, 0, "no mapping that is writable and executable (PR_SET_MDWE)"),
-            (68, 0, "merging of all its memory (PR_SET_MEMORY_MERGE)"), (58, 0, "the state of a flusher of I/O (PR_SET_IO_FLUSHER)"),
+            (34, 2, "a policy for memory errors (PR_MCE_KILL)"),
+            (66, 0, "no mapping that is writable and executable (PR_SET_MDWE)"),
+            (68, 0, "merging of all its memory (PR_SET_MEMORY_MERGE)"),
+            (58, 0, "the state of a flusher of I/O (PR_SET_IO_FLUSHER)"),
         ] as [(UInt64, Int64, String)] {
             questions.append((batch.call(.prctl, .value(option), must: false, doing: ""), nil, usual, what))
         }

@@ -11,7 +11,8 @@ import Memory
 /// What the agent does when a container has arrived, and how it answers questions about migrations.
 public protocol DestinationDelegate: AnyObject, Sendable {
     /// A migration is being offered; throws to refuse it.
-    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws -> MigrationControl
+    func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws
+        -> MigrationControl
     /// The container runs here now.
     func didReceive(migration: String, _ container: RunningContainer, from host: String)
     /// A migration that was accepted ended before the container ran here.
@@ -76,12 +77,14 @@ public final class DestinationSession {
         let reasons = try refusals()
         if !reasons.isEmpty { throw MigrationError.refused(reasons) }
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
-        control = try delegate.willReceive(migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
+        control = try delegate.willReceive(
+            migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
         isEntered = true
         (journal, guardian) = try host.openJournal(
             JournalHeader(
                 migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
-                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil, peerName: offer.sourceHost, plan: plan))
+                peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil, peerName: offer.sourceHost,
+                plan: plan))
         connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
         var accepted = WireAccepted()
         (accepted.host, accepted.boot, accepted.address) = (host.name, bootIdentity(), host.address)
@@ -108,27 +111,38 @@ public final class DestinationSession {
     private func refusals() throws -> [String] {
         var reasons: [String] = []
         guard offer.protocolVersion == sessionProtocolVersion else {
-            return ["the source speaks version \(offer.protocolVersion) of the protocol, this host \(sessionProtocolVersion)"]
+            return [
+                "the source speaks version \(offer.protocolVersion) of the protocol, this host \(sessionProtocolVersion)"
+            ]
         }
         let directory = try host.layout.container(offer.container)
         if directory.exists {
-            reasons.append("this host has a container \(offer.container) already: remove that (`apus rm --host \(host.name) \(offer.container)`)")
+            reasons.append(
+                "this host has a container \(offer.container) already: remove that (`apus rm --host \(host.name) \(offer.container)`)"
+            )
         }
         let config = try ContainerConfig(json: [UInt8](offer.config))
-        let needs = config.requirements(runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: directory.bundle)
-        do throws(RuntimeError) { reasons += needs.missing(runtime: host.runtime.kind, runtimeVersion: try host.runtime.version()) } catch {
+        let needs = config.requirements(
+            runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: directory.bundle)
+        do throws(RuntimeError) {
+            reasons += needs.missing(runtime: host.runtime.kind, runtimeVersion: try host.runtime.version())
+        } catch {
             reasons.append("this host's \(host.runtime.kind) does not answer (\(error)): install it")
         }
         reasons += host.facts.reasonsAgainst(taking: try JSONDecoder().decode(KernelFacts.self, from: offer.kernel))
         if offer.boot != bootIdentity() {
-            reasons.append("this host is another kernel with another monotonic clock; time namespaces are not carried yet")
+            reasons.append(
+                "this host is another kernel with another monotonic clock; time namespaces are not carried yet")
         }
         let free = Self.availableMemory()
         if free < offer.residentBytes {
-            reasons.append("this host has \(free >> 20) MiB of memory available and the container holds \(offer.residentBytes >> 20) MiB: free some")
+            reasons.append(
+                "this host has \(free >> 20) MiB of memory available and the container holds \(offer.residentBytes >> 20) MiB: free some"
+            )
         }
         if !offer.network.isEmpty, host.attachment(offer.container) == nil {
-            reasons.append("this host has no bridge for the container's network: give its agent --bridge and --backhaul")
+            reasons.append(
+                "this host has no bridge for the container's network: give its agent --bridge and --backhaul")
         }
         return reasons
     }
@@ -189,24 +203,31 @@ public final class DestinationSession {
 
     private func makeContainer(_ stage: WireStage) throws {
         let name = offer.container, journal = journal!
-        guard let directory, let config else { throw MigrationError.protocolViolation("the stage before the root file system") }
+        guard let directory, let config else {
+            throw MigrationError.protocolViolation("the stage before the root file system")
+        }
         if !offer.network.isEmpty, network == nil {
             let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
-            guard let attachment = host.attachment(name) else { throw MigrationError.refused(["\(host.name) has no bridge"]) }
+            guard let attachment = host.attachment(name) else {
+                throw MigrationError.refused(["\(host.name) has no bridge"])
+            }
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)
             networkRecord = record
             try journal.update { $0.network = record }
             try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
             made.append { try? ContainerNetwork.detach(spec, attachment) }
-            let neighbours = stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
-            network = try DestinationHandover.prepare(DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
+            let neighbours =
+                stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
+            network = try DestinationHandover.prepare(
+                DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
             rehearseConnection(spec, attachment)
             tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
         }
         try appendToLog(stage.log)
         try Stub.install(at: host.stubPath)
         let placement = ContainerConfig.Placement(
-            root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace, cgroup: host.layout.cgroup(of: name),
+            root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace,
+            cgroup: host.layout.cgroup(of: name),
             bundle: directory.bundle)
         try directory.write(config: config, prepared: try config.preparedForDestination(placement, stub: host.stubPath))
         made.append { [host] in try? host.runtime.delete(name, force: true) }
@@ -251,7 +272,9 @@ public final class DestinationSession {
     }
 
     private func checkMappedFiles(_ pid: Int32) throws {
-        let files = offer.mappedFiles.map { MappedFile(path: $0.path, size: $0.size, digest: $0.digest.isEmpty ? nil : $0.digest) }
+        let files = offer.mappedFiles.map {
+            MappedFile(path: $0.path, size: $0.size, digest: $0.digest.isEmpty ? nil : $0.digest)
+        }
         let cache = DigestCache(file: host.layout.digestCacheFile)
         do {
             try MappedFiles.verify(files, root: TreeRoot(process: pid, folder: "/"), cache: cache)
@@ -360,7 +383,8 @@ public final class DestinationSession {
         FaultPoint.reach(.destinationTold)
         control.update { $0.state = .released }
         delegate.didReceive(
-            migration: offer.migration, RunningContainer(name: offer.container, pid: stub.pid, rootfs: directory!.rootfs, network: networkRecord),
+            migration: offer.migration,
+            RunningContainer(name: offer.container, pid: stub.pid, rootfs: directory!.rootfs, network: networkRecord),
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
         let retired: WireRetired? = try? connection.expect(.retired)
@@ -377,8 +401,10 @@ public final class DestinationSession {
         if released {
             // It runs here whatever happened after.
             delegate.didReceive(
-                migration: offer.migration, RunningContainer(name: offer.container, pid: stub!.pid, rootfs: directory!.rootfs, network: networkRecord),
-            from: offer.sourceHost)
+                migration: offer.migration,
+                RunningContainer(
+                    name: offer.container, pid: stub!.pid, rootfs: directory!.rootfs, network: networkRecord),
+                from: offer.sourceHost)
             return
         }
         let error = connection.cause(of: error)

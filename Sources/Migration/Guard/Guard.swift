@@ -35,7 +35,10 @@ public enum Guard {
         var ready: UInt8 = 1
         _ = send(0, &ready, 1, Int32(MSG_NOSIGNAL))
         if let pidfd {
-            var watched = [pollfd(fd: pidfd.number, events: Int16(POLLIN), revents: 0), pollfd(fd: 0, events: Int16(POLLIN), revents: 0)]
+            var watched = [
+                pollfd(fd: pidfd.number, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: 0, events: Int16(POLLIN), revents: 0),
+            ]
             // A pidfd is readable when all threads are gone: by then the kernel has let go, or killed, what they traced.
             while watched[0].revents == 0 {
                 if poll(&watched, nfds_t(watched.count), -1) < 0 { continue }
@@ -105,7 +108,9 @@ public enum Guard {
 
     /// Has an agent of this host taken over?
     static func isServed(_ host: SessionHost) -> Bool {
-        guard let lock = try? FileDescriptor(opening: "\(host.layout.runFolder)/agent.lock", O_RDONLY) else { return false }
+        guard let lock = try? FileDescriptor(opening: "\(host.layout.runFolder)/agent.lock", O_RDONLY) else {
+            return false
+        }
         return flock(lock.number, LOCK_SH | LOCK_NB) != 0
     }
 }

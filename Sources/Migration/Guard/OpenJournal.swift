@@ -46,7 +46,8 @@ final class OpenJournal: UndoLog {
         guard let layout = header.layout else { return nil }
         let network = header.network
         return SessionHost(
-            layout: layout, runtime: Runc(root: layout.runtimeRoot, program: header.runtime ?? "runc"), address: header.address ?? ""
+            layout: layout, runtime: Runc(root: layout.runtimeRoot, program: header.runtime ?? "runc"),
+            address: header.address ?? ""
         ) { _ in network?.attachment }
     }
 }

@@ -104,7 +104,9 @@ enum Repair {
     ///   - prompt: the agent has died this very moment, and nothing else can have ended the process since.
     ///   - decided: called as soon as the other host may be answered.
     /// - Returns: whether it runs here (`.released`), never ran (`.aborted`), or nil: in doubt.
-    static func destination(_ journal: OpenJournal, _ host: SessionHost, prompt: Bool, decided: () -> Void) throws -> SessionState? {
+    static func destination(_ journal: OpenJournal, _ host: SessionHost, prompt: Bool, decided: () -> Void) throws
+        -> SessionState?
+    {
         let content = journal.content, header = content.header
         if content.resolved == .released || content.disarmed || content.state == .released {
             try complete(journal, host, decided)
@@ -141,7 +143,8 @@ enum Repair {
         let directory = try host.layout.container(header.container)
         if access(directory.record, F_OK) != 0 {
             try directory.write(
-                record: try ContainerRecord.arrived(header.container, header.network, from: header.peerName ?? header.peer, host.layout))
+                record: try ContainerRecord.arrived(
+                    header.container, header.network, from: header.peerName ?? header.peer, host.layout))
         }
         FaultPoint.reach(.guardRecorded)
     }
@@ -188,7 +191,8 @@ enum Repair {
     private static func awaitRuntime(of container: String, _ host: SessionHost) {
         for _ in 0..<1000 {
             let working = ((try? Folder.names("/proc")) ?? []).contains { name in
-                guard let pid = Int32(name), let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { return false }
+                guard let pid = Int32(name), let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty
+                else { return false }
                 let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
                 return words.contains(host.layout.runtimeRoot) && words.contains(container)
             }
@@ -200,7 +204,8 @@ enum Repair {
 
 extension ContainerRecord {
     /// The record of a container that has come from another host.
-    static func arrived(_ name: String, _ network: ContainerNetworkRecord?, from origin: String, _ layout: HostLayout) throws
+    static func arrived(_ name: String, _ network: ContainerNetworkRecord?, from origin: String, _ layout: HostLayout)
+        throws
         -> ContainerRecord
     {
         let directory = try layout.container(name)

@@ -97,7 +97,9 @@ extension SourceSession {
         let folders = journal.header.cgroup?.folders ?? []
         if let why = FaultEvents.availability(cgroupFolders: folders) {
             if plan.events == .auto { return nil }
-            throw MigrationError.refused(["page-fault events are not to be had on \(host.name) (\(why)); choose --events scan or auto"])
+            throw MigrationError.refused([
+                "page-fault events are not to be had on \(host.name) (\(why)); choose --events scan or auto"
+            ])
         }
         // Each wake-up costs the program some 20 µs, shared by the pages that caused it.
         let pages = plan.events == .auto ? max(plan.eventPages, 32) : plan.eventPages

@@ -19,7 +19,9 @@ extension SourceSession {
         if tracker != nil { try pass() }
         try awaitApplied(all: true)
         try drain()
-        if network != nil { try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid))) }
+        if network != nil {
+            try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid)))
+        }
         unsentLog += try newLog()
 
         enter(.frozen)
@@ -79,7 +81,9 @@ extension SourceSession {
         }
         enter(.promised)
         FaultPoint.reach(.sourcePromised)
-        let released = try steps.measure("wait for release") { () throws -> WireReleased in try connection.expect(.released) }
+        let released = try steps.measure("wait for release") { () throws -> WireReleased in
+            try connection.expect(.released)
+        }
         // The copy that lives may share this processor.
         ThreadPriority.idle.apply()
         enter(.released)
@@ -115,7 +119,10 @@ extension SourceSession {
         guard layout.obstacles.isEmpty, others.isEmpty else {
             throw EngineError.obstacles(
                 layout.obstacles
-                    + others.map { Obstacle(pid: $0, process: "another", subject: "process", reason: "more than one, not carried yet") })
+                    + others.map {
+                        Obstacle(
+                            pid: $0, process: "another", subject: "process", reason: "more than one, not carried yet")
+                    })
         }
         return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
     }
@@ -150,7 +157,9 @@ extension SourceSession {
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
         report.steps = steps.steps.map { StepReport($0, side: "source", frozenAt: report.frozenAt, clockOffset: 0) }
-        report.steps += released.steps.map { StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset) }
+        report.steps += released.steps.map {
+            StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset)
+        }
         report.pagesSent = pages.pagesSent
         report.bytesSent = connection.bytesSent
     }
@@ -206,7 +215,9 @@ extension SourceSession {
                 answer?.acknowledge()
                 enter(.aborted)
                 if answer?.state == nil { throw MigrationError.resolved }
-                if let error = error as? MigrationError, error.kind == .refused || error.kind == .cancelled { throw error }
+                if let error = error as? MigrationError, error.kind == .refused || error.kind == .cancelled {
+                    throw error
+                }
                 throw MigrationError.aborted("it never ran there (\(error))")
             default:
                 usleep(pause)

@@ -125,7 +125,9 @@ public final class SourceSession {
         let start = monotonicNow()
         defer {
             let duration = Double(monotonicNow() - start) / 1e6
-            if let index = report.phases.firstIndex(where: { $0.name == name }) { report.phases[index].duration += duration } else {
+            if let index = report.phases.firstIndex(where: { $0.name == name }) {
+                report.phases[index].duration += duration
+            } else {
                 report.phases.append(.init(name: name, duration: duration))
             }
         }
@@ -152,7 +154,8 @@ public final class SourceSession {
     func makeOffer() throws -> WireOffer {
         if !host.facts.missing.isEmpty {
             throw MigrationError(
-                .refused, "\(host.name) lacks \(host.facts.missing.joined(separator: ", ")), without which nothing can be moved from it",
+                .refused,
+                "\(host.name) lacks \(host.facts.missing.joined(separator: ", ")), without which nothing can be moved from it",
                 advice: "`apus doctor` there says why, and what to do")
         }
         let directory = try host.layout.container(container.name)
@@ -174,7 +177,9 @@ public final class SourceSession {
 
         var offer = WireOffer()
         offer.protocolVersion = sessionProtocolVersion
-        (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (id, container.name, host.name, host.address)
+        (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (
+            id, container.name, host.name, host.address
+        )
         offer.config = Data(config.json())
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
@@ -200,8 +205,10 @@ public final class SourceSession {
 
     private func tcpWithoutNetwork() throws -> [String] {
         try ProcessFiles.descriptors(of: container.pid).compactMap { number in
-            guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), link.hasPrefix("socket:") else { return nil }
-            return "fd \(number) of pid \(container.pid): a socket, and the container has no network of its own that could move with it"
+            guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), link.hasPrefix("socket:")
+            else { return nil }
+            return
+                "fd \(number) of pid \(container.pid): a socket, and the container has no network of its own that could move with it"
         }
     }
 
@@ -230,7 +237,9 @@ public final class SourceSession {
             diagnosis = try NetlinkSocket(.socketDiagnosis, in: NetworkNamespace(opening: record.attachment.namespace))
         }
         try guardian?.awaitReadiness()
-        do { try process.attach() } catch EngineError.obstacles(let list) { throw MigrationError.refused(list.map(\.description)) }
+        do { try process.attach() } catch EngineError.obstacles(let list) {
+            throw MigrationError.refused(list.map(\.description))
+        }
         FaultPoint.reach(.sourceAttached)
         layout.excluded = process.injected
         trees = try SourceTrees(container, host)
@@ -251,7 +260,8 @@ public final class SourceSession {
         stage.threads = try process.learnThreads()
         stage.log = try newLog()
         if let network = container.network {
-            stage.neighbours = try JSONEncoder().encode(try ContainerNetwork.neighbours(network.spec, network.attachment))
+            stage.neighbours = try JSONEncoder().encode(
+                try ContainerNetwork.neighbours(network.spec, network.attachment))
         }
         (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.stage, stage)
@@ -274,7 +284,6 @@ public final class SourceSession {
         }
     }
 
-
     // ---- The way back --------------------------------------------------------------------------------------
 
     private var isGone: Bool { kill(container.pid, 0) != 0 || isZombie(container.pid) }
@@ -284,10 +293,13 @@ public final class SourceSession {
         let known = MigrationError(error, on: host.name)
         if promised || known.kind == .cancelled { return known }
         // Its memory goes a moment before it is a zombie.
-        if (error as? KernelError)?.errno == .noProcess || error is EngineError { for _ in 0..<100 where !isGone { usleep(1000) } }
+        if (error as? KernelError)?.errno == .noProcess || error is EngineError {
+            for _ in 0..<100 where !isGone { usleep(1000) }
+        }
         guard isGone else { return known }
         return MigrationError(
-            .exited, "container \(container.name) ended on \(host.name) while it was being moved (pid \(container.pid))",
+            .exited,
+            "container \(container.name) ended on \(host.name) while it was being moved (pid \(container.pid))",
             advice: "`apus logs \(container.name)` shows its last words, `apus rm \(container.name)` removes it")
     }
 

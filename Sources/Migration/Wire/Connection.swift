@@ -45,7 +45,9 @@ public final class Connection {
         setsockopt(descriptor.number, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
         setsockopt(descriptor.number, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
         // A host that vanishes says nothing: without these a session would wait for it for hours.
-        for (option, value) in [(TCP_USER_TIMEOUT, Self.silenceLimit * 1000), (TCP_KEEPIDLE, 5), (TCP_KEEPINTVL, 5), (TCP_KEEPCNT, 3)] {
+        for (option, value) in [
+            (TCP_USER_TIMEOUT, Self.silenceLimit * 1000), (TCP_KEEPIDLE, 5), (TCP_KEEPINTVL, 5), (TCP_KEEPCNT, 3),
+        ] {
             var value = value
             setsockopt(descriptor.number, Int32(IPPROTO_TCP), option, &value, 4)
         }
@@ -60,7 +62,9 @@ public final class Connection {
     /// From now on a wait ends after so many seconds.
     func limit(seconds: Int64) {
         let deadline = monotonicNow() + seconds * 1_000_000_000
-        whileWaiting = { [unowned self] in if monotonicNow() > deadline { throw MigrationError.disconnected(from: peer, "no answer in \(seconds) s") } }
+        whileWaiting = { [unowned self] in
+            if monotonicNow() > deadline { throw MigrationError.disconnected(from: peer, "no answer in \(seconds) s") }
+        }
     }
 
     /// Bounds the waits of `body`, besides what ends them anyway.
@@ -177,12 +181,14 @@ public final class Connection {
         case .refused:
             let refused = (try? frame.message(WireRefused.self)) ?? WireRefused()
             return MigrationError(
-                .refused, "\(refused.host.isEmpty ? peer : refused.host) refuses: \(refused.reasons.joined(separator: "; "))",
+                .refused,
+                "\(refused.host.isEmpty ? peer : refused.host) refuses: \(refused.reasons.joined(separator: "; "))",
                 advice: refused.advice.isEmpty ? nil : refused.advice)
         case .abort:
             let abort = (try? frame.message(WireAbort.self)) ?? WireAbort()
             if abort.cancelled { return MigrationError.cancelled }
-            return MigrationError(.failed, "\(peer) gave up: \(abort.reason)", advice: abort.advice.isEmpty ? nil : abort.advice)
+            return MigrationError(
+                .failed, "\(peer) gave up: \(abort.reason)", advice: abort.advice.isEmpty ? nil : abort.advice)
         default: return MigrationError.protocolViolation("a \(frame.kind) message where \(expected) was expected")
         }
     }

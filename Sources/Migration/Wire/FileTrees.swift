@@ -120,13 +120,16 @@ final class DestinationTrees {
     init(config: ContainerConfig, directory: ContainerDirectory, host: SessionHost) throws {
         self.directory = directory
         trees = config.trees
-        store = try ContentStore(folder: host.layout.cacheFolder, digests: DigestCache(file: host.layout.digestCacheFile))
+        store = try ContentStore(
+            folder: host.layout.cacheFolder, digests: DigestCache(file: host.layout.digestCacheFile))
     }
 
     /// Receives a tree, or its changes.
     func receive(_ tree: WireTree, over connection: Connection) throws {
         let receiver = try receiver(Int(tree.tree))
-        if tree.changes { try receiver.apply(from: FrameStream(connection)) } else {
+        if tree.changes {
+            try receiver.apply(from: FrameStream(connection))
+        } else {
             let stream = FrameStream(connection)
             try receiver.receiveAll(over: stream)
             try stream.flush()
@@ -139,8 +142,12 @@ final class DestinationTrees {
 
     private func receiver(_ index: Int) throws -> FileTreeReceiver {
         if let known = receivers[index] { return known }
-        guard trees.indices.contains(index) else { throw MigrationError.protocolViolation("tree \(index), which the configuration does not have") }
-        guard index == 0 || pid != nil else { throw MigrationError.protocolViolation("a temporary file system before its container") }
+        guard trees.indices.contains(index) else {
+            throw MigrationError.protocolViolation("tree \(index), which the configuration does not have")
+        }
+        guard index == 0 || pid != nil else {
+            throw MigrationError.protocolViolation("a temporary file system before its container")
+        }
         let receiver = try trees[index].receiver(rootfs: directory.rootfs, pid: pid ?? 0, store: store)
         receivers[index] = receiver
         return receiver

@@ -50,7 +50,9 @@ final class PageSender {
         let contents = buffer.baseAddress! + 8 + pagesPerFrame * runSize
         let target = UnsafeMutableRawBufferPointer(start: contents, count: Int(pages * pageSize))
         if try !memory.read(chunk, into: target) {
-            guard !stopped else { throw KernelError("reading pages of pid \(memory.pid) for the last time", Errno(EFAULT)) }
+            guard !stopped else {
+                throw KernelError("reading pages of pid \(memory.pid) for the last time", Errno(EFAULT))
+            }
             return try sendOneByOne(chunk)
         }
         try send(chunk, contents: contents)
@@ -94,7 +96,8 @@ final class PageSender {
         start.storeBytes(of: UInt64(runs.count), as: UInt64.self)
         for (index, run) in runs.enumerated() {
             start.storeBytes(of: run.start, toByteOffset: 8 + index * runSize, as: UInt64.self)
-            start.storeBytes(of: run.pages << 1 | (run.zero ? 1 : 0), toByteOffset: 16 + index * runSize, as: UInt64.self)
+            start.storeBytes(
+                of: run.pages << 1 | (run.zero ? 1 : 0), toByteOffset: 16 + index * runSize, as: UInt64.self)
         }
         try connection.send(.pages, UnsafeRawBufferPointer(start: start, count: kept - start))
     }
@@ -117,16 +120,22 @@ final class PageReceiver {
         func invalid(_ what: String) -> MigrationError { .protocolViolation("a frame of pages \(what)") }
         guard payload.count >= 8 else { throw invalid("without a count") }
         let count = payload.loadUnaligned(as: UInt64.self)
-        guard count <= pagesPerFrame, payload.count >= 8 + Int(count) * runSize else { throw invalid("of \(count) runs") }
+        guard count <= pagesPerFrame, payload.count >= 8 + Int(count) * runSize else {
+            throw invalid("of \(count) runs")
+        }
         var content: [AddressRange] = [], zero: [AddressRange] = []
         var bytes: UInt64 = 0
         for index in 0..<Int(count) {
             let start = payload.loadUnaligned(fromByteOffset: 8 + index * runSize, as: UInt64.self)
             let word = payload.loadUnaligned(fromByteOffset: 16 + index * runSize, as: UInt64.self)
             let pages = word >> 1
-            guard start % pageSize == 0, pages > 0, pages <= pagesPerFrame, start < 1 << 47 else { throw invalid("with a bad run") }
+            guard start % pageSize == 0, pages > 0, pages <= pagesPerFrame, start < 1 << 47 else {
+                throw invalid("with a bad run")
+            }
             let range = start..<start + pages * pageSize
-            if word & 1 == 1 { zero.append(range) } else {
+            if word & 1 == 1 {
+                zero.append(range)
+            } else {
                 content.append(range)
                 bytes += pages * pageSize
             }
@@ -134,7 +143,9 @@ final class PageReceiver {
         let contents = UnsafeRawBufferPointer(rebasing: payload[(8 + Int(count) * runSize)...])
         guard contents.count == bytes else { throw invalid("of the wrong length") }
         if !content.isEmpty {
-            guard try stub.memory.write(content, from: contents) else { throw invalid("for memory that is not laid out") }
+            guard try stub.memory.write(content, from: contents) else {
+                throw invalid("for memory that is not laid out")
+            }
             for range in content { filled.insert(range) }
         }
         try clear(zero)
@@ -187,7 +198,9 @@ private struct PageSet {
         }
     }
 
-    mutating func insert(_ range: AddressRange) { for piece in pieces(range) { words[piece.word, default: 0] |= piece.mask } }
+    mutating func insert(_ range: AddressRange) {
+        for piece in pieces(range) { words[piece.word, default: 0] |= piece.mask }
+    }
 
     mutating func remove(_ range: AddressRange) {
         // A range may span terabytes of reservations: walk what is held instead, if that is less.
@@ -202,7 +215,9 @@ private struct PageSet {
         }
     }
 
-    func overlaps(_ range: AddressRange) -> Bool { pieces(range).contains { words[$0.word, default: 0] & $0.mask != 0 } }
+    func overlaps(_ range: AddressRange) -> Bool {
+        pieces(range).contains { words[$0.word, default: 0] & $0.mask != 0 }
+    }
 
     /// The parts of a range that are in the set, in runs.
     func parts(of range: AddressRange) -> [AddressRange] {
@@ -241,7 +256,9 @@ extension Connection {
 extension Frame {
     /// The ranges of a discard frame.
     func ranges() throws -> [AddressRange] {
-        guard payload.count % 16 == 0 else { throw MigrationError.protocolViolation("a discard frame of \(payload.count) bytes") }
+        guard payload.count % 16 == 0 else {
+            throw MigrationError.protocolViolation("a discard frame of \(payload.count) bytes")
+        }
         return try (0..<payload.count / 16).map { index in
             let low = payload.loadUnaligned(fromByteOffset: index * 16, as: UInt64.self)
             let high = payload.loadUnaligned(fromByteOffset: index * 16 + 8, as: UInt64.self)

@@ -91,7 +91,9 @@ public struct Bench: Sendable {
             } catch {
                 result.problems.append("\(error)")
                 let words = testbed.topology.hosts.map { testbed.lastWords($0, lines: 5) }.filter { !$0.isEmpty }
-                if !words.isEmpty { result.problems.append("the agents' last words: " + words.joined(separator: " / ")) }
+                if !words.isEmpty {
+                    result.problems.append("the agents' last words: " + words.joined(separator: " / "))
+                }
             }
             try teardown.making { testbed.down() }
             let left = testbed.leftovers()

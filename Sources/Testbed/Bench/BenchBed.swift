@@ -18,14 +18,17 @@ struct BenchBed: Sendable {
         let report = try await AgentHosts().migrate(name, from: source, to: destination, plan: plan, progress: { _ in })
         progress(
             "\(source.name) → \(destination.name) by \(plan.technique.rawValue): engine downtime"
-                + " \(grouped(report.engineDowntime, digits: 2)) ms, \(grouped(report.migrationTime / 1000, digits: 2)) s in all")
+                + " \(grouped(report.engineDowntime, digits: 2)) ms, \(grouped(report.migrationTime / 1000, digits: 2)) s in all"
+        )
         return report
     }
 
     /// The agents' processes, by the hosts' order.
     func agents() async throws -> [ProcessMeter] {
         var meters: [ProcessMeter] = []
-        for host in topology.hosts { meters.append(ProcessMeter(pid: try await AgentClient(host: host.name).host().pid)) }
+        for host in topology.hosts {
+            meters.append(ProcessMeter(pid: try await AgentClient(host: host.name).host().pid))
+        }
         return meters
     }
 }

@@ -32,17 +32,21 @@ extension BenchCase {
         var lines = ["", "━━ \(name): \(title) · load \(load.prefix { $0 != " " })", ""]
         if !figures.isEmpty {
             var table = TextTable([
-                .init("", left: true), .init("median"), .init("min"), .init("max"), .init("n"), .init("unit", left: true),
+                .init("", left: true), .init("median"), .init("min"), .init("max"), .init("n"),
+                .init("unit", left: true),
                 .init("aim", left: true), .init("", left: true),
             ])
             for figure in figures {
                 let single = figure.values.count == 1
-                let numbers = figure.values.isEmpty
+                let numbers =
+                    figure.values.isEmpty
                     ? ["–", "", ""]
-                    : [figure.median] .map { grouped($0, digits: figure.digits) }
+                    : [figure.median].map { grouped($0, digits: figure.digits) }
                         + (single ? ["", ""] : [figure.min, figure.max].map { grouped($0, digits: figure.digits) })
                 table.rows.append(
-                    [figure.name] + numbers + ["\(figure.values.count)", figure.unit, figure.aim?.text ?? "", figure.mark])
+                    [figure.name] + numbers + [
+                        "\(figure.values.count)", figure.unit, figure.aim?.text ?? "", figure.mark,
+                    ])
             }
             lines += table.lines()
         }

@@ -29,7 +29,9 @@ extension Bench {
             ]
         }
         for technique in order {
-            let (reports, verdicts) = (result.migrations[technique.rawValue] ?? [], result.dirtier[technique.rawValue] ?? [])
+            let (reports, verdicts) = (
+                result.migrations[technique.rawValue] ?? [], result.dirtier[technique.rawValue] ?? []
+            )
             result.figures.append(
                 Figure(
                     "\(technique.rawValue): largest gap while copying", "ms",
@@ -40,12 +42,16 @@ extension Bench {
             let reports = result.migrations[technique.rawValue] ?? []
             result.figures += [
                 Figure("\(technique.rawValue): migration time", "ms", reports.map(\.migrationTime), digits: 0),
-                Figure("\(technique.rawValue): pages sent in the freeze", "", reports.compactMap { $0.passes.last.map { Double($0.pages) } }, digits: 0),
+                Figure(
+                    "\(technique.rawValue): pages sent in the freeze", "",
+                    reports.compactMap { $0.passes.last.map { Double($0.pages) } }, digits: 0),
             ]
         }
-        result.notes.append("workload downtime: the dirtier's own gap between two ticks of 100 µs, in which the blackout lies; the dirtier keeps"
+        result.notes.append(
+            "workload downtime: the dirtier's own gap between two ticks of 100 µs, in which the blackout lies; the dirtier keeps"
                 + " its 240 largest gaps, so on a busy machine the blackout may not be among them (n is smaller then)")
-        result.verdicts.append(.oracle(result.dirtier.values.flatMap { $0 }, planned: options.repetitions * order.count))
+        result.verdicts.append(
+            .oracle(result.dirtier.values.flatMap { $0 }, planned: options.repetitions * order.count))
         if let failure { throw failure }
     }
 
@@ -61,7 +67,8 @@ extension Bench {
                 let needed = mebibytes << 21 + mebibytes << 18
                 guard availableMemory() > needed else {
                     result.notes.append(
-                        "\(title) left out: it needs \(needed >> 30) GiB of free memory, \(availableMemory() >> 30) GiB are there")
+                        "\(title) left out: it needs \(needed >> 30) GiB of free memory, \(availableMemory() >> 30) GiB are there"
+                    )
                     continue
                 }
                 planned += options.repetitions
@@ -79,8 +86,12 @@ extension Bench {
                 result.freezes.append(FreezeSteps(title, reports))
                 result.figures += [
                     Figure("\(title): engine downtime", "ms", reports.map(\.engineDowntime)),
-                    Figure("\(title): workload downtime", "ms", zip(reports, result.dirtier[title]!).compactMap { $1.downtime($0) }),
-                    Figure("  of it after the release", "ms", zip(reports, result.dirtier[title]!).compactMap { $1.delay($0) }),
+                    Figure(
+                        "\(title): workload downtime", "ms",
+                        zip(reports, result.dirtier[title]!).compactMap { $1.downtime($0) }),
+                    Figure(
+                        "  of it after the release", "ms",
+                        zip(reports, result.dirtier[title]!).compactMap { $1.delay($0) }),
                 ]
             }
         } catch { failure = error }

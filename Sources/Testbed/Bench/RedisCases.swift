@@ -33,14 +33,17 @@ extension Bench {
             Figure("engine downtime", "ms", moves.map(\.engineDowntime), aim: .median(atMost: 3)),
             Figure("workload downtime", "ms", moves.map(\.workloadDowntime)),
             Figure("client downtime", "ms", moves.map(\.clientDowntime), aim: .median(atMost: 5)),
-            Figure("client downtime, worst", "ms", [moves.map(\.clientDowntime).max() ?? .nan], aim: .worst(atMost: 15)),
+            Figure(
+                "client downtime, worst", "ms", [moves.map(\.clientDowntime).max() ?? .nan], aim: .worst(atMost: 15)),
             Figure(
                 "retransmission timeouts", "", [Double(moves.reduce(0) { $0 + $1.client.timeouts })], digits: 0,
                 aim: .each(atMost: 0)),
             Figure("segments sent again", "", moves.map { Double($0.client.retransmitted) }, digits: 0),
             Figure("slowest request", "ms", moves.map(\.slowestRequest)),
             Figure("migration time", "ms", moves.map(\.migrationTime), digits: 0),
-            Figure("pages sent in the freeze", "", moves.compactMap { $0.migration.passes.last.map { Double($0.pages) } }, digits: 0),
+            Figure(
+                "pages sent in the freeze", "", moves.compactMap { $0.migration.passes.last.map { Double($0.pages) } },
+                digits: 0),
         ]
         if moves.isEmpty { result.figures = [] }
         if !moves.isEmpty { result.freezes = [FreezeSteps("MiGrror, redis 256 MiB", moves.map(\.migration))] }
@@ -65,7 +68,9 @@ extension Bench {
         // The rate at which half of the saturated load is offered comes from a run of its own.
         let probe = try await redis.load(.closed(pipeline: 1), mirrored: false, seconds: 3)
         let rate = (probe.result.throughput / 2).rounded()
-        progress("saturated at \(grouped(probe.result.throughput)) requests/s, the server busy for \(grouped(probe.busy * 100)) %")
+        progress(
+            "saturated at \(grouped(probe.result.throughput)) requests/s, the server busy for \(grouped(probe.busy * 100)) %"
+        )
         var failure: (any Error)?
         do {
             for pair in 0..<pairs {
@@ -75,10 +80,14 @@ extension Bench {
                     let steady = try await redis.load(.open(rate: rate), mirrored: mirrored, seconds: 5)
                     let saturated = try await redis.load(.closed(pipeline: 1), mirrored: mirrored, seconds: 2)
                     result.loads += [steady, saturated]
-                    if let id { result.migrations["handed over", default: []] += try await redis.endMirroring(id, handOver: pair == pairs - 1) }
+                    if let id {
+                        result.migrations["handed over", default: []] += try await redis.endMirroring(
+                            id, handOver: pair == pairs - 1)
+                    }
                     progress(
                         "\(mirrored ? "mirrored" : "not mirrored"): \(grouped(steady.cpuTime, digits: 2)) µs CPU a request, p99"
-                            + " \(grouped(steady.result.p99, digits: 3)) ms; saturated at \(grouped(saturated.result.throughput))/s")
+                            + " \(grouped(steady.result.p99, digits: 3)) ms; saturated at \(grouped(saturated.result.throughput))/s"
+                    )
                 }
             }
         } catch { failure = error }
@@ -107,7 +116,9 @@ extension Bench {
         let errors = result.loads.reduce(0) { $0 + $1.result.errors }
         result.verdicts += [
             Verdict("no request failed", errors == 0 && !result.loads.isEmpty, "\(errors) errors"),
-            Verdict("every pair measured", busy.count == pairs && calm.count == pairs, "\(min(busy.count, calm.count)) of \(pairs)"),
+            Verdict(
+                "every pair measured", busy.count == pairs && calm.count == pairs,
+                "\(min(busy.count, calm.count)) of \(pairs)"),
         ]
         if let failure { throw failure }
         let check = try redis.filler.verify()
@@ -139,7 +150,8 @@ private final class MirroredRedis {
         let demo = Demo(bed.topology, .init(), hosts: AgentHosts(), folder: bed.testbed.folder, progress: { _ in })
         try await AgentHosts().run(
             ScenarioContainer(
-                name: Demo.container, bundle: try demo.buildBundle(in: bundle), address: demo.address, mac: demo.mac), on: at)
+                name: Demo.container, bundle: try demo.buildBundle(in: bundle), address: demo.address, mac: demo.mac),
+            on: at)
         try endpoint.waitUntilReady(seconds: 20)
         try filler.fill()
         bed.progress("redis filled with 256 MiB")

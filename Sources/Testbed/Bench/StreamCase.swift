@@ -25,7 +25,8 @@ extension Bench {
                 result.dirtier[title, default: []].append(verdict)
                 guard let last = report.passes.last, last.duration > 0,
                     let begin = report.steps.first(where: { $0.side == "source" && $0.name == "send pages" })?.start,
-                    let end = report.steps.first(where: { $0.side == "destination" && $0.name == "read promise" })?.start
+                    let end = report.steps.first(where: { $0.side == "destination" && $0.name == "read promise" })?
+                        .start
                 else { throw TestbedError("the report of a cold move names no last pass") }
                 yardsticks.append(yardstick / 1e9)
                 sent.append(Double(last.bytes) * 8 / last.duration / 1e6)
@@ -39,8 +40,12 @@ extension Bench {
             Figure("\(title): iperf3", "Gbit/s", yardsticks, digits: 3),
             Figure("\(title): pages, until sent", "Gbit/s", sent, digits: 3),
             Figure("\(title): pages, until applied", "Gbit/s", applied, digits: 3),
-            Figure("\(title): ratio to iperf3, until sent", "", sentRatio, digits: 3, aim: bounded ? .median(atLeast: 0.9) : nil),
-            Figure("\(title): ratio to iperf3, until applied", "", appliedRatio, digits: 3, aim: bounded ? .median(atLeast: 0.9) : nil),
+            Figure(
+                "\(title): ratio to iperf3, until sent", "", sentRatio, digits: 3,
+                aim: bounded ? .median(atLeast: 0.9) : nil),
+            Figure(
+                "\(title): ratio to iperf3, until applied", "", appliedRatio, digits: 3,
+                aim: bounded ? .median(atLeast: 0.9) : nil),
         ]
         if let reports = result.migrations[title] { result.freezes.append(FreezeSteps(title, reports)) }
         if !bounded {
@@ -64,7 +69,8 @@ extension Bench {
     /// One stream of TCP for 3 s after one that is not counted; bits a second received.
     private func iperf(from source: EdgeHost, to destination: EdgeHost) throws -> Double {
         let server = try ChildProcess(
-            "iperf3", ["--server", "--one-off", "--bind", destination.backhaulAddress], namespace: destination.namespace,
+            "iperf3", ["--server", "--one-off", "--bind", destination.backhaulAddress],
+            namespace: destination.namespace,
             diesWithParent: true)
         defer { server.stop(grace: 1) }
         var last: any Error = TestbedError("iperf3 did not start")
@@ -74,7 +80,8 @@ extension Bench {
                 let output = try runProgram(
                     "iperf3", ["--client", destination.backhaulAddress, "--time", "3", "--omit", "1", "--json"],
                     namespace: source.namespace)
-                return try JSONDecoder().decode(IperfResult.self, from: Data(output.utf8)).end.sum_received.bits_per_second
+                return try JSONDecoder().decode(IperfResult.self, from: Data(output.utf8)).end.sum_received
+                    .bits_per_second
             } catch { last = error }
         }
         throw TestbedError("iperf3 from \(source.name) to \(destination.name): \(last)")

@@ -14,7 +14,9 @@ public struct LinkRate: Sendable, Hashable, Codable, CustomStringConvertible {
             return
         }
         for (unit, factor) in [("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)] where text.hasSuffix(unit) {
-            guard let value = Double(text.dropLast(unit.count)), (1000..<1e13).contains(value * factor) else { return nil }
+            guard let value = Double(text.dropLast(unit.count)), (1000..<1e13).contains(value * factor) else {
+                return nil
+            }
             bitsPerSecond = UInt64(value * factor)
             return
         }

@@ -66,7 +66,8 @@ public final class RedisProbe: @unchecked Sendable {
         thread = try OwnThread("redis-probe") { [self] in
             do {
                 if let network {
-                    try check(clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")
+                    try check(
+                        clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")
                 }
                 let connection = try RedisConnection(endpoint, timeout: 5)
                 try oracle.prepare(connection)

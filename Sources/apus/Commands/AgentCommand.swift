@@ -12,7 +12,9 @@ struct AgentCommand: ParsableCommand {
 
     @Option(help: "This host's name; also APUS_HOST. Default: the machine's own.")
     var host: String?
-    @Option(help: ArgumentHelp("What outlives a reboot: containers, logs. Default: /var/lib/apus/HOST.", valueName: "folder"))
+    @Option(
+        help: ArgumentHelp(
+            "What outlives a reboot: containers, logs. Default: /var/lib/apus/HOST.", valueName: "folder"))
     var state: String?
     @Option(
         name: .customLong("run"),
@@ -31,7 +33,9 @@ struct AgentCommand: ParsableCommand {
     var bridge: String?
     @Option(help: ArgumentHelp("The bridge's port towards the other hosts.", valueName: "port"))
     var backhaul: String?
-    @Option(help: ArgumentHelp("A network namespace to live in, by its file or its name in /run/netns.", valueName: "namespace"))
+    @Option(
+        help: ArgumentHelp(
+            "A network namespace to live in, by its file or its name in /run/netns.", valueName: "namespace"))
     var netns: String?
     @Option(help: ArgumentHelp("Another host; may be repeated.", valueName: "name=address:port"))
     var peer: [String] = []
@@ -82,7 +86,8 @@ struct AgentCommand: ParsableCommand {
     func run() throws {
         let settings = try settings()
         if geteuid() != 0 {
-            throw AgentError(.failed, "an agent needs root's rights", advice: "run it as root; `apus doctor` tells what else")
+            throw AgentError(
+                .failed, "an agent needs root's rights", advice: "run it as root; `apus doctor` tells what else")
         }
         // Everything up to here has happened on one thread.
         if let path = settings.networkNamespace { try Agent.enter(networkNamespace: path) }

@@ -4,7 +4,8 @@ import ArgumentParser
 struct CancelCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel", abstract: "Cancel a migration and wait for its end.",
-        discussion: "Until the source has promised not to run, the container runs on there; afterwards the migration goes on.")
+        discussion:
+            "Until the source has promised not to run, the container runs on there; afterwards the migration goes on.")
 
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions

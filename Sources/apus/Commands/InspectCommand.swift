@@ -34,11 +34,13 @@ struct InspectCommand: AsyncParsableCommand {
 
     static func text(_ report: InspectReport) -> String {
         var processes = Table([
-            .init("PID", .right), .init("INNER", .right), .init("PARENT", .right), .init("NAME"), .init("THREADS", .right),
+            .init("PID", .right), .init("INNER", .right), .init("PARENT", .right), .init("NAME"),
+            .init("THREADS", .right),
             .init("DESCRIPTORS", .right), .init("RESIDENT", .right),
         ])
         var memory = Table([
-            .init("PID", .right), .init("MEMORY"), .init("AREAS", .right), .init("SIZE", .right), .init("RESIDENT", .right),
+            .init("PID", .right), .init("MEMORY"), .init("AREAS", .right), .init("SIZE", .right),
+            .init("RESIDENT", .right),
         ])
         var descriptors = Table([.init("PID", .right), .init("FD", .right), .init("KIND"), .init("DETAIL")])
         for process in report.processes {

@@ -48,7 +48,8 @@ struct LogsCommand: AsyncParsableCommand {
     private static func line(_ bytes: [UInt8], at offset: UInt64) -> [UInt8] {
         // Made of a number and a text, both of which JSON can say.
         struct Piece: Encodable { let offset: UInt64, text: String }
-        return [UInt8](try! JSONEncoder().encode(Piece(offset: offset, text: String(decoding: bytes, as: UTF8.self)))) + [10]
+        return [UInt8](try! JSONEncoder().encode(Piece(offset: offset, text: String(decoding: bytes, as: UTF8.self))))
+            + [10]
     }
 
     /// False when nobody reads any more.

@@ -14,7 +14,8 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "The container's name.") var name: String
-    @Option(help: ArgumentHelp("The host to move to: a peer's name, or a numeric address with a port.", valueName: "host"))
+    @Option(
+        help: ArgumentHelp("The host to move to: a peer's name, or a numeric address with a port.", valueName: "host"))
     var to: String
     @Option(help: "cold, pre-copy or migrror.")
     var technique: Technique
@@ -57,7 +58,8 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
             ("--min-spacing", minSpacing != "auto", .mirroring), ("--events", events != .auto, .mirroring),
         ]
         for (option, given, copy) in strangers where given && technique.copy != copy {
-            throw ValidationError("\(option) is \(copy == .rounds ? "pre-copy" : "MiGrror")'s and means nothing to \(technique.rawValue)")
+            throw ValidationError(
+                "\(option) is \(copy == .rounds ? "pre-copy" : "MiGrror")'s and means nothing to \(technique.rawValue)")
         }
         if let mistake = plan.mistakes.first { throw ValidationError(mistake) }
         return plan
@@ -99,7 +101,8 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
             "  engine downtime  \(Human.duration(report.engineDowntime)) (clock: \(report.clock))",
             "  migration time   \(Human.duration(report.migrationTime))"
                 + (report.phases.isEmpty
-                    ? "" : ": " + report.phases.map { "\($0.name) \(Human.duration($0.duration))" }.joined(separator: ", ")),
+                    ? ""
+                    : ": " + report.phases.map { "\($0.name) \(Human.duration($0.duration))" }.joined(separator: ", ")),
             "  sent             \(report.pagesSent) pages, \(Human.bytes(report.bytesSent)), overhead "
                 + "\(Human.fixed(report.overhead * 100, 1)) %",
             "  passes           \(report.passes.count)",

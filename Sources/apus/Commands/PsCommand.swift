@@ -55,7 +55,8 @@ struct PsCommand: AsyncParsableCommand {
 
     static func migrations(_ reports: [HostReport]) -> String {
         var table = Table([
-            .init("HOST"), .init("MIGRATION"), .init("CONTAINER"), .init("DIRECTION"), .init("PEER"), .init("TECHNIQUE"),
+            .init("HOST"), .init("MIGRATION"), .init("CONTAINER"), .init("DIRECTION"), .init("PEER"),
+            .init("TECHNIQUE"),
             .init("STATE"),
         ])
         for report in reports {

@@ -32,6 +32,7 @@ struct ResolveCommand: AsyncParsableCommand {
             output.json
                 ? json(info)
                 : "migration \(info.id) of \(name): the \(keep.rawValue)'s copy lives; "
-                    + "should \(other) be in doubt too, say the same there: `apus resolve \(name) --keep \(keep.rawValue)`")
+                    + "should \(other) be in doubt too, say the same there: `apus resolve \(name) --keep \(keep.rawValue)`"
+        )
     }
 }

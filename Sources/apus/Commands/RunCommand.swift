@@ -5,13 +5,16 @@ import Glibc
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Start a container from an OCI bundle.",
-        discussion: "The container gets a copy of the bundle's root file system. Output goes to a log: `apus logs NAME`.")
+        discussion:
+            "The container gets a copy of the bundle's root file system. Output goes to a log: `apus logs NAME`.")
 
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "The container's name.") var name: String
     @Argument(help: "The bundle's folder, with config.json.") var bundle: String
-    @Option(help: ArgumentHelp("An address of its own network, with prefix length; may be repeated.", valueName: "address/length"))
+    @Option(
+        help: ArgumentHelp(
+            "An address of its own network, with prefix length; may be repeated.", valueName: "address/length"))
     var address: [String] = []
     @Option(help: "The network's link-layer address. Default: a random one.")
     var mac: String?
@@ -19,7 +22,9 @@ struct RunCommand: AsyncParsableCommand {
     var gateway: String?
 
     func validate() throws {
-        if address.isEmpty && (mac != nil || gateway != nil) { throw ValidationError("--mac and --gateway need --address") }
+        if address.isEmpty && (mac != nil || gateway != nil) {
+            throw ValidationError("--mac and --gateway need --address")
+        }
     }
 
     func run() async throws {

@@ -2,6 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# SwiftPM leaves a folder in TMPDIR for each build: not in /tmp.
+export TMPDIR := $(CURDIR)/.build/tmp
+$(shell mkdir -p $(TMPDIR))
+
 # One configuration for the product and its tests: dependencies are built once.
 FLAGS := -c release -Xswiftc -enable-testing
 

@@ -137,11 +137,17 @@ final class TreeScanner {
             if someAreGone { node.children.removeAll { goneNodes.contains(ObjectIdentifier($0)) } }
             return
         }
+        let names = try unlessReplaced { () throws(KernelError) in
+            try FolderReader.names(folder, in: text(node.path))
+        }
+        guard let names else {
+            node.isRacy = true
+            return
+        }
         var known: [[UInt8]: TreeNode] = [:]
         for child in node.children { known[child.name] = child }
         var children: [TreeNode] = []
-        for name in try FolderReader.names(folder, in: text(node.path)).sorted(by: { $0.lexicographicallyPrecedes($1) })
-        {
+        for name in names.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
             let isExcluded =
                 excludedNames.contains(name) && excluded.contains(node.name.isEmpty ? name : node.path + [47] + name)
             if isExcluded { continue }
@@ -185,9 +191,7 @@ final class TreeScanner {
         let isSuspect = !suspects.isEmpty && suspects.contains(stamp.inode) && node.kind == .regular
         if stamp == node.stamp && !node.isRacy && !isSuspect {
             if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
-            if node.kind == .directory, !node.children.isEmpty {
-                try walk(node, try open(node, folder), readAgain: false)
-            }
+            if node.kind == .directory, !node.children.isEmpty { try enter(node, folder, readAgain: false) }
             return node
         }
         if stamp.inode != node.stamp.inode || FileEntry.Kind(mode: stamp.mode) != node.kind {
@@ -200,8 +204,27 @@ final class TreeScanner {
         }
         if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
         try examine(node, stamp, folder: folder)
-        if node.kind == .directory { try walk(node, try open(node, folder), readAgain: true) }
+        if node.kind == .directory { try enter(node, folder, readAgain: true) }
         return node
+    }
+
+    private func enter(_ node: TreeNode, _ folder: FileDescriptor, readAgain: Bool) throws {
+        guard let entered = try unlessReplaced({ () throws(KernelError) in try open(node, folder) }) else {
+            node.isRacy = true
+            return
+        }
+        try walk(node, entered, readAgain: readAgain)
+    }
+
+    /// A running container may remove or replace an entry between two looks at it; nil then. The next walk sees what
+    /// came of it.
+    private func unlessReplaced<T>(_ look: () throws(KernelError) -> T) throws(KernelError) -> T? {
+        do {
+            return try look()
+        } catch {
+            if [ENOENT, ENOTDIR, ELOOP, ENXIO, EINVAL].contains(error.errno.rawValue) { return nil }
+            throw error
+        }
     }
 
     /// Looks closely at an entry whose stamp differs or proves nothing, and notes what differs.
@@ -211,11 +234,16 @@ final class TreeScanner {
         let target = node.target
         node.stamp = stamp
         node.isRacy = stamp.isRacy(at: now)
-        try fill(node, folder: folder)
-        var contentDiffers = false
-        if node.kind == .regular {
-            contentDiffers = before.size != stamp.size || before.modified != stamp.modified || node.digest == nil
-            if !contentDiffers { contentDiffers = try digest(node, folder) != node.digest }
+        let contentDiffers = try unlessReplaced { () throws(KernelError) in
+            try fill(node, folder: folder)
+            guard node.kind == .regular else { return false }
+            if before.size != stamp.size || before.modified != stamp.modified || node.digest == nil { return true }
+            return try digest(node, folder) != node.digest
+        }
+        guard let contentDiffers else {
+            // As if not looked at yet.
+            (node.stamp, node.attributes, node.target, node.isRacy) = (before, attributes, target, true)
+            return
         }
         let sameLooks =
             before.mode == stamp.mode && before.uid == stamp.uid && before.gid == stamp.gid
@@ -235,10 +263,10 @@ final class TreeScanner {
         if node.path.count > FileEntry.longestPath {
             throw ContainerError("\(root.name): paths of more than \(FileEntry.longestPath) bytes are not carried")
         }
-        try fill(node, folder: folder)
+        guard try unlessReplaced({ () throws(KernelError) in try fill(node, folder: folder) }) != nil else { return nil }
         if stamp.links > 1 && kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
         difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: kind == .regular))
-        if kind == .directory { try walk(node, try open(node, folder), readAgain: true) }
+        if kind == .directory { try enter(node, folder, readAgain: true) }
         return node
     }
 

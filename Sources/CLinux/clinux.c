@@ -83,6 +83,11 @@ int clx_sched_set(int tid, int policy, int priority) {
   struct sched_param parameters = {.sched_priority = priority};
   return RESULT(sched_setscheduler(tid, policy, &parameters));
 }
+long clx_find(const void *text, size_t size, const void *part, size_t length) {
+  const char *found = memmem(text, size, part, length);
+  return found ? found - (const char *)text : -1;
+}
+
 int clx_getpriority(int tid, int *nice) {
   errno = 0;
   *nice = getpriority(PRIO_PROCESS, tid);

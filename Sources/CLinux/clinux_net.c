@@ -40,7 +40,7 @@ SAME(RTA_GATEWAY); SAME(RT_TABLE_MAIN); SAME(RTPROT_STATIC); SAME(RTN_UNICAST); 
 SAME(RT_SCOPE_LINK); SAME(NDA_DST); SAME(NDA_LLADDR); SAME(NDA_MASTER); SAME(NTF_MASTER); SAME(NTF_STICKY);
 SAME(NUD_REACHABLE); SAME(NUD_STALE); SAME(NUD_DELAY); SAME(NUD_PROBE); SAME(NUD_NOARP); SAME(NUD_PERMANENT);
 SAME(TCA_KIND); SAME(TCA_OPTIONS); SAME(TCA_STATS); SAME(TCA_TBF_PARMS); SAME(TCA_TBF_RATE64); SAME(TCA_TBF_BURST);
-SAME(TC_LINKLAYER_ETHERNET); SAME(SOCK_DIAG_BY_FAMILY); SAME(INET_DIAG_MD5SIG); SAME(ETH_P_ARP); SAME(ETH_P_IPV6);
+SAME(TC_LINKLAYER_ETHERNET); SAME(TCPDIAG_GETSOCK); SAME(INET_DIAG_MD5SIG); SAME(ETH_P_ARP); SAME(ETH_P_IPV6);
 SAME(SIOCGSKNS); SAME(PACKET_QDISC_BYPASS); SAME(SOL_PACKET);
 const uint32_t clx_TC_H_ROOT = TC_H_ROOT;
 
@@ -51,7 +51,7 @@ _Static_assert(sizeof(struct rtmsg) == CLX_RTMSG_SIZE, "struct rtmsg");
 _Static_assert(sizeof(struct ndmsg) == CLX_NDMSG_SIZE, "struct ndmsg");
 _Static_assert(sizeof(struct tcmsg) == CLX_TCMSG_SIZE, "struct tcmsg");
 _Static_assert(sizeof(struct tc_tbf_qopt) == CLX_TBF_QOPT_SIZE, "struct tc_tbf_qopt");
-_Static_assert(sizeof(struct inet_diag_req_v2) == CLX_INET_DIAG_REQ_SIZE, "struct inet_diag_req_v2");
+_Static_assert(sizeof(struct inet_diag_req) == CLX_INET_DIAG_REQ_SIZE, "struct inet_diag_req");
 _Static_assert(sizeof(struct inet_diag_msg) == CLX_INET_DIAG_MSG_SIZE, "struct inet_diag_msg");
 _Static_assert(offsetof(struct tc_stats, qlen) == 28 && offsetof(struct tc_stats, backlog) == 32, "struct tc_stats");
 

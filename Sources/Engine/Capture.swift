@@ -63,17 +63,18 @@ extension SourceProcess {
             throw EngineError.obstacles(reasons.map { capture.obstacle(subject, $0) })
         }
         try refuse(pid, Uncarried.reasons(status, context.seccompFilters))
-        let leader = (lines: try CredentialsResource.lines(pid: pid, task: pid), CredentialsResource.capture(status))
+        let leader = (fields: CredentialsResource.fields(status), credentials: CredentialsResource.capture(status))
         for index in threads.indices {
             let tid = threads[index].tracee.tid
             var thread = try threadCaptures[index].collect(threads[index], innerTID(of: tid), answers[index])
-            let same = try tid == pid || CredentialsResource.lines(pid: pid, task: tid) == leader.lines
             try refuse(tid, uncarried[index].reasons(answers[index]))
-            var credentials = leader.1
-            if !same {
+            var credentials = leader.credentials
+            if tid != pid {
                 let status = try ProcessStatus(pid: pid, task: tid)
-                try refuse(tid, Uncarried.reasons(status, context.seccompFilters))
-                credentials = CredentialsResource.capture(status)
+                if CredentialsResource.fields(status) != leader.fields {
+                    try refuse(tid, Uncarried.reasons(status, context.seccompFilters))
+                    credentials = CredentialsResource.capture(status)
+                }
             }
             let securebits = thread.credentials.securebits
             thread.credentials = credentials

@@ -276,9 +276,11 @@ public final class SourceProcess {
                 try thread.tracee.resume()
             }
             for (index, slot) in zip(wave, slots) {
-                let thread = threads[index]
                 try slot.waitUntilDone()
-                try thread.tracee.interrupt()
+                try threads[index].tracee.interrupt()
+            }
+            for (index, slot) in zip(wave, slots) {
+                let thread = threads[index]
                 try awaitStop(thread.tracee)
                 try thread.tracee.setSignalMask(thread.mask)
                 try thread.tracee.setRegisters(thread.registers)

@@ -38,13 +38,20 @@ public enum SmallFile {
     /// The content of a file whose size stat(2) does not tell.
     public static func read(_ path: String) throws(KernelError) -> [UInt8] {
         let file = try FileDescriptor(opening: path, O_RDONLY)
-        var content = [UInt8]()
-        var chunk = [UInt8](repeating: 0, count: 65536)
+        var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 16)
+        defer { buffer.deallocate() }
+        var count = 0
         while true {
-            let n = chunk.withUnsafeMutableBytes { Glibc.read(file.number, $0.baseAddress, $0.count) }
+            if count == buffer.count {
+                let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: 4 * count, alignment: 16)
+                larger.copyMemory(from: UnsafeRawBufferPointer(buffer))
+                buffer.deallocate()
+                buffer = larger
+            }
+            let n = Glibc.read(file.number, buffer.baseAddress! + count, buffer.count - count)
             if n < 0 && Glibc.errno == EINTR { continue }
-            if try checkC(n, "reading \(path)") == 0 { return content }
-            content += chunk[..<n]
+            if try checkC(n, "reading \(path)") == 0 { return Array(buffer[..<count]) }
+            count += n
         }
     }
 

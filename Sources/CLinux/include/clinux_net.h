@@ -42,7 +42,7 @@ enum {
   CLX_TCA_KIND = 1, CLX_TCA_OPTIONS = 2, CLX_TCA_STATS = 3, CLX_TCA_TBF_PARMS = 1, CLX_TCA_TBF_RATE64 = 4,
   CLX_TCA_TBF_BURST = 6, CLX_TC_LINKLAYER_ETHERNET = 1,
 
-  CLX_SOCK_DIAG_BY_FAMILY = 20, CLX_INET_DIAG_MD5SIG = 18,
+  CLX_TCPDIAG_GETSOCK = 18, CLX_INET_DIAG_MD5SIG = 18,
   CLX_ETH_P_ARP = 0x0806, CLX_ETH_P_IPV6 = 0x86dd, CLX_SIOCGSKNS = 0x894c,
   CLX_PACKET_QDISC_BYPASS = 20, CLX_SOL_PACKET = 263,
 };
@@ -51,7 +51,7 @@ extern const uint32_t clx_TC_H_ROOT;
 /// struct sockaddr_nl, struct sockaddr_ll and the request headers are laid out by hand in Swift; these are their sizes.
 enum {
   CLX_NLMSG_HEADER = 16, CLX_IFINFO_SIZE = 16, CLX_IFADDR_SIZE = 8, CLX_RTMSG_SIZE = 12, CLX_NDMSG_SIZE = 12,
-  CLX_TCMSG_SIZE = 20, CLX_TBF_QOPT_SIZE = 36, CLX_INET_DIAG_REQ_SIZE = 56, CLX_INET_DIAG_MSG_SIZE = 72,
+  CLX_TCMSG_SIZE = 20, CLX_TBF_QOPT_SIZE = 36, CLX_INET_DIAG_REQ_SIZE = 60, CLX_INET_DIAG_MSG_SIZE = 72,
 };
 
 /// A netlink socket of the calling thread's network namespace, close-on-exec, with short acknowledgements that carry

@@ -17,14 +17,13 @@ enum CredentialsResource {
         return credentials
     }
 
-    /// The lines of the status file that `capture` and `Uncarried` read: threads mostly have the same, which is quicker to see than to read.
-    static func lines(pid: Int32, task: Int32) throws(KernelError) -> [ArraySlice<UInt8>] {
-        try SmallFile.read("/proc/\(pid)/task/\(task)/status").split(separator: 10).filter { line in
-            marks.contains { line.starts(with: $0) }
-        }
-    }
-    private static let marks = ["Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp", "x86_Thread_features:"].map
-    { Array($0.utf8) }
+    /// The fields of the status file that `capture` and `Uncarried` read: threads mostly have the same, which is
+    /// quicker to see than to read.
+    static func fields(_ status: ProcessStatus) -> [ArraySlice<UInt8>?] { fieldNames.map(status.bytes) }
+    private static let fieldNames = [
+        "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+        "Seccomp_filters", "x86_Thread_features",
+    ]
 
     /// Adds the question that the status file does not answer.
     static func ask(_ batch: inout CallBatch) -> Int { batch.call(.prctl, .value(27), doing: "reading the securebits") }

@@ -134,6 +134,9 @@ public final class DirtyTracker {
         return (result, latest)
     }
 
+    /// Lends a hand to a pass over the stopped process that another thread is at; returns when nothing is left to take.
+    public func help() { stoppedScan.help() }
+
     /// Pages of some ranges that have content of their own now.
     public func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
         try pagemap.contents(of: ranges, in: areas)

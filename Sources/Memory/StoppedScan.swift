@@ -1,64 +1,71 @@
-// The scan of the freeze: the one step that grows with the memory of a process, so it is divided over two processors.
+// The scan of the freeze: the one step that grows with the memory of a process, so whoever is free takes a piece of it.
+import Glibc
 import LinuxKernel
 import Synchronization
 
 /// Finds the pages of a stopped process that were written since they were protected last.
-final class StoppedScan {
-    private let own, helpers: Pagemap
-    /// From here on a thread that helps saves more than it costs to start one.
-    private static let worthDividing: UInt64 = 256 << 20
-    private static let piece: UInt64 = 64 << 20
+final class StoppedScan: Sendable {
+    // Each used by one thread alone: that of `writtenPages`, and that of `help`.
+    nonisolated(unsafe) private let own: Pagemap
+    nonisolated(unsafe) private let helpers: Pagemap
+    private let current = Mutex<Work?>(nil)
+    private static let piece: UInt64 = 32 << 20
 
     init(pid: Int32) throws(KernelError) { (own, helpers) = (try Pagemap(pid: pid), try Pagemap(pid: pid)) }
 
     func writtenPages(in ranges: AddressRanges) throws(KernelError) -> [AddressRange] {
-        let pieces = ranges.ranges.flatMap { range in
-            stride(from: range.lowerBound, to: range.upperBound, by: Int(Self.piece)).map {
-                $0..<min($0 + Self.piece, range.upperBound)
-            }
-        }
-        let work = Work(pieces)
-        guard ranges.bytes >= Self.worthDividing else {
-            work.run(own)
-            return try work.result()
-        }
-        // SAFETY: used by that thread alone until it has ended.
-        nonisolated(unsafe) let helpers = helpers
-        // Without room for another thread this one does it all.
-        let helper = try? OwnThread("apus-scan") { work.run(helpers) }
+        let work = Work(
+            ranges.ranges.flatMap { range in
+                stride(from: range.lowerBound, to: range.upperBound, by: Int(Self.piece)).map {
+                    $0..<min($0 + Self.piece, range.upperBound)
+                }
+            })
+        current.withLock { $0 = work }
+        defer { current.withLock { $0 = nil } }
         work.run(own)
-        helper?.join()
         return try work.result()
     }
+
+    /// Takes pieces of a scan that another thread has begun, until there are none.
+    func help() { current.withLock { $0 }?.run(helpers) }
 
     /// Pieces to scan, taken by whoever is free.
     private final class Work: Sendable {
         private let pieces: [AddressRange]
         private let next = Atomic(0)
-        private let found = Mutex<(written: [AddressRange], error: KernelError?)>(([], nil))
+        private let found = Mutex<(written: [AddressRange], pieces: Int, error: KernelError?)>(([], 0, nil))
 
         init(_ pieces: [AddressRange]) { self.pieces = pieces }
 
         func run(_ pagemap: Pagemap) {
             var query = Pagemap.Query()
             (query.all, query.returned) = (.written, .written)
-            var written: [AddressRange] = []
             while true {
                 let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-                guard index < pieces.count else { break }
+                guard index < pieces.count else { return }
+                var written: [AddressRange] = [], failure: KernelError?
                 do throws(KernelError) {
                     try pagemap.scan(pieces[index], query) { range, _ in written.append(range) }
-                } catch {
-                    return found.withLock { $0.error = error }
+                } catch { failure = error }
+                found.withLock {
+                    $0.written += written
+                    $0.pieces += 1
+                    $0.error = $0.error ?? failure
                 }
             }
-            found.withLock { $0.written += written }
         }
 
+        /// Waits for the piece that a helper may still be at: some 100 µs.
         func result() throws(KernelError) -> [AddressRange] {
-            let (written, error) = found.withLock { $0 }
-            if let error { throw error }
-            return written
+            while true {
+                let (written, done, error) = found.withLock { $0 }
+                if done < pieces.count {
+                    sched_yield()
+                    continue
+                }
+                if let error { throw error }
+                return written
+            }
         }
     }
 }

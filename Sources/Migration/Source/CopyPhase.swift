@@ -150,19 +150,25 @@ extension SourceSession {
             return layout.tracked
         }
         lastScan = Double(monotonicNow() - start) / 1e6
-        discards = discards.subtracting(found.pages).union(found.discards)
-        pending = pending.subtracting(found.discards).union(found.pages).intersection(AddressRanges(areas.map(\.range)))
-        let again = try contentLostThere(areas)
-        discards = discards.subtracting(again)
-        pending = pending.union(again)
+        keep(found, areas)
+        var again = DirtyPass()
+        again.pages = try tracker!.contents(of: mappedAnew, in: areas)
+        keep(again, areas)
         control.update { $0.lastPassPages = found.pages.pages }
     }
 
-    /// What the destination loses by taking over a layout, though nobody wrote it here: the maps of a running process
-    /// may leave out a mapping that its neighbours' changes touch, and show it again the next time.
-    func contentLostThere(_ areas: [TrackedArea]) throws -> AddressRanges {
-        if layout.generation == sentGeneration { return AddressRanges() }
-        return try tracker!.contents(of: AddressSpacePlan.mappedAnew(from: sentAreas, to: layout.areas), in: areas)
+    /// Adds what a pass found to what has to be sent.
+    func keep(_ found: DirtyPass, _ areas: [TrackedArea]) {
+        let mapped = AddressRanges(areas.map(\.range))
+        discards = discards.subtracting(found.pages).union(found.discards).intersection(mapped)
+        pending = pending.subtracting(found.discards).union(found.pages).intersection(mapped)
+    }
+
+    /// Whose content the destination loses by taking over the layout, though nobody wrote it here: the maps of a running
+    /// process may leave out a mapping that its neighbours' changes touch, and show it again the next time.
+    var mappedAnew: AddressRanges {
+        layout.generation == sentGeneration
+            ? AddressRanges() : AddressSpacePlan.mappedAnew(from: sentAreas, to: layout.areas)
     }
 
     private func sendPending(began: Int64) throws {

@@ -30,20 +30,22 @@ extension SourceSession {
         report.frozenAt = monotonicNow()
         try steps.measure("stop threads") { try process.freeze() }
         FaultPoint.reach(.sourceStopped)
-        do { capture = try captureAll() } catch EngineError.obstacles(let list) {
+        try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
+        let lastPass = try tracker.map { try LastPass($0, layout.tracked, mappedAnew: mappedAnew) }
+        defer { lastPass?.wait() }
+        do { capture = try captureAll() } catch {
+            // What the pass took from the tracker is for the next one to send.
+            if let pass = try lastPass?.result() { keep(pass, layout.tracked) }
+            guard case EngineError.obstacles(let list) = error else { throw error }
             throw Postponed(why: list.map(\.description).joined(separator: "; "), told: false)
         }
         FaultPoint.reach(.sourceCaptured)
         try connection.send(.frozen, WireFrozen())
-        var lostThere = AddressRanges()
-        try steps.measure("send layout") {
-            if tracker != nil { lostThere = try contentLostThere(layout.tracked) }
-            try sendLayoutIfNew()
-        }
+        try steps.measure("send layout") { try sendLayoutIfNew() }
         if imageGoesAhead { try sendImage() }
 
         let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
-        let last = try steps.measure("last scan") { try lastPass(lostThere) }
+        let last = try steps.measure("last scan") { try finish(lastPass) }
         try steps.measure("send pages") {
             if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
             try pages.send(last.pages, stopped: true) {}
@@ -114,7 +116,6 @@ extension SourceSession {
     }
 
     private func captureAll() throws -> Capture {
-        try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
         let others = try steps.measure("look for children") { try cgroup!.processes().filter { $0 != container.pid } }
         guard layout.obstacles.isEmpty, others.isEmpty else {
             throw EngineError.obstacles(
@@ -127,19 +128,17 @@ extension SourceSession {
         return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
     }
 
-    /// `lostThere` has no content at the destination any more.
-    private func lastPass(_ lostThere: AddressRanges) throws -> DirtyPass {
-        if let tracker {
-            var (pass, areas) = try tracker.pass(stopped: true) { [layout] in layout.tracked }
-            // What a pass before this one found and nobody has sent yet goes along.
-            let mapped = AddressRanges(areas.map(\.range))
-            pass.discards = pass.discards.union(discards.intersection(mapped).subtracting(pass.pages))
-            pass.pages = pass.pages.union(pending.intersection(mapped).subtracting(pass.discards)).union(lostThere)
-            pass.discards = pass.discards.subtracting(lostThere)
+    private func finish(_ lastPass: LastPass?) throws -> DirtyPass {
+        guard let lastPass else {
+            var pass = DirtyPass()
+            pass.pages = try Pagemap(pid: container.pid).contents(of: layout.tracked)
             return pass
         }
+        // What a pass before this one found and nobody has sent yet goes along.
+        keep(try lastPass.result(), layout.tracked)
+        defer { (pending, discards) = (AddressRanges(), AddressRanges()) }
         var pass = DirtyPass()
-        pass.pages = try Pagemap(pid: container.pid).contents(of: layout.tracked)
+        (pass.pages, pass.discards) = (pending, discards)
         return pass
     }
 

@@ -1,0 +1,46 @@
+// The last pass over the memory: it needs the layout alone, and so runs beside the capture of everything else.
+import LinuxKernel
+import Memory
+import Synchronization
+
+/// A pass over the stopped process, on a thread of its own.
+///
+/// Calls injected meanwhile write into the injection area, which is not carried. What they change besides is the
+/// kernel's: its fields of restartable sequences, which it writes anew wherever a thread runs next.
+final class LastPass: Sendable {
+    // Used by the pass's own thread until it has been joined, but for `help`.
+    nonisolated(unsafe) private let tracker: DirtyTracker
+    private let thread = Mutex<OwnThread?>(nil)
+    private let outcome = Mutex<Result<DirtyPass, any Error>?>(nil)
+
+    /// Begins. `mappedAnew` counts as changed as a whole: it has no content at the destination any more.
+    init(_ tracker: DirtyTracker, _ areas: [TrackedArea], mappedAnew: AddressRanges) throws {
+        self.tracker = tracker
+        let started = try OwnThread("apus-last-pass") { [self] in
+            let result = Result {
+                var (pass, _) = try self.tracker.pass(stopped: true) { areas }
+                let lost = try self.tracker.contents(of: mappedAnew, in: areas)
+                pass.pages = pass.pages.union(lost)
+                pass.discards = pass.discards.subtracting(lost)
+                return pass
+            }
+            outcome.withLock { $0 = result }
+        }
+        thread.withLock { $0 = started }
+    }
+
+    /// Helps to finish, and what was found.
+    func result() throws -> DirtyPass {
+        tracker.help()
+        wait()
+        return try outcome.withLock { $0! }.get()
+    }
+
+    /// Nobody touches the tracker any more when this returns.
+    func wait() {
+        thread.withLock { thread in
+            thread?.join()
+            thread = nil
+        }
+    }
+}

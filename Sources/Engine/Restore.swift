@@ -20,13 +20,12 @@ extension StubProcess {
             throw EngineError.invalidImage("pid \(image.pid) has no leader here")
         }
         try setThreads(image.threads.map(\.tid))
-        try DescriptorTable.restore(image, self, tools)
-
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)
-        var shared = CallBatch()
+        var shared = try DescriptorTable.making(image, self)
         for resource in processResources { try resource.restore(image, context, &shared) }
         _ = try run(shared)
+        try DescriptorTable.fill(image, self, tools)
         for thread in image.threads { try ThreadRestore.schedule(thread, threads[thread.tid]!) }
 
         let order = [image.threads[first]] + image.threads.filter { $0.tid != image.pid }

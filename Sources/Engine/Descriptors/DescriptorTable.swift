@@ -110,14 +110,18 @@ enum DescriptorTable {
 
     // ---- Restore -------------------------------------------------------------------------------------------
 
-    /// Makes all files, puts them at their numbers and gives them their state, but for connections.
-    static func restore(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+    /// The calls that make all files and put them at their numbers.
+    static func making(_ image: ProcessImage, _ stub: StubProcess) throws -> CallBatch {
         let kinds = try kinds(of: image)
         guard image.descriptors.allSatisfy({ Int($0.file) < image.files.count && $0.number >= 0 }) else {
             throw EngineError.invalidImage("a descriptor without its file")
         }
-        _ = try stub.run(try makingBatch(image, kinds, stub))
-        try fill(image, kinds, stub, tools) { $0 != TCPConnectionKind.self }
+        return try makingBatch(image, kinds, stub)
+    }
+
+    /// Gives the files that were made their state, but for connections.
+    static func fill(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        try fill(image, try kinds(of: image), stub, tools) { $0 != TCPConnectionKind.self }
     }
 
     /// Brings the connections to life, then what watches descriptors.

@@ -6,9 +6,10 @@ import LinuxKernel
 /// One shared mapping in a traced process. The first page holds the blob; then come one large slot for the process
 /// and small ones for its threads.
 final class InjectionArea {
-    static let size: UInt64 = 1 << 20
+    static let size: UInt64 = 4 << 20
     private static let processSlot = 4096
-    private static let firstThreadSlot = 4096 + (256 << 10)
+    /// 3 MiB: room for some 6,000 descriptors; pages that no batch reaches are never there.
+    private static let firstThreadSlot = 4096 + (3 << 20)
     private static let threadSlotSize = 8192
     /// Threads that can be served at the same time.
     static let threadSlots = (Int(size) - firstThreadSlot) / threadSlotSize

@@ -1,4 +1,5 @@
 // The last pass over the memory: it needs the layout alone, and so runs beside the capture of everything else.
+import Dispatch
 import LinuxKernel
 import Memory
 import Synchronization
@@ -13,10 +14,16 @@ final class LastPass: Sendable {
     private let thread = Mutex<OwnThread?>(nil)
     private let outcome = Mutex<Result<DirtyPass, any Error>?>(nil)
 
-    /// Begins. `mappedAnew` counts as changed as a whole: it has no content at the destination any more.
-    init(_ tracker: DirtyTracker, _ areas: [TrackedArea], mappedAnew: AddressRanges) throws {
+    private let request: Mutex<([TrackedArea], AddressRanges)?> = Mutex(nil)
+    private let begun = DispatchSemaphore(value: 0)
+
+    /// Makes the thread, before the freeze.
+    init(_ tracker: DirtyTracker) throws {
         self.tracker = tracker
         let started = try OwnThread("apus-last-pass") { [self] in
+            begun.wait()
+            guard let (areas, mappedAnew) = request.withLock({ $0 }) else { return }
+            ThreadPriority.realTime.apply()
             let result = Result {
                 var (pass, _) = try self.tracker.pass(stopped: true) { areas }
                 let lost = try self.tracker.contents(of: mappedAnew, in: areas)
@@ -29,15 +36,22 @@ final class LastPass: Sendable {
         thread.withLock { $0 = started }
     }
 
-    /// Helps to finish, and what was found.
+    /// The process is stopped. `mappedAnew` counts as changed as a whole: it has no content at the destination any more.
+    func begin(_ areas: [TrackedArea], mappedAnew: AddressRanges) {
+        request.withLock { $0 = (areas, mappedAnew) }
+        begun.signal()
+    }
+
+    /// Helps to finish, and what was found; nothing if it never began.
     func result() throws -> DirtyPass {
         tracker.help()
         wait()
-        return try outcome.withLock { $0! }.get()
+        return try outcome.withLock { $0 }?.get() ?? DirtyPass()
     }
 
     /// Nobody touches the tracker any more when this returns.
     func wait() {
+        begun.signal()
         thread.withLock { thread in
             thread?.join()
             thread = nil

@@ -24,6 +24,9 @@ extension SourceSession {
         }
         unsentLog += try newLog()
 
+        let lastPass = try tracker.map { try LastPass($0) }
+        defer { lastPass?.wait() }
+
         enter(.frozen)
         ThreadPriority.realTime.apply()
         defer { ThreadPriority.normal.apply() }
@@ -31,8 +34,7 @@ extension SourceSession {
         try steps.measure("stop threads") { try process.freeze() }
         FaultPoint.reach(.sourceStopped)
         try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
-        let lastPass = try tracker.map { try LastPass($0, layout.tracked, mappedAnew: mappedAnew) }
-        defer { lastPass?.wait() }
+        lastPass?.begin(layout.tracked, mappedAnew: mappedAnew)
         do { capture = try captureAll() } catch {
             // What the pass took from the tracker is for the next one to send.
             if let pass = try lastPass?.result() { keep(pass, layout.tracked) }

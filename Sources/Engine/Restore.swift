@@ -20,14 +20,14 @@ extension StubProcess {
             throw EngineError.invalidImage("pid \(image.pid) has no leader here")
         }
         try setThreads(image.threads.map(\.tid))
+        // Where both hosts share processors, an ordinary thread waits behind the engines'.
+        for tracee in threads.values { ThreadPriority.realTime.apply(to: tracee.tid) }
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)
         var shared = try DescriptorTable.making(image, self)
         for resource in processResources { try resource.restore(image, context, &shared) }
         _ = try run(shared)
         try DescriptorTable.fill(image, self, tools)
-        for thread in image.threads { try ThreadRestore.schedule(thread, threads[thread.tid]!) }
-
         let order = [image.threads[first]] + image.threads.filter { $0.tid != image.pid }
         _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, of: image)) })
         // 2 (only root may dump) is the kernel's to set, by giving up privileges as just done.
@@ -49,6 +49,7 @@ extension StubProcess {
                 throw EngineError.invalidImage("thread \(thread.tid) was not made")
             }
             try ThreadRestore.finish(thread, tracee)
+            try ThreadRestore.schedule(thread, tracee)
         }
     }
 }

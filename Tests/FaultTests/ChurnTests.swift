@@ -44,7 +44,8 @@ struct ChurnTests {
         }
     }
 
-    @Test(arguments: Technique.allCases) func everyNewConnectionIsServed(_ technique: Technique) async throws {
+    /// Runs redis on the first of two hosts.
+    private func withServer(_ body: (FaultHosts, RedisEndpoint) async throws -> Void) async throws {
         let testbed = Testbed(try Topology(instance: "ch\(getpid())"))
         testbed.down()
         try testbed.upNetwork()
@@ -64,20 +65,46 @@ struct ChurnTests {
                 network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
         let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
-        let clients = try Clients(endpoint, count: 4)
-        for hop in 0..<4 {
-            let (source, destination) = hop % 2 == 0 ? (hosts.a, hosts.b) : (hosts.b, hosts.a)
-            let id = try await source.client.migrate(
-                hosts.container, to: destination.name, plan: MigrationPlan(technique: technique))
-            let end = try await source.client.wait(for: id, every: .milliseconds(5))
-            try #require(end.error == nil, "move \(hop): \(end.error?.message ?? "")")
-            print(
-                "churn, \(technique): \(end.report!.engineDowntime) ms, \(clients.served) served, image \(end.report!.steps.filter { $0.name == "send image" }.count) times"
-            )
+        try await body(hosts, endpoint)
+    }
+
+    @Test(arguments: Technique.allCases) func everyNewConnectionIsServed(_ technique: Technique) async throws {
+        try await withServer { hosts, endpoint in
+            let clients = try Clients(endpoint, count: 4)
+            for hop in 0..<4 {
+                let (source, destination) = hop % 2 == 0 ? (hosts.a, hosts.b) : (hosts.b, hosts.a)
+                let id = try await source.client.migrate(
+                    hosts.container, to: destination.name, plan: MigrationPlan(technique: technique))
+                let end = try await source.client.wait(for: id, every: .milliseconds(5))
+                try #require(end.error == nil, "move \(hop): \(end.error?.message ?? "")")
+                print(
+                    "churn, \(technique): \(end.report!.engineDowntime) ms, \(clients.served) served, image \(end.report!.steps.filter { $0.name == "send image" }.count) times"
+                )
+            }
+            let before = clients.served
+            usleep(200_000)
+            #expect(clients.served > before)
+            #expect(clients.stop() == [])
         }
-        let before = clients.served
-        usleep(200_000)
-        #expect(clients.served > before)
-        #expect(clients.stop() == [])
+    }
+
+    /// More connections than one page of anything holds; each is the same one afterwards.
+    @Test func hundredsOfConnectionsMove() async throws {
+        try await withServer { hosts, endpoint in
+            let connections = try endpoint.run {
+                try (0..<600).map { index in
+                    let connection = try RedisConnection(endpoint, timeout: 10)
+                    _ = try connection.call("CLIENT", "SETNAME", "c\(index)")
+                    return connection
+                }
+            }
+            let id = try await hosts.a.client.migrate(
+                hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .migrror))
+            let end = try await hosts.a.client.wait(for: id, every: .milliseconds(5))
+            try #require(end.error == nil, "\(end.error?.message ?? "")")
+            for (index, connection) in connections.enumerated() {
+                #expect("\(try connection.call("CLIENT", "GETNAME"))".contains("c\(index)"))
+            }
+        }
     }
 }

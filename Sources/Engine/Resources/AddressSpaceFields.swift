@@ -2,9 +2,6 @@
 import Glibc
 import LinuxKernel
 
-/// Where the executable's descriptor is for a moment: before any of the process's own are made.
-private let executableDescriptor = 63
-
 struct AddressSpaceFields: ProcessResource {
     private var brk = 0
     private var hugePages = 0
@@ -36,8 +33,8 @@ struct AddressSpaceFields: ProcessResource {
         let file = batch.call(
             .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
         // struct prctl_mm_map: the last two 32-bit fields are auxv_size and exe_fd, which the blob cannot fill in by
-        // reference, so the number is given a fixed place first.
-        let place = executableDescriptor
+        // reference, so the number is given a fixed place first: where neither a descriptor is nor the one just opened.
+        let place = (image.descriptors.map(\.number).max() ?? 2) + 2
         batch.call(.dup3, .result(file), .int(place), .int(O_CLOEXEC), doing: "placing the executable's descriptor")
         batch.call(.close, .result(file), doing: "closing \(image.executable)")
         let auxv = batch.bytes(space.auxv)

@@ -113,16 +113,12 @@ enum ThreadRestore {
         return batch
     }
 
-    /// What is set from outside: scheduling.
+    /// What is set from outside: scheduling. Until here the thread ran at the engine's own priority.
     static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
-        if thread.schedulingPolicy != 0 {
-            try check(
-                clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority),
-                "setting the scheduling of thread \(thread.tid)")
-        }
-        if thread.nice != 0 {
-            try check(clx_setpriority(tracee.tid, thread.nice), "setting the niceness of thread \(thread.tid)")
-        }
+        try check(
+            clx_sched_set(tracee.tid, thread.schedulingPolicy, thread.schedulingPriority),
+            "setting the scheduling of thread \(thread.tid)")
+        try check(clx_setpriority(tracee.tid, thread.nice), "setting the niceness of thread \(thread.tid)")
     }
 
     /// The last touch: where it goes on, and what it blocks.

@@ -263,7 +263,11 @@ final class TreeScanner {
         if node.path.count > FileEntry.longestPath {
             throw ContainerError("\(root.name): paths of more than \(FileEntry.longestPath) bytes are not carried")
         }
-        guard try unlessReplaced({ () throws(KernelError) in try fill(node, folder: folder) }) != nil else { return nil }
+        let isThere = try unlessReplaced { () throws(KernelError) in
+            try fill(node, folder: folder)
+            return true
+        }
+        if isThere == nil { return nil }
         if stamp.links > 1 && kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
         difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: kind == .regular))
         if kind == .directory { try enter(node, folder, readAgain: true) }

@@ -19,9 +19,11 @@ public struct Capture {
 extension SourceProcess {
     /// Captures everything but page contents. The process must be stopped.
     ///
-    /// `note` is told when each part began and ended.
+    /// `note` is told when each part began and ended. `threadsAreStill` is called when no call is injected any more: a
+    /// scan of the memory before would take the processor from them, and the lock of the address space, which brk takes.
     public func capture(
-        _ layout: AddressSpaceReader, _ context: DescriptorContext, note: (_ part: String, Int64, Int64) -> Void
+        _ layout: AddressSpaceReader, _ context: DescriptorContext, threadsAreStill: () -> Void = {},
+        note: (_ part: String, Int64, Int64) -> Void
     ) throws -> Capture {
         var begun = monotonicNow()
         func part(_ name: String) {
@@ -51,6 +53,7 @@ extension SourceProcess {
         part("ask")
         let answers = try run(batches)
         part("injected calls")
+        threadsAreStill()
 
         var image = ProcessImage()
         image.version = ProcessImage.currentVersion

@@ -93,6 +93,17 @@ struct RedisUnitTests {
         #expect(recording([]).window(700 * ms).clientDowntime < 0.01)
     }
 
+    /// A stall that does not touch the blackout is none of its downtime, and told beside it.
+    @Test func downtimeIsTheGapOfTheBlackout() {
+        let there = recording([]).window(blackout: (101 * ms)...(590 * ms))
+        #expect(abs(there.clientDowntime - 499.9) < 0.01 && there.largestGapElsewhere < 1.2)
+        let elsewhere = recording([]).window(blackout: (1200 * ms)...(1202 * ms))
+        #expect(elsewhere.clientDowntime < 0.01 && elsewhere.workloadDowntime < 0.01)
+        #expect(abs(elsewhere.largestGapElsewhere - 500.9) < 0.01)
+        // What a timer begun in the blackout delays counts.
+        #expect(recording([]).window(blackout: (10 * ms)...(20 * ms)).clientDowntime > 499)
+    }
+
     @Test func timeoutsInsideABlackoutAreToldNotBlamed() {
         let event = RedisRecording.TimeoutEvent(at: 320 * ms, timeouts: 1, retransmitted: 1, timer: 400)
         let blackout = (100 * ms)...(599 * ms)

@@ -5,9 +5,6 @@ import Memory
 import Synchronization
 
 /// A pass over the stopped process, on a thread of its own.
-///
-/// Calls injected meanwhile write into the injection area, which is not carried. What they change besides is the
-/// kernel's: its fields of restartable sequences, which it writes anew wherever a thread runs next.
 final class LastPass: Sendable {
     // Used by the pass's own thread until it has been joined, but for `help`.
     nonisolated(unsafe) private let tracker: DirtyTracker

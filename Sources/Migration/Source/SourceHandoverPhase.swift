@@ -34,8 +34,9 @@ extension SourceSession {
         try steps.measure("stop threads") { try process.freeze() }
         FaultPoint.reach(.sourceStopped)
         try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
-        lastPass?.begin(layout.tracked, mappedAnew: mappedAnew)
-        do { capture = try captureAll() } catch {
+        do {
+            capture = try captureAll { [self] in lastPass?.begin(layout.tracked, mappedAnew: mappedAnew) }
+        } catch {
             // What the pass took from the tracker is for the next one to send.
             if let pass = try lastPass?.result() { keep(pass, layout.tracked) }
             guard case EngineError.obstacles(let list) = error else { throw error }
@@ -117,7 +118,7 @@ extension SourceSession {
         throw Postponed(why: try TCPDrain.pending(diagnosis).reasons.joined(separator: "; "), told: false)
     }
 
-    private func captureAll() throws -> Capture {
+    private func captureAll(_ threadsAreStill: () -> Void) throws -> Capture {
         let others = try steps.measure("look for children") { try cgroup!.processes().filter { $0 != container.pid } }
         guard layout.obstacles.isEmpty, others.isEmpty else {
             throw EngineError.obstacles(
@@ -127,7 +128,9 @@ extension SourceSession {
                             pid: $0, process: "another", subject: "process", reason: "more than one, not carried yet")
                     })
         }
-        return try process.capture(layout, descriptors) { steps.note("capture: \($0)", $1, $2) }
+        return try process.capture(layout, descriptors, threadsAreStill: threadsAreStill) {
+            steps.note("capture: \($0)", $1, $2)
+        }
     }
 
     private func finish(_ lastPass: LastPass?) throws -> DirtyPass {

@@ -39,6 +39,7 @@ extension Bench {
                 "retransmission timeouts", "", [Double(moves.reduce(0) { $0 + $1.client.timeouts })], digits: 0,
                 aim: .each(atMost: 0)),
             Figure("segments sent again", "", moves.map { Double($0.client.retransmitted) }, digits: 0),
+            Figure("largest gap while copying", "ms", moves.map(\.client.largestGapElsewhere)),
             Figure("slowest request", "ms", moves.map(\.slowestRequest)),
             Figure("migration time", "ms", moves.map(\.migrationTime), digits: 0),
             Figure(

@@ -115,8 +115,9 @@ public struct Demo: Sendable {
             usualGap: calm.usualGap, gapP99: calm.gapP99, p50: calm.p50, p99: calm.p99,
             realTimeClient: recording.realTime)
         for (index, (from, to, migration, check)) in windows.enumerated() {
-            report.moves.append(
-                Self.judge(index + 1, migration, recording.window(from - 500_000_000, to), content: check))
+            let window = recording.window(
+                from - 500_000_000, to, blackout: migration.frozenAt...max(migration.frozenAt, migration.releasedAt))
+            report.moves.append(Self.judge(index + 1, migration, window, content: check))
         }
         report.timeoutEvents = recording.timeoutEvents
         report.tcp = recording.counters

@@ -11,9 +11,10 @@ public struct DemoReport: Codable, Sendable {
         public var destination: String
         /// Freeze begun to release.
         public var engineDowntime: Double
-        /// Largest gap between two times that the server's own clock told, minus the usual one.
+        /// Largest gap between two times that the server's own clock told, minus the usual one; of those that touch the
+        /// freeze.
         public var workloadDowntime: Double
-        /// Largest gap between two answers, minus the usual one.
+        /// Largest gap between two answers, minus the usual one; of those that touch the freeze.
         public var clientDowntime: Double
         public var migrationTime: Double
         public var phases: [MigrationReport.Phase]

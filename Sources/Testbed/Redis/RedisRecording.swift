@@ -51,11 +51,13 @@ public struct RedisRecording: Sendable {
     public struct Window: Sendable, Codable {
         public var requests = 0
         public var unanswered = 0
-        /// Largest gap between two answers minus the usual gap.
+        /// Largest gap between two answers minus the usual gap; of the gaps that touch the blackout, if one is given.
         public var clientDowntime = 0.0
         /// The same between two times that the server's own clock told.
         public var workloadDowntime = 0.0
+        /// Of all gaps of the window, and of those that do not touch the blackout.
         public var largestGap = 0.0
+        public var largestGapElsewhere = 0.0
         public var usualGap = 0.0
         /// When the largest gap began (CLOCK_MONOTONIC nanoseconds).
         public var gapBegan: Int64 = 0
@@ -73,7 +75,11 @@ public struct RedisRecording: Sendable {
         public var retransmitted = 0
     }
 
-    public func window(_ from: Int64 = .min, _ to: Int64 = .max) -> Window {
+    /// 250 ms: longer than any timer that the blackout may have started.
+    private static let aftermath: Int64 = 250_000_000
+
+    /// - Parameter blackout: freeze begun to release. What follows within `aftermath` counts as touching it.
+    public func window(_ from: Int64 = .min, _ to: Int64 = .max, blackout: ClosedRange<Int64>? = nil) -> Window {
         var result = Window()
         result.usualGap = usualGap
         let range = from...to
@@ -94,12 +100,27 @@ public struct RedisRecording: Sendable {
         if let largest = between.indices.max(by: { between[$0] < between[$1] }) {
             result.largestGap = Double(between[largest]) / 1e6
             result.gapBegan = answers[largest].answered
-            result.clientDowntime = max(0, result.largestGap - result.usualGap)
         }
         result.gapP99 = Double(Self.quantile(between.sorted(), 0.99)) / 1e6
-        if let largest = gaps(of: answers.filter { $0.served > 0 }.map(\.served)).max() {
-            result.workloadDowntime = max(0, Double(largest) / 1e3 - usualServedGap)
+        let touches = { (earlier: Int64, later: Int64) in
+            blackout.map { later >= $0.lowerBound && earlier <= $0.upperBound + Self.aftermath } ?? true
         }
+        var (client, workload, elsewhere) = (Int64(0), Int64(0), Int64(0))
+        for (earlier, later) in zip(answers, answers.dropFirst()) {
+            let gap = later.answered - earlier.answered
+            if touches(earlier.answered, later.answered) {
+                client = max(client, gap)
+            } else {
+                elsewhere = max(elsewhere, gap)
+            }
+        }
+        let served = answers.filter { $0.served > 0 }
+        for (earlier, later) in zip(served, served.dropFirst()) where touches(earlier.answered, later.answered) {
+            workload = max(workload, later.served - earlier.served)
+        }
+        result.clientDowntime = max(0, Double(client) / 1e6 - result.usualGap)
+        result.workloadDowntime = max(0, Double(workload) / 1e3 - usualServedGap)
+        result.largestGapElsewhere = Double(elsewhere) / 1e6
         for event in timeoutEvents where range.contains(event.at) {
             result.timeouts += event.timeouts
             result.retransmitted += event.retransmitted

@@ -61,6 +61,8 @@ extension SourceSession {
         FaultPoint.reach(.sourceFrozen)
         try steps.measure("wait until muted") { let _: WireMuted = try connection.expect(.muted) }
         if let network {
+            // Seen now, a new connection costs nothing but another attempt; after the next step it costs what B holds.
+            try steps.measure("look for handshakes") { try checkDrained() }
             networkTouched = true
             try steps.measure("redirect frames") { try network.redirect() }
             FaultPoint.reach(.sourceRedirected)
@@ -151,6 +153,10 @@ extension SourceSession {
     /// descriptor.
     private func checkConnections() throws {
         try capture!.settleConnections()
+        try checkDrained()
+    }
+
+    private func checkDrained() throws {
         guard let diagnosis else { return }
         let pending = try TCPDrain.pending(diagnosis)
         if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; "), told: true) }

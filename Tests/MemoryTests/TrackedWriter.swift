@@ -49,6 +49,8 @@ final class Writer: @unchecked Sendable {
         userfaultfd = Int32(fields[2])!
         if shared == nil { try checkC(mkdir(cgroup, 0o755), "making cgroup \(cgroup)") }
         try SmallFile.write("\(pid)", to: cgroup + "/cgroup.procs")
+        // Its program's own pages are there before anybody listens: a page-fault event tells of them too.
+        for command in "wtrl" { run("\(command) 0 1") }
     }
 
     private static func unified() throws -> String {
@@ -81,6 +83,10 @@ final class Writer: @unchecked Sendable {
         let start = memory.lowerBound + UInt64(index) * pageSize
         return start..<start + UInt64(count) * pageSize
     }
+
+    /// Those of the addresses that lie in its memory. Faults of its program, libraries and stacks are heard as well,
+    /// whenever the kernel pleases.
+    func own(_ addresses: AddressRanges) -> AddressRanges { addresses.intersection(AddressRanges([memory])) }
 
     /// Starts to track with the writer's own userfaultfd, and protects all of its memory.
     func track() throws {

@@ -83,11 +83,6 @@ int clx_sched_set(int tid, int policy, int priority) {
   struct sched_param parameters = {.sched_priority = priority};
   return RESULT(sched_setscheduler(tid, policy, &parameters));
 }
-long clx_find(const void *text, size_t size, const void *part, size_t length) {
-  const char *found = memmem(text, size, part, length);
-  return found ? found - (const char *)text : -1;
-}
-
 int clx_getpriority(int tid, int *nice) {
   errno = 0;
   *nice = getpriority(PRIO_PROCESS, tid);
@@ -101,6 +96,10 @@ int clx_mount(const char *source, const char *target, const char *type, unsigned
   return RESULT(mount(source, target, type, flags, data));
 }
 int clx_umount(const char *target, int flags) { return RESULT(umount2(target, flags)); }
+long clx_find(const void *text, size_t size, const void *part, size_t length) {
+  const char *found = memmem(text, size, part, length);
+  return found ? found - (const char *)text : -1;
+}
 
 // Only async-signal-safe calls stand between the clone and the exec.
 static void become(const struct clx_spawn_plan *plan, int report) {

@@ -84,11 +84,13 @@ public final class FileTreeSender {
     /// What changed since the last call, or since `sendAll`; nil: nothing. Must be written to the other side before the
     /// next call.
     ///
-    /// - Parameter suspects: inodes whose content may have changed without a trace: files that the container's
-    ///   processes map shared. See `SharedMappings`.
-    public func changes(suspects: Set<UInt64> = []) throws -> TreeChanges? {
+    /// - Parameters:
+    ///   - suspects: inodes whose content may have changed without a trace: files that the container's processes map
+    ///     shared. See `SharedMappings`.
+    ///   - isStill: the container is stopped: an entry that vanishes all the same is an error.
+    public func changes(suspects: Set<UInt64> = [], isStill: Bool = false) throws -> TreeChanges? {
         if isReadOnly { return nil }
-        let difference = try scanner.scan(suspects: suspects)
+        let difference = try scanner.scan(suspects: suspects, isStill: isStill)
         if difference.changes.isEmpty && difference.removed.isEmpty { return nil }
         return TreeChanges(difference, sender: self)
     }
@@ -99,7 +101,7 @@ public final class FileTreeSender {
             let file = try scanner.root.open(node.path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
             return try Stamp(file, "").mode & S_IFMT == S_IFREG ? file : nil
         } catch {
-            if [ENOENT, ENOTDIR, ELOOP, ENXIO].contains(error.errno.rawValue) { return nil }
+            if error.saysReplaced { return nil }
             throw error
         }
     }

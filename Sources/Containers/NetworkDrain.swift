@@ -22,7 +22,8 @@ public struct TCPDrain: Sendable {
             + signed.map { "\($0): signed (TCP MD5), keys cannot be carried" }
     }
 
-    /// Looks at a namespace through a `.socketDiagnosis` socket opened in it; one dump a family, some 50 µs.
+    /// Looks at a namespace through a `.socketDiagnosis` socket opened in it: one dump for both families, some 145 µs with the
+    /// kernel's table of 262,144 buckets.
     ///
     /// Not counted: TIME_WAIT, and FIN_WAIT2 without anything to say. All of what their process said has arrived; the
     /// peer has nothing to lose.

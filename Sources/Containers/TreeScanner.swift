@@ -87,6 +87,7 @@ final class TreeScanner {
 
     private var difference = TreeDifference()
     private var suspects: Set<UInt64> = []
+    private var isStill = false
     private var now = Timestamp(seconds: 0, nanoseconds: 0)
 
     /// - Parameter excluded: paths left out with all that is below them.
@@ -98,12 +99,15 @@ final class TreeScanner {
 
     /// Walks the tree.
     ///
-    /// - Parameter suspects: inodes whose content may change without a trace in their stamps: those that are mapped
-    ///   shared (a store to a page that is dirty already changes no time; on tmpfs none does).
-    func scan(suspects: Set<UInt64> = []) throws -> TreeDifference {
+    /// - Parameters:
+    ///   - suspects: inodes whose content may change without a trace in their stamps: those that are mapped shared (a
+    ///     store to a page that is dirty already changes no time; on tmpfs none does).
+    ///   - isStill: nothing may change the tree meanwhile, and no walk comes after this one: an entry that is gone when
+    ///     it is opened is an error.
+    func scan(suspects: Set<UInt64> = [], isStill: Bool = false) throws -> TreeDifference {
         difference = TreeDifference()
         goneNodes = []
-        self.suspects = suspects
+        (self.suspects, self.isStill) = (suspects, isStill)
         // Before the first look at anything: see `Stamp.isRacy`.
         now = Stamp.now()
         let stamp = try Stamp(root.descriptor, root.name)
@@ -222,7 +226,7 @@ final class TreeScanner {
         do {
             return try look()
         } catch {
-            if [ENOENT, ENOTDIR, ELOOP, ENXIO, EINVAL].contains(error.errno.rawValue) { return nil }
+            if error.saysReplaced && !isStill { return nil }
             throw error
         }
     }
@@ -314,4 +318,9 @@ final class TreeScanner {
         }
         node.attributes = try ExtendedAttributes.read(folder, node.cName, text(node.path))
     }
+}
+
+extension KernelError {
+    /// An entry is gone, or is no longer what the last look saw, as a running container makes it.
+    var saysReplaced: Bool { [ENOENT, ENOTDIR, ELOOP, ENXIO, EINVAL, EISDIR].contains(errno.rawValue) }
 }

@@ -38,6 +38,7 @@ public enum SmallFile {
     /// The content of a file whose size stat(2) does not tell.
     public static func read(_ path: String) throws(KernelError) -> [UInt8] {
         let file = try FileDescriptor(opening: path, O_RDONLY)
+        // SAFETY: owned here and freed once; of its bytes only the first `count`, which read(2) has filled, are looked at.
         var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 16)
         defer { buffer.deallocate() }
         var count = 0

@@ -1,8 +1,8 @@
-// How soon a thread of ours gets a CPU.
+// How soon a thread gets a CPU.
 import CLinux
 import Glibc
 
-/// The calling thread's urgency, as the freeze needs it. Only our own threads are ever touched.
+/// A thread's urgency, as the freeze needs it: of our own threads, of the stub's and of a copy's that is being killed.
 public enum ThreadPriority: Sendable {
     /// SCHED_IDLE: runs when nobody else wants to.
     case idle

@@ -89,7 +89,7 @@ struct ChurnTests {
         }
     }
 
-    /// More connections than one page of anything holds; each is the same one afterwards.
+    /// More descriptors than one batch holds, number 63 among them; each connection is the same one afterwards.
     @Test func hundredsOfConnectionsMove() async throws {
         try await withServer { hosts, endpoint in
             let connections = try endpoint.run {

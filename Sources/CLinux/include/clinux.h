@@ -34,14 +34,14 @@ int clx_prlimit(int pid, int resource, uint64_t new_soft, uint64_t new_hard, int
 int clx_sched_get(int tid, int *policy, int *priority);
 int clx_sched_set(int tid, int policy, int priority);
 int clx_getpriority(int tid, int *nice);
-/// Where `part` first occurs in `text`, or -1 (memmem(3), a GNU extension).
-long clx_find(const void *text, size_t size, const void *part, size_t length);
 int clx_setpriority(int tid, int nice);
 int clx_ioprio_get(int tid);
 int clx_setns(int fd, int type);
 int clx_unshare(int flags);
 int clx_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int clx_umount(const char *target, int flags);
+/// Where `part` first occurs in `text`, or -1 (memmem(3), a GNU extension).
+long clx_find(const void *text, size_t size, const void *part, size_t length);
 
 /// What a child started by clx_spawn gets.
 struct clx_spawn_plan {

@@ -39,11 +39,11 @@ final class LastPass: Sendable {
         begun.signal()
     }
 
-    /// Helps to finish, and what was found; nothing if it never began.
-    func result() throws -> DirtyPass {
+    /// Helps to finish, and what was found; nil if it never began.
+    func result() throws -> DirtyPass? {
         tracker.help()
         wait()
-        return try outcome.withLock { $0 }?.get() ?? DirtyPass()
+        return try outcome.withLock { $0 }?.get()
     }
 
     /// Nobody touches the tracker any more when this returns.

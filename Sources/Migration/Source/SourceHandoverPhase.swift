@@ -142,7 +142,10 @@ extension SourceSession {
             return pass
         }
         // What a pass before this one found and nobody has sent yet goes along.
-        keep(try lastPass.result(), layout.tracked)
+        guard let found = try lastPass.result() else {
+            throw MigrationError(.failed, "the last pass over the memory never began, though all else is captured")
+        }
+        keep(found, layout.tracked)
         defer { (pending, discards) = (AddressRanges(), AddressRanges()) }
         var pass = DirtyPass()
         (pass.pages, pass.discards) = (pending, discards)

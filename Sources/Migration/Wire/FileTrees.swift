@@ -93,7 +93,7 @@ final class SourceTrees {
     /// The last changes, found while the container is stopped.
     func lastChanges() throws -> [WireTreeChanges] {
         try trees.enumerated().compactMap { index, tree in
-            guard let changes = try tree.changes(suspects: suspects) else { return nil }
+            guard let changes = try tree.changes(suspects: suspects, isStill: true) else { return nil }
             var message = WireTreeChanges()
             message.tree = UInt32(index)
             message.content = Data(try changes.encoded())

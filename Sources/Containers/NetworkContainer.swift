@@ -54,6 +54,8 @@ public enum ContainerNetwork {
                 guard let gateway = IPAddress(text) else { throw KernelError("reading gateway \(text)", .invalid) }
                 try inside.addDefaultRoute(by: gateway, link: interface.index)
             }
+            // Whoever knew the address elsewhere learns of its place; the destination of a move says so at the release.
+            if !plugged { try Announcer(spec, attachment).announce() }
         } catch {
             try? detach(spec, attachment)
             throw error

@@ -54,6 +54,22 @@ import Testing
         #expect(lab.files.isEmpty)
     }
 
+    /// Switches and neighbours believe a container where it was heard last. One with the same address that starts
+    /// elsewhere is reached at once.
+    @Test func announcesItself() throws {
+        let lab = try Lab()
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(sender) }
+        for (host, namespace) in [("b", lab.b), ("a", lab.a), ("b", lab.b)] {
+            try namespace.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment(host)) }
+            let udp = try Sockets.bindUDP(try lab.container(host), 7)
+            defer { close(udp) }
+            try Sockets.sendUDP(sender, lab.address, 7, [1])
+            #expect(Sockets.readable(udp, within: 1000), "at \(host)")
+            try namespace.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment(host)) }
+        }
+    }
+
     /// What a crash in the middle leaves is taken away from the attachment alone.
     @Test func detachesWhatIsHalfMade() throws {
         let lab = try Lab()

@@ -13,14 +13,23 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         .executableTarget(
             name: "apus",
             dependencies: [
-                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "Testbed",
+                "Agent", "Containers", "Engine", "Evaluation", "LinuxKernel", "Migration", "Testbed",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
+            ]),
+        .target(
+            name: "Evaluation",
+            dependencies: [
+                "Testbed", "Agent", "Migration", "LinuxKernel",
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "Yams", package: "Yams"),
             ]),
         .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .target(
@@ -58,6 +67,7 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
+        .testTarget(name: "EvaluationTests", dependencies: ["Evaluation", "Testbed", "Migration", "LinuxKernel"]),
         .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"],

@@ -44,6 +44,16 @@ public struct Testbed: Sendable {
         }
     }
 
+    /// Gives the backhaul another rate while the testbed stands.
+    public func setBackhaul(_ rate: LinkRate) throws {
+        guard var state = try TestbedState.load(instance: topology.instance), state.stage == .up else {
+            throw TestbedError("testbed \(topology.instance) is not up")
+        }
+        try EdgeNetwork(topology).shape(rate)
+        state.topology.backhaul = rate
+        try state.save()
+    }
+
     /// Removes everything that this instance's names stand for, whether it stands, is half made, or was left behind
     /// by a crash. Calling it again does nothing.
     public func down() {

@@ -22,7 +22,7 @@ extension Testbed {
     /// Starts the agents; they are written down before they run. The network must be up.
     ///
     /// - Parameter executable: the apus program; nil: the running one.
-    func spawnAgents(executable: String? = nil) throws -> [ChildProcess] {
+    public func spawnAgents(executable: String? = nil) throws -> [ChildProcess] {
         guard var state = try TestbedState.load(instance: topology.instance) else {
             throw TestbedError("testbed \(topology.instance) is not up")
         }
@@ -42,7 +42,7 @@ extension Testbed {
     }
 
     /// Waits until every agent answers.
-    func waitForAgents(_ children: [ChildProcess], seconds: Double = 15) async throws {
+    public func waitForAgents(_ children: [ChildProcess], seconds: Double = 15) async throws {
         let deadline = monotonicNow() + Int64(seconds * 1e9)
         for (host, child) in zip(topology.hosts, children) {
             while true {

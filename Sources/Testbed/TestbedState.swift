@@ -20,7 +20,7 @@ public struct TestbedState: Codable, Sendable {
         public var pid: Int32
         public var startTime: UInt64
         static var here: Owner? { ProcessTable.startTime(getpid()).map { Owner(pid: getpid(), startTime: $0) } }
-        var isAlive: Bool { ProcessTable.startTime(pid) == startTime }
+        public var isAlive: Bool { ProcessTable.startTime(pid) == startTime }
     }
     public enum Stage: String, Codable, Sendable { case building, up, removing }
 

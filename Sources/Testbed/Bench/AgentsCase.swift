@@ -6,7 +6,7 @@ import Migration
 extension Bench {
     func agents(_ bed: BenchBed, _ result: inout BenchCase) async throws {
         let meters = try await bed.agents()
-        let dirtier = try await Dirtier(on: bed, memory: 2 << 30)
+        let dirtier = try await BenchDirtier(on: bed, memory: 2 << 30)
         progress("both agents at rest for 10 s, one container running")
         try await Task.sleep(for: .seconds(1))
         let before = try meters.map { try $0.threadTimes() }

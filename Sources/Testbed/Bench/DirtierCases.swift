@@ -3,7 +3,7 @@ import Migration
 
 extension Bench {
     func techniques(_ bed: BenchBed, _ result: inout BenchCase) async throws {
-        let dirtier = try await Dirtier(on: bed, memory: 512 << 20)
+        let dirtier = try await BenchDirtier(on: bed, memory: 512 << 20)
         let order: [Technique] = [.cold, .preCopy, .migrror]
         var failure: (any Error)?
         do {
@@ -72,14 +72,13 @@ extension Bench {
                     continue
                 }
                 planned += options.repetitions
-                let dirtier = try await Dirtier(on: bed, memory: mebibytes << 20)
+                let dirtier = try await BenchDirtier(on: bed, memory: mebibytes << 20)
                 for _ in 0..<options.repetitions {
                     let (report, verdict) = try await dirtier.move(MigrationPlan(technique: .migrror))
                     result.migrations[title, default: []].append(report)
                     result.dirtier[title, default: []].append(verdict)
                 }
                 try await dirtier.remove()
-                removeTree(bed.testbed.folder + "/bundle-dirtier")
                 let reports = result.migrations[title]!
                 points.append((Double(mebibytes) / 1024, reports.map(\.engineDowntime).median))
                 best.append((points.last!.x, reports.map(\.engineDowntime).min()!))

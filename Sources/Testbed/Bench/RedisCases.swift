@@ -151,7 +151,7 @@ private final class MirroredRedis {
         let demo = Demo(bed.topology, .init(), hosts: AgentHosts(), folder: bed.testbed.folder, progress: { _ in })
         try await AgentHosts().run(
             ScenarioContainer(
-                name: Demo.container, bundle: try demo.buildBundle(in: bundle), address: demo.address, mac: demo.mac),
+                name: Demo.container, bundle: try Demo.buildBundle(in: bundle), address: demo.address, mac: demo.mac),
             on: at)
         try endpoint.waitUntilReady(seconds: 20)
         try filler.fill()

@@ -10,7 +10,7 @@ extension Bench {
         let bounded = link.bitsPerSecond != nil
         let title = bounded ? "1 Gbit/s" : "unlimited"
         // Longer than what fits the sockets' buffers by far.
-        let dirtier = try await Dirtier(on: bed, memory: 1 << 30, rate: "idle")
+        let dirtier = try await BenchDirtier(on: bed, memory: 1 << 30, rate: 0)
         var yardsticks: [Double] = []
         var (sent, applied): ([Double], [Double]) = ([], [])
         var (sentRatio, appliedRatio): ([Double], [Double]) = ([], [])

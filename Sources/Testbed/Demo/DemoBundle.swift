@@ -8,9 +8,9 @@ extension Demo {
     ]
 
     /// Builds root file system and configuration from the program and the libraries it needs; the bundle's path.
-    func buildBundle(in folder: String) throws -> String {
+    static func buildBundle(in folder: String) throws -> String {
         if !fileExists(folder + "/config.json") {
-            var builder = BundleBuilder(programs: [Self.command[0]], arguments: Self.command)
+            var builder = BundleBuilder(programs: [command[0]], arguments: command)
             builder.hostName = "redis"
             builder.workingDirectory = "/tmp"
             builder.openFiles = 4096

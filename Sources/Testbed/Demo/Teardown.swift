@@ -43,7 +43,7 @@ public final class Teardown: @unchecked Sendable {
     }
 
     /// Makes something that the action removes; throws instead once the end has begun.
-    func making<T>(_ body: () throws -> T) throws -> T {
+    public func making<T>(_ body: () throws -> T) throws -> T {
         try lock.locked {
             guard !ending else { throw TestbedError("interrupted") }
             return try body()

@@ -67,7 +67,20 @@ public struct EdgeNetwork: Sendable {
                 "link set acc0 up", "link set \(host.backhaulPort) up", "link set \(host.backhaulLink) up",
                 "link set host0p up", "link set host0 up", "link set br0 up",
             ])
-        guard let rate = topology.backhaul.bitsPerSecond else { return }
+        try shape(host, topology.backhaul)
+    }
+
+    /// Gives the backhaul another rate, each way, while it stands.
+    func shape(_ rate: LinkRate) throws {
+        for host in topology.hosts {
+            // Without a shaper there is nothing to delete.
+            _ = try? runProgram("tc", ["qdisc", "del", "dev", host.backhaulLink, "root"], namespace: host.namespace)
+            try shape(host, rate)
+        }
+    }
+
+    private func shape(_ host: EdgeHost, _ rate: LinkRate) throws {
+        guard let rate = rate.bitsPerSecond else { return }
         // A bucket below 128 kB misses the rate at 1 Gbit/s: it must hold what passes between two timer ticks.
         let burst = max(131_072, rate / 8 / 1000 * 2)
         let link = host.backhaulLink

@@ -43,54 +43,99 @@ public struct DirtierVerdict: Codable, Sendable {
 }
 
 /// A dirtier on the testbed.
-final class Dirtier {
-    let name = "dirtier"
-    private(set) var at: EdgeHost
-    private let bed: BenchBed
+final class Dirtier: Workload {
+    /// What the program is called with; `Workloads/dirtier.c` describes it.
+    struct Options {
+        /// Bytes.
+        var memory: UInt64
+        /// Pages written a second.
+        var rate: UInt64 = 5000
+        /// Percent of the memory that is written again.
+        var workingSet = 100
+        /// Percent of a page that a write changes.
+        var share = 100
+
+        var arguments: [String] {
+            [
+                "--memory", "\(memory)", "--rate", rate == 0 ? "idle" : "\(rate)", "--working-set", "\(workingSet)",
+                "--share", "\(share)", "--threads", "1",
+            ]
+        }
+    }
+
+    let container = "dirtier"
+    private let options: Options
+    /// Where bundles are made.
+    private let folder: String
+    /// The program that Workloads/Makefile builds.
+    private let program: String
+    private(set) var at: EdgeHost?
     private var logOffset: UInt64 = 0
     private var unread: [UInt8] = []
 
-    /// Starts it on the first host and waits until its memory is filled.
-    init(on bed: BenchBed, memory: UInt64, rate: String = "5000") async throws {
-        (self.bed, at) = (bed, bed.topology.hosts[0])
-        let bundle = bed.testbed.folder + "/bundle-dirtier"
-        if !fileExists(bundle) {
-            try makeFolders(bed.testbed.folder)
-            var builder = BundleBuilder(
-                programs: [],
-                arguments: ["/bin/dirtier", "--memory", "\(memory)", "--rate", rate, "--threads", "1"])
-            builder.hostName = "dirtier"
-            try builder.build(in: bundle)
-            let program = try FileDescriptor(
-                opening: bundle + "/rootfs/bin/dirtier", O_WRONLY | O_CREAT | O_EXCL, mode: 0o755)
-            try SmallFile.read(bed.options.dirtier).withUnsafeBytes { try program.write($0) }
-        }
-        _ = try await AgentClient(host: at.name).run(RunRequest(name: name, bundle: bundle))
+    init(_ options: Options, program: String, folder: String) {
+        (self.options, self.program, self.folder) = (options, program, folder)
+    }
+
+    func start(on host: EdgeHost) async throws {
+        let bundle = folder + "/bundle-dirtier"
+        removeTree(bundle)
+        try makeFolders(folder)
+        var builder = BundleBuilder(programs: [], arguments: ["/bin/dirtier"] + options.arguments)
+        builder.hostName = "dirtier"
+        try builder.build(in: bundle)
+        let copy = try FileDescriptor(opening: bundle + "/rootfs/bin/dirtier", O_WRONLY | O_CREAT | O_EXCL, mode: 0o755)
+        try SmallFile.read(program).withUnsafeBytes { try copy.write($0) }
+        _ = try await AgentClient(host: host.name).run(RunRequest(name: container, bundle: bundle))
+        (at, logOffset, unread) = (host, 0, [])
         guard try await line(seconds: 120).contains("\"ready\"") else { throw TestbedError("the dirtier is not ready") }
     }
 
-    /// Moves it to the other host and asks what it noticed.
-    func move(_ plan: MigrationPlan) async throws -> (MigrationReport, DirtierVerdict) {
-        let other = bed.topology.hosts.first { $0 != at }!
-        try await AgentClient(host: at.name).kill(name, signal: SIGUSR2)
+    /// Forgets the gaps that it has noticed.
+    func reset() async throws {
+        try await AgentClient(host: try host().name).kill(container, signal: SIGUSR2)
         // It attends to signals every 20 ms.
         try await Task.sleep(for: .milliseconds(300))
-        let report = try await bed.move(name, from: at, to: other, plan)
-        at = other
+    }
+
+    /// It was moved.
+    func moved(to host: EdgeHost) { at = host }
+
+    func finish(on host: EdgeHost, after report: MigrationReport?) async throws -> Observation {
+        at = host
         try await Task.sleep(for: .milliseconds(200))
-        return (report, try await verdict())
+        let verdict = try await verdict()
+        var result = Observation()
+        if let report {
+            result.workloadDowntime = verdict.downtime(report)
+            result.disturbance = verdict.disturbance(report)
+        }
+        result.verdicts = [.init("memory exact", verdict.oracle == "ok", "every page checked: \(verdict.oracle)")]
+        try await remove()
+        return result
+    }
+
+    func abandon() async { try? await remove() }
+
+    func remove() async throws {
+        guard let host = at else { return }
+        at = nil
+        try await AgentClient(host: host.name).remove(container, force: true)
+    }
+
+    private func host() throws -> EdgeHost {
+        guard let at else { throw TestbedError("the dirtier does not run") }
+        return at
     }
 
     /// Has every page checked.
     func verdict() async throws -> DirtierVerdict {
-        try await AgentClient(host: at.name).kill(name, signal: SIGUSR1)
+        try await AgentClient(host: try host().name).kill(container, signal: SIGUSR1)
         let line = try await line(seconds: 180)
         do { return try JSONDecoder().decode(DirtierVerdict.self, from: Data(line.utf8)) } catch {
             throw TestbedError("the dirtier's verdict is not understood: \(line)")
         }
     }
-
-    func remove() async throws { try await AgentClient(host: at.name).remove(name, force: true) }
 
     /// The next line of its output.
     private func line(seconds: Double) async throws -> String {
@@ -100,7 +145,7 @@ final class Dirtier {
                 defer { unread.removeFirst(end + 1) }
                 return String(decoding: unread[..<end], as: UTF8.self)
             }
-            let piece = try await AgentClient(host: at.name).log(name, from: logOffset)
+            let piece = try await AgentClient(host: try host().name).log(container, from: logOffset)
             logOffset += UInt64(piece.count)
             unread += piece
             if !piece.isEmpty { continue }

@@ -1,0 +1,180 @@
+// What an evaluation runs: experiments that vary parameters around a base, each technique, many times.
+import FoundationEssentials
+import LinuxKernel
+import Migration
+import Testbed
+
+/// A plan, read from YAML. docs/evaluation.md describes the file.
+public struct EvaluationPlan: Codable, Sendable {
+    public var name: String
+    public var title: String
+    /// Runs a point.
+    public var repetitions: Int
+    /// Of the order of the runs.
+    public var seed: UInt64
+    /// Seconds between the workload's steady state and the decision.
+    public var settle: Double
+    public var experiments: [Experiment]
+    /// The file's text.
+    public var source: String
+
+    /// Points that answer one question.
+    public struct Experiment: Codable, Sendable {
+        public var name: String
+        public var title: String
+        /// What is varied, the first one along the x axis.
+        public var varied: [Parameter]
+        public var repetitions: Int
+        /// Every combination of the varied values and the techniques.
+        public var points: [RunParameters]
+    }
+
+    /// Every point with its repetitions: a point of several experiments once, with the most that any of them wants.
+    public var points: [(parameters: RunParameters, repetitions: Int)] {
+        var order: [RunParameters] = []
+        var wanted: [RunParameters: Int] = [:]
+        for experiment in experiments {
+            for point in experiment.points {
+                if wanted[point] == nil { order.append(point) }
+                wanted[point] = max(wanted[point] ?? 0, experiment.repetitions)
+            }
+        }
+        return order.map { ($0, wanted[$0]!) }
+    }
+}
+
+/// One run of a plan: a point, for the how-many-th time (from 1).
+public struct PlannedRun: Hashable, Sendable {
+    public var parameters: RunParameters
+    public var repetition: Int
+}
+
+extension EvaluationPlan {
+    /// Every run in the order in which they are made: each repetition goes over all points, shuffled anew, so that
+    /// whatever the machine does meanwhile meets all points alike. The same seed gives the same order.
+    public var runs: [PlannedRun] {
+        var random = SeededRandom(seed: seed)
+        let points = points
+        return (1...max(1, points.map(\.repetitions).max() ?? 1)).flatMap { repetition in
+            points.filter { $0.repetitions >= repetition }
+                .map { PlannedRun(parameters: $0.parameters, repetition: repetition) }
+                .shuffled(using: &random)
+        }
+    }
+}
+
+extension EvaluationPlan {
+    public init(file: String) throws {
+        let text: String
+        do { text = try SmallFile.text(file) } catch {
+            throw PlanError(file: file, line: nil, reason: "cannot be read: \(error)")
+        }
+        try self.init(text, file: file)
+    }
+
+    /// - Parameter file: its name, for mistakes.
+    public init(_ text: String, file: String) throws {
+        let root = try YAMLValue.root(text, file: file)
+        var (name, title, seed, settle): (String?, String?, UInt64, Double) = (nil, nil, 1, 1)
+        var repetitions = 20
+        var base = RunParameters()
+        var techniques = Technique.allCases
+        var list: YAMLValue?
+        let known = ["name", "title", "repetitions", "seed", "settle", "techniques", "base", "experiments"]
+        for (key, value) in try root.entries(known: known) {
+            switch key {
+            case "name": name = try Self.name(value)
+            case "title": title = try value.text()
+            case "repetitions": repetitions = try value.integer(1...10_000, "runs a point")
+            case "seed": seed = UInt64(try value.integer(0...Int.max, "seed"))
+            case "settle": settle = try value.number(0...600, "seconds")
+            case "techniques": techniques = try Self.techniques(value)
+            case "base": try Self.read(value, into: &base)
+            default: list = value
+            }
+        }
+        guard let name else { throw root.mistake("name is missing") }
+        guard let list else { throw root.mistake("experiments is missing") }
+        (self.name, self.title, self.seed, self.settle) = (name, title ?? name, seed, settle)
+        self.repetitions = repetitions
+        source = text
+        experiments = try list.items().map {
+            try Experiment($0, base: base, techniques: techniques, repetitions: repetitions)
+        }
+        var names: Set<String> = []
+        for experiment in experiments where !names.insert(experiment.name).inserted {
+            throw list.mistake("two experiments are called \"\(experiment.name)\"")
+        }
+    }
+
+    fileprivate static func name(_ value: YAMLValue) throws -> String {
+        let text = try value.text()
+        guard text.utf8.allSatisfy({ (48...57).contains($0) || (97...122).contains($0 | 32) || $0 == 45 }),
+            text.utf8.count <= 40
+        else { throw value.mistake("\"\(text)\": a name has letters, digits and hyphens, at most 40") }
+        return text
+    }
+
+    fileprivate static func techniques(_ value: YAMLValue) throws -> [Technique] {
+        try value.items().map { item in
+            try item.choice(Technique.allCases.map(\.rawValue)) { Technique(name: $0) }
+        }
+    }
+
+    fileprivate static func read(_ value: YAMLValue, into run: inout RunParameters) throws {
+        for (key, value) in try value.entries(known: Parameter.allCases.map(\.rawValue)) {
+            try Parameter(rawValue: key)!.read(value, into: &run)
+        }
+    }
+}
+
+extension EvaluationPlan.Experiment {
+    fileprivate init(_ value: YAMLValue, base: RunParameters, techniques: [Technique], repetitions: Int) throws {
+        var (name, title): (String?, String?) = (nil, nil)
+        var (base, techniques, repetitions) = (base, techniques, repetitions)
+        var vary: YAMLValue?
+        for (key, value) in try value.entries(
+            known: ["name", "title", "techniques", "repetitions", "set", "vary"])
+        {
+            switch key {
+            case "name": name = try EvaluationPlan.name(value)
+            case "title": title = try value.text()
+            case "techniques": techniques = try EvaluationPlan.techniques(value)
+            case "repetitions": repetitions = try value.integer(1...10_000, "runs a point")
+            case "set": try EvaluationPlan.read(value, into: &base)
+            default: vary = value
+            }
+        }
+        guard let name else { throw value.mistake("name is missing") }
+        var points = [base]
+        var varied: [Parameter] = []
+        if let vary {
+            let known = Parameter.allCases.filter { $0 != .technique }.map(\.rawValue)
+            for (key, list) in try vary.entries(known: known) {
+                let parameter = Parameter(rawValue: key)!
+                varied.append(parameter)
+                let values = try list.items()
+                points = try points.flatMap { point in
+                    try values.map { value in
+                        var point = point
+                        try parameter.read(value, into: &point)
+                        return point
+                    }
+                }
+            }
+        }
+        for point in points where point.workload == .dirtier && point.lambda ?? 0 > 0 && point.bandwidth == .unlimited {
+            throw value.mistake("lambda has no meaning on an unlimited link: give dirty-rate instead")
+        }
+        points = points.flatMap { point in
+            techniques.map { technique in
+                var point = point
+                point.technique = technique
+                return point.normalised
+            }
+        }
+        var seen: Set<RunParameters> = []
+        (self.name, self.title, self.varied, self.repetitions) = (name, title ?? name, varied, repetitions)
+        self.points = points.filter { seen.insert($0).inserted }
+    }
+}

@@ -1,0 +1,95 @@
+// Everything that decides how a run goes. Two runs with equal parameters are repetitions of each other.
+import Migration
+import Testbed
+
+public struct RunParameters: Codable, Hashable, Sendable {
+    public var technique = Technique.migrror
+    public var workload = WorkloadKind.dirtier
+    /// Bytes of state.
+    public var memory: UInt64 = 128 << 20
+    /// The backhaul's rate, each way.
+    public var bandwidth = LinkRate("1gbit")!
+    /// dirtier: dirty rate over bandwidth (bytes of whole pages written a second / bytes a second), 0...10.
+    public var lambda: Double? = 0.1
+    /// dirtier: bytes of pages written a second; it stands in for `lambda`, which follows from it.
+    public var dirtyRate: UInt64?
+    /// dirtier: percent of the memory that is written again.
+    public var workingSet = 100
+    /// dirtier: percent of a page that a write changes.
+    public var share = 100
+    public var handover = HandoverPolicy.whenReady
+    /// At-trigger: seconds from the decision to the trigger.
+    public var triggerAfter = 5.0
+    /// MiGrror.
+    public var events = EventSource.auto
+    public var eventPages = 1
+    /// Milliseconds; nil: adaptive.
+    public var minSpacing: Double?
+    /// Pre-copy.
+    public var maxRounds = 30
+    /// Milliseconds; nil: back to back.
+    public var roundInterval: Double?
+    /// Milliseconds.
+    public var downtimeLimit = 5.0
+
+    public init() {}
+}
+
+extension RunParameters {
+    /// Bytes a second that the backhaul carries; nil: unlimited.
+    public var bytesPerSecond: Double? { bandwidth.bitsPerSecond.map { Double($0) / 8 } }
+
+    /// dirtier: pages of 4 KiB written a second.
+    public var pagesPerSecond: UInt64 {
+        if workload != .dirtier { return 0 }
+        if let dirtyRate { return dirtyRate / 4096 }
+        return UInt64((lambda ?? 0) * (bytesPerSecond ?? 0) / 4096)
+    }
+
+    /// The dirty rate over the bandwidth; nil: not known, or the link is unlimited.
+    public var effectiveLambda: Double? {
+        guard workload == .dirtier, let bytesPerSecond else { return nil }
+        return Double(pagesPerSecond) * 4096 / bytesPerSecond
+    }
+
+    public var workloadOptions: WorkloadOptions {
+        WorkloadOptions(
+            kind: workload, memory: memory, dirtyRate: pagesPerSecond, workingSet: workingSet, share: share)
+    }
+
+    public var migrationPlan: MigrationPlan {
+        var plan = MigrationPlan(technique: technique)
+        plan.handover = handover
+        (plan.events, plan.eventPages, plan.minSpacing) = (events, eventPages, minSpacing)
+        (plan.maxRounds, plan.roundInterval, plan.downtimeLimit) = (maxRounds, roundInterval, downtimeLimit)
+        return plan
+    }
+
+    /// With what does not matter here at its default, so that runs that do the same are the same.
+    var normalised: RunParameters {
+        var result = self
+        let plain = RunParameters()
+        if technique.copy != .mirroring {
+            (result.events, result.eventPages, result.minSpacing) = (plain.events, plain.eventPages, plain.minSpacing)
+        }
+        if technique.copy != .rounds {
+            (result.maxRounds, result.roundInterval, result.downtimeLimit) = (
+                plain.maxRounds, plain.roundInterval, plain.downtimeLimit
+            )
+        }
+        if handover == .whenReady { result.triggerAfter = plain.triggerAfter }
+        if workload != .dirtier {
+            (result.lambda, result.dirtyRate, result.workingSet, result.share) = (
+                nil, nil, plain.workingSet, plain.share
+            )
+        }
+        if result.dirtyRate != nil { result.lambda = nil }
+        return result
+    }
+
+    /// The parameters as text, in a fixed order: the name of a point in the store.
+    public var key: String {
+        Parameter.allCases.compactMap { parameter in parameter.text(self).map { "\(parameter.rawValue)=\($0)" } }
+            .joined(separator: " ")
+    }
+}

@@ -1,0 +1,102 @@
+// Runs a plan: a testbed, then run after run, each kept when it has ended. What was made before is not made again.
+import Agent
+import FoundationEssentials
+import Glibc
+import LinuxKernel
+import Migration
+import Testbed
+
+public struct Evaluation: Sendable {
+    public struct Options: Sendable {
+        public var instance = "evaluate"
+        /// The folder of the workloads' programs.
+        public var programs = ".build/workloads"
+        /// No run begins later than this many seconds after the start; nil: all are made.
+        public var timeLimit: Double?
+        /// Make those runs again that failed.
+        public var retryFailed = false
+        public init() {}
+    }
+
+    /// What was made of the plan.
+    public struct Summary: Sendable {
+        public var made = 0
+        public var failed = 0
+        /// Runs that are still to be made.
+        public var left = 0
+        /// What remained on the machine; empty: nothing.
+        public var leftovers: [String] = []
+    }
+
+    let plan: EvaluationPlan
+    let store: ResultStore
+    let options: Options
+    let progress: @Sendable (String) -> Void
+
+    public init(
+        _ plan: EvaluationPlan, store: ResultStore, options: Options, progress: @escaping @Sendable (String) -> Void
+    ) {
+        (self.plan, self.store, self.options, self.progress) = (plan, store, options, progress)
+    }
+
+    /// - Throws: when nothing can be run at all. What goes wrong in a run is kept with it.
+    public func run() async throws -> Summary {
+        for kind in Set(plan.points.map(\.parameters.workload)) where kind == .dirtier {
+            let program = "\(options.programs)/\(kind.rawValue)"
+            guard access(program, X_OK) == 0 else { throw TestbedError("\(program) is missing: `make build` makes it") }
+        }
+        try store.register(plan)
+        if options.retryFailed { progress("\(try store.forgetFailed()) failed runs are made again") }
+        let made = try store.made()
+        let runs = plan.runs.filter { !made.contains($0) }
+        var summary = Summary(left: runs.count)
+        progress("\(plan.name): \(plan.runs.count) runs, \(plan.runs.count - runs.count) of them made before")
+        guard !runs.isEmpty else { return summary }
+        let bed = try EvaluationBed(instance: options.instance, programs: options.programs)
+        defer {
+            // Reached on every way out; the teardown does it for signals.
+            bed.finish()
+        }
+        try await bed.up()
+        let session = try store.beginSession(
+            SessionRecord(
+                startedAt: Date().ISO8601Format(), machine: .here(), runtime: bed.runtime, load: bed.loadBefore))
+        let begin = monotonicNow()
+        for (index, planned) in runs.enumerated() {
+            let elapsed = Double(monotonicNow() - begin) / 1e9
+            if let limit = options.timeLimit, elapsed > limit {
+                progress("the time is up; \(runs.count - index) runs are left for next time")
+                break
+            }
+            let record = try await bed.make(planned, settle: plan.settle)
+            try store.add(record, session: session)
+            summary.made += 1
+            summary.left -= 1
+            if !record.passed { summary.failed += 1 }
+            progress(line(index + 1, of: runs.count, record, elapsed: Double(monotonicNow() - begin) / 1e9))
+        }
+        bed.finish()
+        summary.leftovers = bed.leftovers()
+        return summary
+    }
+
+    private func line(_ number: Int, of count: Int, _ record: RunRecord, elapsed: Double) -> String {
+        let point = record.planned.parameters
+        var text = "\(number)/\(count) \(point.technique.rawValue) \(point.workload.rawValue) \(ByteCount(point.memory))"
+        text += " \(point.bandwidth)"
+        if let lambda = point.effectiveLambda { text += " λ \((lambda * 1000).rounded() / 1000)" }
+        text += " #\(record.planned.repetition): "
+        if let report = record.report, record.passed {
+            text += "downtime \((report.engineDowntime * 100).rounded() / 100) ms, \(Int(report.migrationTime)) ms in all"
+        } else {
+            text += "FAILED: \(record.problem ?? "?")"
+        }
+        let left = elapsed / Double(number) * Double(count - number)
+        return text + " · \(Self.duration(left)) left"
+    }
+
+    static func duration(_ seconds: Double) -> String {
+        let seconds = Int(seconds.rounded())
+        return seconds < 60 ? "\(seconds) s" : seconds < 3600 ? "\(seconds / 60) min" : "\(seconds / 3600) h \(seconds / 60 % 60) min"
+    }
+}

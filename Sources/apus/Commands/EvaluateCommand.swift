@@ -1,0 +1,63 @@
+import ArgumentParser
+import Evaluation
+@preconcurrency import Glibc
+import LinuxKernel
+import Testbed
+
+struct EvaluateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "evaluate",
+        abstract: "Run experiments by a plan, and report on them.",
+        subcommands: [Run.self])
+
+    struct Run: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make the runs of a plan that have not been made yet.",
+            discussion: """
+                Each run's result is kept when it has ended, so an interrupted evaluation goes on where it was. \
+                Ends with status 1 if a run failed. Nothing but the results is left afterwards.
+                """)
+
+        @Argument(help: "The plan, a YAML file.")
+        var plan: String
+        @Option(help: "Where the results go, a SQLite database. [default: PLAN's name with .sqlite]")
+        var results: String?
+        @Option(help: "Begin no run after this many minutes.")
+        var timeLimit: Double?
+        @Flag(help: "Make those runs again that failed.")
+        var retryFailed = false
+        @Option(help: "Name of the testbed.")
+        var instance = "evaluate"
+        @Option(help: "The folder of the workloads' programs.")
+        var programs = ".build/workloads"
+        @Flag(help: "Only show what would be run.")
+        var dryRun = false
+
+        func run() async throws {
+            if let timeLimit, !(timeLimit > 0 && timeLimit <= 10_000) {
+                throw ValidationError("--time-limit \(timeLimit): above 0 and at most 10000 minutes")
+            }
+            setvbuf(stdout, nil, _IOLBF, 0)
+            let plan = try EvaluationPlan(file: plan)
+            if dryRun {
+                for (point, repetitions) in plan.points { print("\(repetitions) × \(point.key)") }
+                print("\(plan.runs.count) runs")
+                return
+            }
+            var options = Evaluation.Options()
+            options.instance = instance
+            options.programs = programs
+            options.timeLimit = timeLimit.map { $0 * 60 }
+            options.retryFailed = retryFailed
+            let path = results ?? "\(plan.name).sqlite"
+            let store = try ResultStore(path, create: true)
+            let start = monotonicNow()
+            let summary = try await Evaluation(plan, store: store, options: options) { line in
+                print(Demo.progressLine(Double(monotonicNow() - start) / 1e9, line))
+            }.run()
+            print("\n  \(summary.made) runs made, \(summary.failed) failed, \(summary.left) left. Results: \(path)")
+            if !summary.leftovers.isEmpty { print("  LEFT BEHIND: \(summary.leftovers.joined(separator: ", "))") }
+            if summary.failed > 0 || !summary.leftovers.isEmpty { throw ExitCode(1) }
+        }
+    }
+}

@@ -29,9 +29,13 @@ let package = Package(
             dependencies: [
                 "Testbed", "Agent", "Migration", "LinuxKernel",
                 .product(name: "GRDB", package: "GRDB.swift"),
+            ]),
+        .target(
+            name: "Testbed",
+            dependencies: [
+                "Agent", "Migration", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "Yams", package: "Yams"),
             ]),
-        .target(name: "Testbed", dependencies: ["Agent", "Migration", "Containers", "LinuxKernel", "CLinux"]),
         .target(
             name: "Agent",
             dependencies: [

@@ -67,7 +67,7 @@ extension EvaluationPlan {
     public init(file: String) throws {
         let text: String
         do { text = try SmallFile.text(file) } catch {
-            throw PlanError(file: file, line: nil, reason: "cannot be read: \(error)")
+            throw InputError(file: file, line: nil, reason: "cannot be read: \(error)")
         }
         try self.init(text, file: file)
     }

@@ -1,45 +1,48 @@
-// YAML with places: every mistake in a plan names file, line and what was expected.
+// YAML with places: every mistake in a plan or a topology names file, line and what was expected.
 import FoundationEssentials
 import Glibc
 import LinuxKernel
-import Testbed
 import Yams
 
-/// What is wrong with a plan.
-public struct PlanError: Error, CustomStringConvertible, Equatable {
+/// What is wrong with a file that a user wrote: a plan, a topology, a trace.
+public struct InputError: Error, CustomStringConvertible, Equatable {
     public var file: String
     /// From 1; nil: the file as a whole.
     public var line: Int?
     public var reason: String
 
+    public init(file: String, line: Int?, reason: String) {
+        (self.file, self.line, self.reason) = (file, line, reason)
+    }
+
     public var description: String { "\(file)\(line.map { ":\($0)" } ?? ""): \(reason)" }
 }
 
 /// A node of a YAML file, and the path that leads to it.
-struct YAMLValue {
-    let node: Node
-    let file: String
+package struct YAMLValue {
+    package let node: Node
+    package let file: String
     /// "experiments[2].vary", empty at the root.
-    let path: String
+    package let path: String
 
     /// The root of a file's text, which must be a mapping.
-    static func root(_ text: String, file: String) throws -> YAMLValue {
+    package static func root(_ text: String, file: String) throws -> YAMLValue {
         do {
             guard let node = try Yams.compose(yaml: text) else {
-                throw PlanError(file: file, line: nil, reason: "the file is empty")
+                throw InputError(file: file, line: nil, reason: "the file is empty")
             }
             return YAMLValue(node: node, file: file, path: "")
         } catch let error as YamlError {
-            throw PlanError(file: file, line: error.line, reason: "this is no YAML: \(error.reason)")
+            throw InputError(file: file, line: error.line, reason: "this is no YAML: \(error.reason)")
         }
     }
 
-    func mistake(_ reason: String) -> PlanError {
-        PlanError(file: file, line: node.mark?.line, reason: (path.isEmpty ? "" : "\(path): ") + reason)
+    package func mistake(_ reason: String) -> InputError {
+        InputError(file: file, line: node.mark?.line, reason: (path.isEmpty ? "" : "\(path): ") + reason)
     }
 
     /// The entries of a mapping in their order. Keys that are none of `known` are mistakes, and so are repeated ones.
-    func entries(known: [String]) throws -> [(key: String, value: YAMLValue)] {
+    package func entries(known: [String]) throws -> [(key: String, value: YAMLValue)] {
         guard let mapping = node.mapping else { throw mistake("expected names with values (name: value)") }
         var seen: Set<String> = []
         return try mapping.map { key, value in
@@ -54,19 +57,19 @@ struct YAMLValue {
     }
 
     /// The items of a sequence, at least one.
-    func items() throws -> [YAMLValue] {
+    package func items() throws -> [YAMLValue] {
         guard let sequence = node.sequence, !sequence.isEmpty else { throw mistake("expected a list: [a, b]") }
         return sequence.enumerated().map { index, item in
             YAMLValue(node: item, file: file, path: "\(path)[\(index + 1)]")
         }
     }
 
-    func text() throws -> String {
+    package func text() throws -> String {
         guard let scalar = node.scalar, !scalar.string.isEmpty else { throw mistake("expected a text") }
         return scalar.string
     }
 
-    func number(_ range: ClosedRange<Double>, _ unit: String) throws -> Double {
+    package func number(_ range: ClosedRange<Double>, _ unit: String) throws -> Double {
         let text = try text()
         guard let value = Double(text), range.contains(value) else {
             throw mistake("\"\(text)\" is not a number of \(unit) from \(plain(range.lowerBound)) to \(plain(range.upperBound))")
@@ -74,7 +77,7 @@ struct YAMLValue {
         return value
     }
 
-    func integer(_ range: ClosedRange<Int>, _ unit: String) throws -> Int {
+    package func integer(_ range: ClosedRange<Int>, _ unit: String) throws -> Int {
         let text = try text()
         guard let value = Int(text), range.contains(value) else {
             throw mistake("\"\(text)\" is not a whole number of \(unit) from \(range.lowerBound) to \(range.upperBound)")
@@ -82,7 +85,7 @@ struct YAMLValue {
         return value
     }
 
-    func choice<T>(_ names: [String], _ find: (String) -> T?) throws -> T {
+    package func choice<T>(_ names: [String], _ find: (String) -> T?) throws -> T {
         let text = try text()
         guard let value = find(text) else {
             throw mistake("\"\(text)\" is none of \(names.joined(separator: ", "))")
@@ -92,7 +95,7 @@ struct YAMLValue {
 }
 
 /// A number without digits that say nothing: "5", "0.25".
-func plain(_ value: Double) -> String {
+package func plain(_ value: Double) -> String {
     value == value.rounded() && abs(value) < 1e15 ? String(Int64(value)) : String(value)
 }
 

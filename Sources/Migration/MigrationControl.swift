@@ -15,7 +15,7 @@ public final class MigrationControl: Sendable {
     }
 
     private let cancelFlag = Atomic(false)
-    private let handoverFlag = Atomic(false)
+    private let trigger = Atomic<Int64>(0)
     private let snapshot = Mutex((progress: MigrationProgress(), meter: RateMeter()))
     private let began = monotonicNow()
     private let decision = Mutex<Resolution?>(nil)
@@ -40,10 +40,16 @@ public final class MigrationControl: Sendable {
 
     /// Gives the trigger that the handover policy at-trigger waits for.
     public func triggerHandover() {
-        handoverFlag.store(true, ordering: .releasing)
+        // The first trigger counts.
+        _ = trigger.compareExchange(expected: 0, desired: monotonicNow(), ordering: .acquiringAndReleasing)
         wake()
     }
-    public var handoverTriggered: Bool { handoverFlag.load(ordering: .acquiring) }
+    public var handoverTriggered: Bool { triggeredAt != nil }
+    /// When the trigger was given, CLOCK_MONOTONIC nanoseconds; nil: not yet.
+    public var triggeredAt: Int64? {
+        let instant = trigger.load(ordering: .acquiring)
+        return instant == 0 ? nil : instant
+    }
 
     /// Ends doubt by an operator's word.
     public func resolve(_ resolution: Resolution) { decision.withLock { $0 = resolution } }

@@ -82,6 +82,9 @@ public struct MigrationReport: Codable, Sendable {
     public var releasedAt: Int64 = 0
     /// From the decision to the destination serving, milliseconds.
     public var migrationTime = 0.0
+    /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had
+    /// done) to the destination serving, milliseconds. It contains the last passes before the freeze, and the downtime.
+    public var handoverTime: Double?
     /// Milliseconds of migration time by phase, in order: negotiate, stage, copy, freeze.
     public var phases: [Phase] = []
     /// Rounds or syncs before the freeze, then the last pass.

@@ -122,7 +122,8 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
 
     private func bytes(_ value: YAMLValue, atLeast least: UInt64) throws -> UInt64 {
         guard let count = ByteCount(try value.text()), count.bytes >= least else {
-            throw value.mistake("\"\(try value.text())\" is not a size of at least \(ByteCount(least)): 4KiB, 128MiB, 1GiB ...")
+            throw value.mistake(
+                "\"\(try value.text())\" is not a size of at least \(ByteCount(least)): 4KiB, 128MiB, 1GiB ...")
         }
         return count.bytes
     }

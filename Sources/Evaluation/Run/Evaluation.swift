@@ -82,12 +82,14 @@ public struct Evaluation: Sendable {
 
     private func line(_ number: Int, of count: Int, _ record: RunRecord, elapsed: Double) -> String {
         let point = record.planned.parameters
-        var text = "\(number)/\(count) \(point.technique.rawValue) \(point.workload.rawValue) \(ByteCount(point.memory))"
+        var text =
+            "\(number)/\(count) \(point.technique.rawValue) \(point.workload.rawValue) \(ByteCount(point.memory))"
         text += " \(point.bandwidth)"
         if let lambda = point.effectiveLambda { text += " λ \((lambda * 1000).rounded() / 1000)" }
         text += " #\(record.planned.repetition): "
         if let report = record.report, record.passed {
-            text += "downtime \((report.engineDowntime * 100).rounded() / 100) ms, \(Int(report.migrationTime)) ms in all"
+            text +=
+                "downtime \((report.engineDowntime * 100).rounded() / 100) ms, \(Int(report.migrationTime)) ms in all"
         } else {
             text += "FAILED: \(record.problem ?? "?")"
         }
@@ -97,6 +99,7 @@ public struct Evaluation: Sendable {
 
     static func duration(_ seconds: Double) -> String {
         let seconds = Int(seconds.rounded())
-        return seconds < 60 ? "\(seconds) s" : seconds < 3600 ? "\(seconds / 60) min" : "\(seconds / 3600) h \(seconds / 60 % 60) min"
+        return seconds < 60
+            ? "\(seconds) s" : seconds < 3600 ? "\(seconds / 60) min" : "\(seconds / 3600) h \(seconds / 60 % 60) min"
     }
 }

@@ -122,14 +122,16 @@ final class EvaluationBed: Sendable {
             if info.isOver {
                 if let error = info.error { throw error }
                 guard let report = info.report else {
-                    throw TestbedError("migration \(id) ended in state \(info.progress.state.rawValue) without a report")
+                    throw TestbedError(
+                        "migration \(id) ended in state \(info.progress.state.rawValue) without a report")
                 }
                 return report
             }
             if Double(monotonicNow() - decided) / 1e9 > limit {
                 _ = try? await client.cancel(id)
                 _ = try? await client.wait(for: id)
-                throw TestbedError("not over after \(Int(limit)) s: \(info.progress.remark ?? info.progress.state.rawValue)")
+                throw TestbedError(
+                    "not over after \(Int(limit)) s: \(info.progress.remark ?? info.progress.state.rawValue)")
             }
             try await Task.sleep(for: .milliseconds(100))
         }

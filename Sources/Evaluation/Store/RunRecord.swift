@@ -39,28 +39,39 @@ struct RunRecord {
                 report?.passes.last.map { Int64($0.pages) }, report?.events,
             ])
         let run = db.lastInsertedRowID
-        try insert(db, "verdict (run, name, passed, detail)", (observation?.verdicts ?? []).map {
-            [run, $0.name, $0.passed, $0.detail]
-        })
-        try insert(db, "latency (run, stretch, requests, unanswered, p50_ms, p95_ms, p99_ms, p999_ms, slowest_ms)",
+        try insert(
+            db, "verdict (run, name, passed, detail)",
+            (observation?.verdicts ?? []).map {
+                [run, $0.name, $0.passed, $0.detail]
+            })
+        try insert(
+            db, "latency (run, stretch, requests, unanswered, p50_ms, p95_ms, p99_ms, p999_ms, slowest_ms)",
             (observation?.latency ?? []).map {
                 [run, $0.stretch, $0.requests, $0.unanswered, $0.p50, $0.p95, $0.p99, $0.p999, $0.slowest]
             })
         if planned.repetition == 1 {
-            try insert(db, "timeline (run, at_ms, latency_ms)", (observation?.timeline ?? []).map {
-                [run, $0.at, $0.latency]
-            })
+            try insert(
+                db, "timeline (run, at_ms, latency_ms)",
+                (observation?.timeline ?? []).map {
+                    [run, $0.at, $0.latency]
+                })
         }
         guard let report else { return }
-        try insert(db, "phase (run, ordinal, name, duration_ms)", report.phases.enumerated().map {
-            [run, $0 + 1, $1.name, $1.duration]
-        })
-        try insert(db, "pass (run, ordinal, start_ms, duration_ms, pages, bytes)", report.passes.enumerated().map {
-            [run, $0 + 1, $1.start, $1.duration, Int64($1.pages), Int64($1.bytes)]
-        })
-        try insert(db, "step (run, side, name, start_us, duration_us)", report.steps.map {
-            [run, $0.side, $0.name, $0.start, $0.duration]
-        })
+        try insert(
+            db, "phase (run, ordinal, name, duration_ms)",
+            report.phases.enumerated().map {
+                [run, $0 + 1, $1.name, $1.duration]
+            })
+        try insert(
+            db, "pass (run, ordinal, start_ms, duration_ms, pages, bytes)",
+            report.passes.enumerated().map {
+                [run, $0 + 1, $1.start, $1.duration, Int64($1.pages), Int64($1.bytes)]
+            })
+        try insert(
+            db, "step (run, side, name, start_us, duration_us)",
+            report.steps.map {
+                [run, $0.side, $0.name, $0.start, $0.duration]
+            })
         try insert(db, "mirror_age (run, at_ms, age_ms)", report.mirrorAge.map { [run, $0.at, $0.age] })
     }
 

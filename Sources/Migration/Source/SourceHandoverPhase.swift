@@ -8,6 +8,7 @@ import Memory
 
 extension SourceSession {
     func handover() throws {
+        handoverWantedAt = handoverWantedAt ?? control.triggeredAt ?? monotonicNow()
         try trees!.sendChanges(over: connection)
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
@@ -16,8 +17,7 @@ extension SourceSession {
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
-        if tracker != nil { try pass() }
-        try awaitApplied(all: true)
+        if tracker != nil { try runUp() }
         try drain()
         if network != nil {
             try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid)))
@@ -169,6 +169,7 @@ extension SourceSession {
         report.releasedAt = released.at - clockOffset
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
+        report.handoverTime = handoverWantedAt.map { Double(report.releasedAt - $0) / 1e6 }
         report.steps = steps.steps.map { StepReport($0, side: "source", frozenAt: report.frozenAt, clockOffset: 0) }
         report.steps += released.steps.map {
             StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset)

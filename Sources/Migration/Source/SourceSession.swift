@@ -39,17 +39,21 @@ public final class SourceSession {
     var imageGoesAhead = true
     var clockOffset: Int64 = 0
     let decidedAt = monotonicNow()
+    /// When the handover was first wanted.
+    var handoverWantedAt: Int64?
     /// Seconds that the destination has to answer the offer.
     var patience: Int64 = 30
     // ---- The copy's state (CopyPhase.swift)
     /// Pages known to be dirty, and pages known to be empty, that have not been sent.
     var pending = AddressRanges(), discards = AddressRanges()
     var passNumber: UInt64 = 0
-    /// Passes that are not acknowledged.
-    var outstanding: [UInt64] = []
+    /// Passes that are not acknowledged: number, bytes on the wire, and when each began.
+    var outstanding: [(number: UInt64, bytes: UInt64, began: Int64)] = []
+    /// When the last acknowledgement came.
+    var acknowledgedAt: Int64 = 0
     /// Everything that was dirty before this instant is at the destination.
     var mirroredUntil: Int64?
-    /// Bytes a second, as last seen.
+    /// Bytes a second that reached the destination, as last seen.
     var throughput = 100e6
     /// Milliseconds the last scan took.
     var lastScan = 0.0

@@ -70,7 +70,8 @@ public struct Demo: Sendable {
         let bundle = folder + "/bundle"
         try makeFolders(bundle)
         try await hosts.run(
-            ScenarioContainer(name: Self.container, bundle: try Self.buildBundle(in: bundle), address: address, mac: mac),
+            ScenarioContainer(
+                name: Self.container, bundle: try Self.buildBundle(in: bundle), address: address, mac: mac),
             on: at)
         let endpoint = RedisEndpoint(address: address, namespace: topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)

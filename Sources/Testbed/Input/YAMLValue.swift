@@ -72,7 +72,8 @@ package struct YAMLValue {
     package func number(_ range: ClosedRange<Double>, _ unit: String) throws -> Double {
         let text = try text()
         guard let value = Double(text), range.contains(value) else {
-            throw mistake("\"\(text)\" is not a number of \(unit) from \(plain(range.lowerBound)) to \(plain(range.upperBound))")
+            throw mistake(
+                "\"\(text)\" is not a number of \(unit) from \(plain(range.lowerBound)) to \(plain(range.upperBound))")
         }
         return value
     }
@@ -80,7 +81,8 @@ package struct YAMLValue {
     package func integer(_ range: ClosedRange<Int>, _ unit: String) throws -> Int {
         let text = try text()
         guard let value = Int(text), range.contains(value) else {
-            throw mistake("\"\(text)\" is not a whole number of \(unit) from \(range.lowerBound) to \(range.upperBound)")
+            throw mistake(
+                "\"\(text)\" is not a whole number of \(unit) from \(range.lowerBound) to \(range.upperBound)")
         }
         return value
     }

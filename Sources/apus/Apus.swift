@@ -13,7 +13,7 @@ struct Apus: ParsableCommand {
             AgentCommand.self, RunCommand.self, PsCommand.self, LogsCommand.self, InspectCommand.self,
             MigrateCommand.self, HandoverCommand.self, CancelCommand.self, ResolveCommand.self, KillCommand.self,
             RmCommand.self, DoctorCommand.self, GuardCommand.self, TestbedCommand.self, DemoCommand.self,
-            BenchCommand.self, EvaluateCommand.self,
+            BenchCommand.self, EvaluateCommand.self, PredictCommand.self,
         ])
 
     /// Not asynchronous, so that the agent can enter its network namespace while there is one thread only.

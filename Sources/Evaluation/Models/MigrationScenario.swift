@@ -1,0 +1,24 @@
+// What is to be predicted.
+
+/// A migration to predict.
+public struct MigrationScenario: Sendable, Hashable, Codable {
+    /// The state in bytes, above 0.
+    public var size: Double
+    /// Bytes of pages dirtied a second, 0 or more.
+    public var dirtyRate: Double
+    /// The most that can be dirty at once in bytes, above 0 and at most `size`; nil: all of it.
+    public var workingSet: Double?
+    /// Of the link, in bytes a second, above 0; infinity: the page stream is the limit.
+    public var bandwidth: Double
+    /// Milliseconds, 0 or more.
+    public var roundTrip: Double
+    /// Pre-copy's, in milliseconds.
+    public var downtimeLimit = 5.0
+    /// Pre-copy's rounds before the last one.
+    public var maxRounds = 30
+
+    public init(size: Double, dirtyRate: Double, workingSet: Double? = nil, bandwidth: Double, roundTrip: Double) {
+        (self.size, self.dirtyRate, self.workingSet) = (size, dirtyRate, workingSet)
+        (self.bandwidth, self.roundTrip) = (bandwidth, roundTrip)
+    }
+}

@@ -31,6 +31,13 @@ demo: setup build ## move a live redis between two edge hosts by cold, pre-copy 
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
 
+evaluate: setup build ## measure by Plans/quick.yaml (3 minutes) and write the report; PLAN=... (as root)
+	.build/release/apus evaluate run $(PLAN) --results $(RESULTS)
+	.build/release/apus evaluate report $(RESULTS)
+
+PLAN ?= Plans/quick.yaml
+RESULTS ?= results-$(basename $(notdir $(PLAN))).sqlite
+
 # Moves for each of the three techniques: 2,001 together.
 MOVES ?= 667
 
@@ -51,11 +58,11 @@ format: ## lay out the Swift sources
 	scripts/lint --format
 
 clean: ## remove what was built
-	rm -rf .build demo-report.json
+	rm -rf .build demo-report.json results-*
 
 protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-swift)
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_out=Sources/Engine/Generated ProcessImage.proto
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build tests test demo torture bench lint format clean faults protos
+.PHONY: help setup build tests test demo evaluate torture bench lint format clean faults protos

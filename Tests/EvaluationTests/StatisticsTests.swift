@@ -9,4 +9,53 @@ struct StatisticsTests {
         #expect(random.next() == 6_457_827_717_110_365_317)
         #expect(random.next() == 3_203_168_211_198_807_973)
     }
+
+    /// Type 7, as R's quantile(c(1, 2, 4, 8), c(.25, .5, .9)) gives it.
+    @Test func quantilesLieBetweenValues() {
+        let sample = Sample([8, 1, .nan, 4, 2])
+        #expect(sample.count == 4 && sample.omitted == 1)
+        #expect(sample.quantile(0.25) == 1.75)
+        #expect(sample.median == 3)
+        #expect(abs(sample.quantile(0.9) - 6.8) < 1e-12)
+        #expect(Sample([]).median.isNaN)
+    }
+
+    @Test func bootstrapIntervalOfTheMedianIsBetweenValues() throws {
+        let values = (1...21).map(Double.init)
+        let interval = try #require(Bootstrap(seed: 7).median(of: values))
+        #expect(interval == Bootstrap(seed: 7).median(of: values), "the same seed gives the same interval")
+        // By order statistics (binomial), the 95 % interval of 21 values' median is from the 6th to the 16th.
+        #expect((5...7).contains(interval.lower) && (15...17).contains(interval.upper))
+        #expect(Bootstrap().median(of: [1]) == nil)
+    }
+
+    @Test func differenceOfEqualSamplesIncludesZero() throws {
+        let values = [1.0, 2, 3, 4, 5, 6, 7, 8]
+        let same = try #require(Bootstrap().differenceOfMedians(values, values))
+        #expect(same.contains(0))
+        let apart = try #require(Bootstrap().differenceOfMedians(values.map { $0 + 20 }, values))
+        #expect(apart.lower > 10 && apart.contains(20))
+    }
+
+    /// Worked by hand: ranks 1, 2, 4 against 3, 5, 6, so U = 1 + 2 + 4 - 6 = 1.
+    @Test func rankTestCountsPairs() throws {
+        let test = try #require(RankTest([1, 2, 4], [3, 5, 6]))
+        #expect(test.u == 1)
+        #expect(abs(test.delta - (2.0 / 9 - 1)) < 1e-12)
+        // Mean 4.5, variance 9 · 7 / 12 = 5.25: z = (3.5 - 0.5) / 2.2913 = 1.3093, p = 0.1904.
+        #expect(abs(test.z - 1.3093) < 1e-4 && abs(test.p - 0.1904) < 1e-4)
+        #expect(try #require(RankTest([2, 2], [2, 2])).p == 1)
+    }
+
+    @Test func lineGoesThroughItsPoints() throws {
+        let line = try #require(LineFit([(1, 5), (2, 7), (4, 11)]))
+        #expect(abs(line.slope - 2) < 1e-12 && abs(line.intercept - 3) < 1e-12 && line.determination == 1)
+        #expect(LineFit([(1, 5), (1, 7)]) == nil)
+    }
+
+    @Test func distributionEndsAtOne() {
+        let points = Distribution([3, 1, 1, 2]).points
+        #expect(
+            points == [.init(value: 1, fraction: 0.5), .init(value: 2, fraction: 0.75), .init(value: 3, fraction: 1)])
+    }
 }

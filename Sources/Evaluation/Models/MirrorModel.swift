@@ -21,6 +21,8 @@ public struct MirrorModel: Sendable {
     public var eventSize = 4096.0
     /// o: what a sync costs beside its bytes, in milliseconds.
     public var eventOverhead = 0.0
+    /// Before a handover, passes follow each other until one takes less than this, in milliseconds; nil: none do.
+    public var runUp: Double?
     /// RTT, context, switch and resume together, in milliseconds.
     public var fixed = 0.0
 
@@ -48,7 +50,10 @@ public struct MirrorModel: Sendable {
     /// dirty at once.
     public var outstanding: Double { keepsUp ? Swift.min(bound, eventSize) : afterCopy }
     /// U in bytes at a handover when ready: what is dirtied while an event is sent, λ events; or the same as above.
-    public var outstandingWhenReady: Double { keepsUp ? Swift.min(bound, eventSize * load) : afterCopy }
+    public var outstandingWhenReady: Double {
+        guard keepsUp else { return afterCopy }
+        return Swift.min(bound, eventSize * load, runUp.map { $0 / 1000 * bandwidth } ?? .infinity)
+    }
 
     /// When the handover begins at the earliest, in milliseconds: in sync, or with the first copy sent if that is never
     /// reached.

@@ -40,7 +40,10 @@ public struct Predictor: Sendable {
     private var preCopy: Prediction {
         var model = PreCopyModel(size: scenario.size, bandwidth: goodput, dirtyRate: engine.wire(scenario.dirtyRate))
         model.workingSet = scenario.workingSet.map(engine.wire)
-        (model.downtimeLimit, model.maxRounds, model.resume) = (scenario.downtimeLimit, scenario.maxRounds, fixed)
+        // The rounds go on in the run-up to the freeze, below the limit.
+        (model.downtimeLimit, model.maxRounds, model.resume) = (
+            min(scenario.downtimeLimit, engine.runUp), scenario.maxRounds, fixed
+        )
         let outcome = model.outcome
         let rounds = outcome.liveRounds == 1 ? "1 round" : "\(outcome.liveRounds) rounds"
         var remarks = ["\(rounds) before the freeze"]
@@ -60,7 +63,7 @@ public struct Predictor: Sendable {
         model.workingSet = scenario.workingSet.map(engine.wire)
         model.eventSize = max(engine.wire(pageBytes), model.dirtyRate * engine.syncInterval / 1000)
         if model.dirtyRate > 0 { model.eventOverhead = engine.scan(scenario.size) }
-        model.fixed = fixed
+        (model.fixed, model.runUp) = (fixed, engine.runUp)
         let remark =
             if let inSync = model.inSync {
                 "in sync after \(short(inSync / 1000)) s; handed over at any later instant, at most "

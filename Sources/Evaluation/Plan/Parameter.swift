@@ -38,6 +38,35 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         }
     }
 
+    /// Its column in the results' table `point`.
+    var column: String {
+        switch self {
+        case .technique, .workload, .handover, .events: rawValue
+        case .memory: "memory_mib"
+        case .bandwidth: "bandwidth_mbit"
+        case .lambda: "lambda"
+        case .dirtyRate: "dirty_mib_s"
+        case .workingSet: "working_set_percent"
+        case .share: "share_percent"
+        case .triggerAfter: "trigger_after_s"
+        case .eventPages: "event_pages"
+        case .minSpacing: "min_spacing_ms"
+        case .maxRounds: "max_rounds"
+        case .roundInterval: "round_interval_ms"
+        case .downtimeLimit: "downtime_limit_ms"
+        }
+    }
+
+    /// What NULL means in that column.
+    var absent: String {
+        switch self {
+        case .bandwidth: "unlimited"
+        case .minSpacing: "adaptive"
+        case .roundInterval: "none"
+        default: "–"
+        }
+    }
+
     /// Whether its values are numbers.
     public var isNumeric: Bool {
         switch self {

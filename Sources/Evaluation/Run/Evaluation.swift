@@ -11,6 +11,8 @@ public struct Evaluation: Sendable {
         public var instance = "evaluate"
         /// The folder of the workloads' programs.
         public var programs = ".build/workloads"
+        /// The program whose agents are started; nil: the running one.
+        public var agentProgram: String?
         /// No run begins later than this many seconds after the start; nil: all are made.
         public var timeLimit: Double?
         /// Make those runs again that failed.
@@ -52,7 +54,7 @@ public struct Evaluation: Sendable {
         var summary = Summary(left: runs.count)
         progress("\(plan.name): \(plan.runs.count) runs, \(plan.runs.count - runs.count) of them made before")
         guard !runs.isEmpty else { return summary }
-        let bed = try EvaluationBed(instance: options.instance, programs: options.programs)
+        let bed = try EvaluationBed(options)
         defer {
             // Reached on every way out; the teardown does it for signals.
             bed.finish()
@@ -64,7 +66,7 @@ public struct Evaluation: Sendable {
         let begin = monotonicNow()
         for (index, planned) in runs.enumerated() {
             let elapsed = Double(monotonicNow() - begin) / 1e9
-            if let limit = options.timeLimit, elapsed > limit {
+            if let limit = options.timeLimit, elapsed > limit, index > 0 {
                 progress("the time is up; \(runs.count - index) runs are left for next time")
                 break
             }

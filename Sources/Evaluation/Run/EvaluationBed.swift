@@ -10,6 +10,7 @@ final class EvaluationBed: Sendable {
     private let testbed: Testbed
     private let teardown: Teardown
     private let programs: String
+    private let agentProgram: String?
     let loadBefore = ((try? SmallFile.text("/proc/loadavg")) ?? "?").split(separator: " ").prefix(3)
         .joined(separator: " ")
     private let state = State()
@@ -22,12 +23,13 @@ final class EvaluationBed: Sendable {
         var stands = false
     }
 
-    init(instance: String, programs: String) throws {
+    init(_ options: Evaluation.Options) throws {
+        let instance = options.instance
         let testbed = Testbed(try Topology(instance: instance, backhaul: .unlimited))
         if let old = try TestbedState.load(instance: instance), old.owner?.isAlive ?? true {
             throw TestbedError("testbed \(instance) stands: choose another --instance, or take it down")
         }
-        (self.testbed, self.programs) = (testbed, programs)
+        (self.testbed, programs, agentProgram) = (testbed, options.programs, options.agentProgram)
         teardown = try Teardown { testbed.down() }
     }
 
@@ -35,7 +37,7 @@ final class EvaluationBed: Sendable {
 
     func up() async throws {
         try teardown.making { try testbed.upNetwork(owned: true) }
-        let children = try teardown.making { try testbed.spawnAgents() }
+        let children = try teardown.making { try testbed.spawnAgents(executable: agentProgram) }
         try await testbed.waitForAgents(children)
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
         state.runtime = host.runtimeVersion?.split(separator: "\n").first.map(String.init) ?? host.runtime

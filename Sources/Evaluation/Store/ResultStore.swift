@@ -61,7 +61,7 @@ public final class ResultStore: Sendable {
                 """,
             arguments: [
                 point.key, point.technique.rawValue, point.workload.rawValue, Parameter.memory.number(point),
-                Parameter.bandwidth.number(point), point.effectiveLambda,
+                Parameter.bandwidth.number(point), point.lambda ?? point.effectiveLambda,
                 point.workload == .dirtier ? Parameter.dirtyRate.number(point) : nil,
                 point.workload == .dirtier ? Double(point.workingSet) : nil,
                 point.workload == .dirtier ? Double(point.share) : nil, point.handover.rawValue,

@@ -27,14 +27,15 @@ struct RunRecord {
         try db.execute(
             sql: """
                 INSERT INTO run (session, point, repetition, started_at, passed, error, engine_downtime_ms,
-                    workload_downtime_ms, client_downtime_ms, disturbance_ms, migration_time_ms, in_sync_ms, passes,
+                    workload_downtime_ms, client_downtime_ms, disturbance_ms, migration_time_ms, handover_ms, in_sync_ms, passes,
                     pages_sent, bytes_sent, state_bytes, overhead, last_pass_pages, events)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
             arguments: [
                 session, point, planned.repetition, startedAt, passed, problem, report?.engineDowntime,
                 observation?.workloadDowntime, observation?.clientDowntime, observation?.disturbance,
-                report?.migrationTime, report?.inSyncAt, report?.passes.count, report.map { Int64($0.pagesSent) },
+                report?.migrationTime, report?.handoverTime, report?.inSyncAt, report?.passes.count,
+                report.map { Int64($0.pagesSent) },
                 report.map { Int64($0.bytesSent) }, report.map { Int64($0.stateBytes) }, report?.overhead,
                 report?.passes.last.map { Int64($0.pages) }, report?.events,
             ])

@@ -46,7 +46,9 @@ enum Schema {
             error TEXT,                      -- why it was not migrated, or what was wrong
             engine_downtime_ms REAL, workload_downtime_ms REAL, client_downtime_ms REAL,
             disturbance_ms REAL,             -- largest gap while copying
-            migration_time_ms REAL, in_sync_ms REAL,
+            migration_time_ms REAL,
+            handover_ms REAL,                -- trigger of the handover to release
+            in_sync_ms REAL,
             passes INTEGER, pages_sent INTEGER, bytes_sent INTEGER, state_bytes INTEGER, overhead REAL,
             last_pass_pages INTEGER, events TEXT,
             UNIQUE (point, repetition)

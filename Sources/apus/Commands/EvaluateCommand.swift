@@ -8,7 +8,7 @@ struct EvaluateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "evaluate",
         abstract: "Run experiments by a plan, and report on them.",
-        subcommands: [Run.self])
+        subcommands: [Run.self, Report.self, Export.self])
 
     struct Run: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -60,4 +60,39 @@ struct EvaluateCommand: AsyncParsableCommand {
             if summary.failed > 0 || !summary.leftovers.isEmpty { throw ExitCode(1) }
         }
     }
+
+    struct Report: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Write the report of results: one HTML page, and every figure as SVG.")
+        @Argument(help: "The results, a SQLite database.")
+        var results: String
+        @Option(help: "The folder to write into. [default: RESULTS' name with -report]")
+        var to: String?
+
+        func run() throws {
+            let store = try ResultStore(results)
+            let name = results.hasSuffix(".sqlite") ? String(results.dropLast(7)) : results
+            print(try EvaluationReport(store).write(to: to ?? name + "-report"))
+        }
+    }
+
+    struct Export: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Print results for other programs, a row or an object a migration.")
+        @Argument(help: "The results, a SQLite database.")
+        var results: String
+        @Option(help: "csv or json.")
+        var format = ResultStore.ExportFormat.csv
+        @Option(help: "One of the tables instead: \(ResultStore.tables.joined(separator: ", ")).")
+        var table: String?
+
+        func run() throws {
+            if let table, !ResultStore.tables.contains(table) {
+                throw ValidationError("--table \(table): none of \(ResultStore.tables.joined(separator: ", "))")
+            }
+            try ResultStore(results).export(format, table: table) { print($0) }
+        }
+    }
 }
+
+extension ResultStore.ExportFormat: ExpressibleByArgument {}

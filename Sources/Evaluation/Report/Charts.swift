@@ -1,0 +1,55 @@
+// From answers to charts.
+
+extension Answer {
+    /// Medians with their intervals over the varied parameter; every single value where nothing is varied.
+    func plot(x parameter: Parameter?, y title: String, levels: [(value: Double, label: String)] = []) -> Plot {
+        let names = groups.map(\.xText).uniqued
+        let numeric = parameter != nil && groups.allSatisfy { $0.x != nil } && names.count > 1
+        let axis: Axis
+        if numeric {
+            let values = groups.compactMap(\.x)
+            let isWide = (values.min() ?? 0) > 0 && (values.max() ?? 0) / (values.min() ?? 1) >= 20
+            axis = Axis(parameter!.title, isWide ? .log : .linear)
+        } else {
+            axis = Axis(parameter?.title ?? "technique", .names(names))
+        }
+        let medians = groups.map(\.sample.median).filter { $0 > 0 }
+        let isWide = (medians.max() ?? 1) / (medians.min() ?? 1) > 30
+        let lines = series.enumerated().map { index, name in
+            PlotSeries(
+                name: name, look: look(name, index),
+                points: groups.filter { $0.series == name }.map { group in
+                    PlotPoint(
+                        numeric ? group.x! : Double(names.firstIndex(of: group.xText)!), group.sample.median,
+                        group.interval?.lower, group.interval?.upper)
+                })
+        }
+        var plot = Plot(
+            x: axis, y: Axis(title, isWide ? .log : .linear, from: isWide ? nil : 0), series: lines, levels: levels)
+        plot.namesSeries = parameter != nil
+        return plot
+    }
+
+    private func look(_ name: String, _ index: Int) -> Look {
+        let technique = name.split(separator: " ").first.map(String.init) ?? name
+        let sameTechnique = series.filter { $0.hasPrefix(technique) }
+        if sameTechnique.count == 1 { return Look.of(technique, index) }
+        return Look.palette[index % Look.palette.count]
+    }
+
+    /// The distribution of the values, a curve for each series.
+    func distribution(_ title: String) -> Plot {
+        let all = groups.flatMap(\.values).filter { $0 > 0 }
+        let isWide = (all.max() ?? 1) / (all.min() ?? 1) > 30
+        return Plot(
+            x: Axis(title, isWide ? .log : .linear), y: Axis("share of the runs", from: 0, to: 1),
+            series: series.enumerated().map { index, name in
+                let values = groups.filter { $0.series == name }.flatMap(\.values)
+                let points = Distribution(values).points
+                return PlotSeries(
+                    name: "\(name) (\(values.count))", style: .steps, look: look(name, index),
+                    points: points.prefix(1).map { PlotPoint($0.value, 0) }
+                        + points.map { PlotPoint($0.value, $0.fraction) })
+            })
+    }
+}

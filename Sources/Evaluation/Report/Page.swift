@@ -1,0 +1,101 @@
+// A page that stands alone: text, tables, and figures with the queries behind them.
+
+/// A chart with what it says and where its values come from.
+struct ReportFigure {
+    /// Its file's name without ".svg".
+    var id: String
+    var title: String
+    /// What is shown, and how to read it.
+    var reading: String
+    var svg: String
+    var query: String
+}
+
+struct ReportTable {
+    struct Column {
+        var name: String
+        var isNumber: Bool
+        init(_ name: String, _ isNumber: Bool = true) { (self.name, self.isNumber) = (name, isNumber) }
+    }
+    var columns: [Column]
+    var rows: [[String]]
+    var note = ""
+    var query = ""
+}
+
+enum ReportBlock {
+    case text(String)
+    case list([String])
+    case table(ReportTable)
+    case figure(ReportFigure)
+    case code(String)
+}
+
+struct ReportSection {
+    var title: String
+    var blocks: [ReportBlock]
+}
+
+struct Page {
+    var title: String
+    var subtitle: String
+    var sections: [ReportSection]
+
+    var figures: [ReportFigure] {
+        sections.flatMap(\.blocks).compactMap { if case .figure(let figure) = $0 { figure } else { nil } }
+    }
+
+    var html: String {
+        var number = 0
+        let contents = sections.enumerated().map { "<li><a href=\"#s\($0)\">\(escaped($1.title))</a></li>" }.joined()
+        let body = sections.enumerated().map { index, section in
+            "<h2 id=\"s\(index)\">\(escaped(section.title))</h2>\n"
+                + section.blocks.map { html($0, &number) }.joined(separator: "\n")
+        }.joined(separator: "\n")
+        return """
+            <!DOCTYPE html>
+            <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+            <title>\(escaped(title))</title><style>\(Self.style)</style></head><body>
+            <h1>\(escaped(title))</h1><p class="sub">\(escaped(subtitle))</p><ol class="contents">\(contents)</ol>
+            \(body)
+            </body></html>
+
+            """
+    }
+
+    private func html(_ block: ReportBlock, _ number: inout Int) -> String {
+        switch block {
+        case .text(let text): return "<p>\(escaped(text))</p>"
+        case .list(let items): return "<ul>" + items.map { "<li>\(escaped($0))</li>" }.joined() + "</ul>"
+        case .code(let text): return "<pre>\(escaped(text))</pre>"
+        case .table(let table):
+            let head = table.columns.map { "<th\($0.isNumber ? " class=\"n\"" : "")>\(escaped($0.name))</th>" }.joined()
+            let rows = table.rows.map { row in
+                "<tr>"
+                    + zip(table.columns, row).map { "<td\($0.isNumber ? " class=\"n\"" : "")>\(escaped($1))</td>" }
+                    .joined()
+                    + "</tr>"
+            }.joined(separator: "\n")
+            return "<div class=\"t\"><table><thead><tr>\(head)</tr></thead><tbody>\(rows)</tbody></table></div>"
+                + (table.note.isEmpty ? "" : "<p class=\"note\">\(escaped(table.note))</p>") + behind(table.query)
+        case .figure(let figure):
+            number += 1
+            return "<figure id=\"\(escaped(figure.id))\">\(figure.svg)<figcaption><b>Figure \(number). "
+                + "\(escaped(figure.title)).</b> \(escaped(figure.reading))</figcaption>\(behind(figure.query))</figure>"
+        }
+    }
+
+    private func behind(_ query: String) -> String {
+        query.isEmpty ? "" : "<details><summary>query</summary><pre>\(escaped(query))</pre></details>"
+    }
+
+    private static let style = """
+        body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:980px;margin:2em auto;padding:0 1em;background:#fff}
+        h1{line-height:1.2;margin-bottom:0}h2{margin-top:2.2em;border-bottom:1px solid #ccc}.sub{color:#555}
+        .contents{columns:2;font-size:15px}figure{margin:1.6em 0;page-break-inside:avoid}figure svg{max-width:100%;height:auto}
+        figcaption{font-size:14.5px;margin-top:.3em}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
+        .t{overflow-x:auto}h1,h2,p,ul,figure,pre,details{max-width:780px}th,td{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:bottom}
+        .n{text-align:right;white-space:nowrap}.note{font-size:14px;color:#444}pre{font-size:12.5px;background:#f6f6f6;padding:.6em;overflow-x:auto}
+        details{font-size:13px;color:#555}@media print{details{display:none}body{margin:0}}
+        """
+}

@@ -1,0 +1,98 @@
+import Testbed
+import Testing
+
+@testable import Evaluation
+
+struct PlanTests {
+    static let plan = """
+        name: small
+        repetitions: 3
+        seed: 9
+        techniques: [pre-copy, migrror]
+        base:
+          memory: 32MiB
+          lambda: 0.2
+        experiments:
+          - name: size
+            vary:
+              memory: [16MiB, 32MiB]
+          - name: rate
+            techniques: [migrror]
+            repetitions: 5
+            vary: {lambda: [0.2, 0.4]}
+        """
+
+    @Test func everyCombinationIsAPoint() throws {
+        let plan = try EvaluationPlan(Self.plan, file: "p.yaml")
+        #expect(plan.experiments[0].points.count == 4 && plan.experiments[1].points.count == 2)
+        #expect(plan.experiments[0].varied == [.memory])
+        // MiGrror at 32 MiB and λ 0.2 is in both experiments: once, as often as the one that wants most.
+        #expect(plan.points.count == 5)
+        let shared = try #require(
+            plan.points.first {
+                $0.parameters.technique == .migrror && $0.parameters.memory == 32 << 20 && $0.parameters.lambda == 0.2
+            })
+        #expect(shared.repetitions == 5)
+        #expect(plan.runs.count == 3 * 3 + 5 * 2)
+    }
+
+    @Test func orderIsShuffledBySeed() throws {
+        let plan = try EvaluationPlan(Self.plan, file: "p.yaml")
+        #expect(plan.runs == plan.runs)
+        #expect(Set(plan.runs).count == plan.runs.count)
+        var other = plan
+        other.seed = 10
+        #expect(other.runs != plan.runs)
+        #expect(
+            plan.runs.map(\.repetition) == plan.runs.map(\.repetition).sorted(), "a repetition goes over all points")
+    }
+
+    @Test func whatDoesNotMatterDoesNotDistinguish() {
+        var (a, b) = (RunParameters(), RunParameters())
+        (a.technique, b.technique) = (.preCopy, .preCopy)
+        b.eventPages = 64
+        #expect(a.normalised == b.normalised)
+        b.maxRounds = 3
+        #expect(a.normalised != b.normalised)
+    }
+
+    /// λ = 0.1 of 1 Gbit/s: 12.5 MB/s, 3,051 whole pages.
+    @Test func lambdaMakesARate() {
+        var run = RunParameters()
+        run.lambda = 0.1
+        #expect(run.pagesPerSecond == 3051)
+        run.dirtyRate = 40960
+        #expect(run.pagesPerSecond == 10)
+    }
+
+    @Test(arguments: [
+        ("name: x\nexperiments:\n  - name: a\n    vary:\n      memroy: [1MiB]", 5, "\"memroy\" is not known here"),
+        ("name: x\nexperiments:\n  - name: a\n    vary:\n      memory: [lots]", 5, "\"lots\" is not a size"),
+        ("name: x\nrepetitions: 0\nexperiments: [{name: a}]", 2, "not a whole number of runs a point from 1"),
+        ("name: x\ntechniques: [warp]\nexperiments: [{name: a}]", 2, "\"warp\" is none of cold, pre-copy, MiGrror"),
+        ("name: x\nname: y\nexperiments: [{name: a}]", 1, "twice"),
+        ("name: a b\nexperiments: [{name: a}]", 1, "letters, digits and hyphens"),
+        ("experiments: [{name: a}]", 1, "name is missing"),
+        ("name: x\nexperiments: [{name: a}, {name: a}]", 2, "two experiments"),
+        ("name: x\nexperiments: []", 2, "expected a list"),
+        ("name: [\n", 2, "no YAML"),
+        ("name: x\nbase: {bandwidth: unlimited}\nexperiments:\n  - name: a", 4, "lambda has no meaning"),
+    ])
+    func mistakesNameTheirLine(text: String, line: Int, reason: String) throws {
+        let error = try #require(throws: InputError.self) { try EvaluationPlan(text, file: "p.yaml") }
+        #expect(error.line == line)
+        #expect(error.reason.contains(reason))
+        #expect(error.description.hasPrefix("p.yaml:\(line): "))
+    }
+
+    @Test func missingFileIsNamed() throws {
+        let error = try #require(throws: InputError.self) { try EvaluationPlan(file: "/nowhere/plan.yaml") }
+        #expect(error.description.contains("/nowhere/plan.yaml") && error.line == nil)
+    }
+
+    @Test(arguments: ["quick", "paper", "sensitivity"])
+    func shippedPlansAreRead(name: String) throws {
+        let plan = try EvaluationPlan(file: "Plans/\(name).yaml")
+        #expect(plan.name == name && plan.runs.count > 10)
+    }
+}

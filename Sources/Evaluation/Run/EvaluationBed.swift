@@ -90,15 +90,17 @@ final class EvaluationBed: Sendable {
             state.bandwidth = parameters.bandwidth
         }
         let workload = testbed.workload(parameters.workloadOptions, programs: programs)
+        let container = workload.containers[0]
         do {
             try await workload.start(on: source)
             try await Task.sleep(for: .seconds(settle))
             do {
-                record.report = try await migrate(workload.container, from: source, to: destination, parameters)
+                record.report = try await migrate(container, from: source, to: destination, parameters)
             } catch { record.error = "\(error)" }
             try await Task.sleep(for: .seconds(min(settle, 0.5)))
-            let end = record.report == nil ? source : destination
-            record.observation = try await workload.finish(on: end, after: record.report)
+            let outcome = try await workload.finish(
+                after: [Move(container, from: source, to: destination, record.report)])
+            (record.observation, record.verdicts) = (outcome.observations[0], outcome.verdicts)
         } catch {
             await workload.abandon()
             throw error

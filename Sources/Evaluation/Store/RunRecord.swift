@@ -11,14 +11,18 @@ struct RunRecord {
     /// nil: the migration failed.
     var report: MigrationReport?
     var observation: Observation?
+    /// Empty: it could not be judged.
+    var verdicts: [Verdict] = []
     /// Why the migration failed, or could not be judged.
     var error: String?
 
-    var passed: Bool { error == nil && report != nil && observation?.passed == true }
+    var passed: Bool {
+        error == nil && report != nil && !verdicts.isEmpty && verdicts.allSatisfy(\.passed)
+    }
 
     /// The error, or what verdict is wrong.
     var problem: String? {
-        error ?? observation?.verdicts.first { !$0.passed }.map { "\($0.name): \($0.detail)" }
+        error ?? verdicts.first { !$0.passed }.map { "\($0.name): \($0.detail)" }
     }
 
     func insert(_ db: Database, session: Int64) throws {
@@ -42,7 +46,7 @@ struct RunRecord {
         let run = db.lastInsertedRowID
         try insert(
             db, "verdict (run, name, passed, detail)",
-            (observation?.verdicts ?? []).map {
+            verdicts.map {
                 [run, $0.name, $0.passed, $0.detail]
             })
         try insert(

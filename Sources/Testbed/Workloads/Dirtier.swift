@@ -36,8 +36,7 @@ public struct DirtierVerdict: Codable, Sendable {
     }
     /// The largest other gap between the migration's decision and its release, milliseconds.
     func disturbance(_ report: MigrationReport) -> Double {
-        let decided = report.releasedAt - Int64(report.migrationTime * 1e6)
-        let others = gaps.filter { $0.start > decided && $0.end <= report.frozenAt }
+        let others = gaps.filter { $0.start > report.decidedAt && $0.end <= report.frozenAt }
         return (others.map(\.microseconds).max() ?? 0) / 1000
     }
 }
@@ -63,7 +62,8 @@ final class Dirtier: Workload {
         }
     }
 
-    let container = "dirtier"
+    let container: String
+    var containers: [String] { [container] }
     private let options: Options
     /// Where bundles are made.
     private let folder: String
@@ -73,12 +73,17 @@ final class Dirtier: Workload {
     private var logOffset: UInt64 = 0
     private var unread: [UInt8] = []
 
-    init(_ options: Options, program: String, folder: String) {
-        (self.options, self.program, self.folder) = (options, program, folder)
+    init(_ options: Options, name: String = "dirtier", program: String, folder: String) {
+        (self.options, self.container, self.program, self.folder) = (options, name, program, folder)
+    }
+
+    convenience init(_ options: Options, _ place: WorkloadPlace) {
+        self.init(
+            options, name: place.name("dirtier"), program: place.programs + "/dirtier", folder: place.folder)
     }
 
     func start(on host: EdgeHost) async throws {
-        let bundle = folder + "/bundle-dirtier"
+        let bundle = "\(folder)/bundle-\(container)"
         removeTree(bundle)
         try makeFolders(folder)
         var builder = BundleBuilder(programs: [], arguments: ["/bin/dirtier"] + options.arguments)
@@ -101,14 +106,18 @@ final class Dirtier: Workload {
     /// It was moved.
     func moved(to host: EdgeHost) { at = host }
 
-    func finish(on host: EdgeHost, after report: MigrationReport?) async throws -> Observation {
-        at = host
+    func finish(after moves: [Move]) async throws -> Outcome {
+        at = moves.last?.end ?? at
         try await Task.sleep(for: .milliseconds(200))
         let verdict = try await verdict()
-        var result = Observation()
-        if let report {
-            result.workloadDowntime = verdict.downtime(report)
-            result.disturbance = verdict.disturbance(report)
+        var result = Outcome()
+        result.observations = moves.map { move in
+            var observation = Observation()
+            if let report = move.report {
+                observation.workloadDowntime = verdict.downtime(report)
+                observation.disturbance = verdict.disturbance(report)
+            }
+            return observation
         }
         result.verdicts = [.init("memory exact", verdict.oracle == "ok", "every page checked: \(verdict.oracle)")]
         try await remove()

@@ -1,19 +1,62 @@
 // A service that is moved, its client, and its oracle: what an evaluation does with every workload alike.
+import LinuxKernel
 import Migration
 
-/// A workload on a testbed, for one container's life: started, moved any number of times, ended.
+/// A workload on a testbed, for its containers' life: started, moved any number of times, ended.
 public protocol Workload: AnyObject {
-    /// The container's name.
-    var container: String { get }
-    /// Makes the container on a host, fills it, and begins to ask, if it has a client; returns when it is in its
-    /// steady state.
+    /// The containers' names, in the order in which they are moved, each when the one before it has arrived.
+    var containers: [String] { get }
+    /// Makes the containers on a host, fills them, and begins to ask, if there is a client; returns when they are in
+    /// their steady state.
     func start(on host: EdgeHost) async throws
-    /// Ends the client, has everything verified on the host where the container ought to run now, and removes it.
+    /// Ends the client, has everything verified on the hosts where the containers ought to run now, and removes them.
     ///
-    /// - Parameter report: of the migration that was made; nil: it failed, and the container ought to run on where it was.
-    func finish(on host: EdgeHost, after report: MigrationReport?) async throws -> Observation
-    /// Removes the container, wherever it is, and ends the client; verifies nothing. Does nothing if there is none.
+    /// - Parameter moves: every migration that was made or tried, in order.
+    func finish(after moves: [Move]) async throws -> Outcome
+    /// Removes the containers, wherever they are, and ends the client; verifies nothing. Does nothing if there are none.
     func abandon() async
+}
+
+/// A migration of one of a workload's containers, made or tried.
+public struct Move: Sendable {
+    public var container: String
+    public var source: EdgeHost
+    public var destination: EdgeHost
+    /// nil: it failed, and the container ought to run on at the source.
+    public var report: MigrationReport?
+
+    public init(_ container: String, from source: EdgeHost, to destination: EdgeHost, _ report: MigrationReport?) {
+        (self.container, self.source, self.destination, self.report) = (container, source, destination, report)
+    }
+
+    /// Where the container ought to run after it.
+    public var end: EdgeHost { report == nil ? source : destination }
+}
+
+extension [Move] {
+    /// Where a container ought to run after all of them; nil: it was never moved.
+    func end(of container: String) -> EdgeHost? { last { $0.container == container }?.end }
+
+    /// What a client noticed of each move: see `ProbeRecording.observe`. Nothing of those that failed.
+    func observations(by recording: ProbeRecording) -> [Observation] {
+        indices.map { index in
+            guard let report = self[index].report else { return Observation() }
+            let before = self[..<index].last { $0.report != nil }?.report?.releasedAt
+            let after = self[(index + 1)...].first { $0.report != nil }?.report?.decidedAt
+            return recording.observe(report, from: before ?? .min, to: after ?? .max)
+        }
+    }
+}
+
+/// What came of a workload's life.
+public struct Outcome: Codable, Sendable {
+    /// What was noticed of each move, in their order.
+    public var observations: [Observation] = []
+    /// What must hold at the end.
+    public var verdicts: [Verdict] = []
+
+    public var passed: Bool { !verdicts.isEmpty && verdicts.allSatisfy(\.passed) }
+    public init() {}
 }
 
 /// What a workload and its client noticed of one migration. Times in milliseconds.
@@ -28,9 +71,7 @@ public struct Observation: Codable, Sendable {
     public var latency: [LatencySummary] = []
     /// The client's answers around the blackout.
     public var timeline: [TimelinePoint] = []
-    public var verdicts: [Verdict] = []
 
-    public var passed: Bool { !verdicts.isEmpty && verdicts.allSatisfy(\.passed) }
     public init() {}
 }
 
@@ -40,6 +81,10 @@ public struct LatencySummary: Codable, Sendable {
     public var stretch: String
     public var requests: Int
     public var unanswered: Int
+    /// Answered after the service's deadline; nil: it has none.
+    public var late: Int?
+    /// Answers beyond the first.
+    public var duplicated: Int
     public var p50: Double
     public var p95: Double
     public var p99: Double

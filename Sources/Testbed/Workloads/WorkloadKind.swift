@@ -22,19 +22,49 @@ public struct WorkloadOptions: Sendable, Hashable {
     }
 }
 
+/// Where a workload stands among others of the same testbed, and who its client is.
+struct WorkloadPlace {
+    /// From 0: several of a kind have names and addresses of their own.
+    var index: Int
+    var topology: Topology
+    /// The namespace of the client.
+    var client: NamedNetwork
+    /// The folder in which bundles are made.
+    var folder: String
+    /// The folder of the programs that Workloads/Makefile builds.
+    var programs: String
+
+    /// A container's name: "redis", then "redis-2".
+    func name(_ kind: String) -> String { index == 0 ? kind : "\(kind)-\(index + 1)" }
+    /// A container's address among the clients, and its link-layer address.
+    ///
+    /// - Parameter part: from 0, for workloads of several containers (at most 8).
+    func address(part: Int = 0) -> (ip: String, mac: String) {
+        let byte = 10 + index * 8 + part
+        let hex = String(byte, radix: 16)
+        return ("10.78.0.\(byte)", "02:42:0a:4e:00:\(hex.count == 1 ? "0" : "")\(hex)")
+    }
+}
+
 extension Testbed {
     /// A workload for this testbed.
     ///
-    /// - Parameter programs: the folder in which Workloads/Makefile leaves its programs.
-    public func workload(_ options: WorkloadOptions, programs: String) -> any Workload {
+    /// - Parameters:
+    ///   - index: from 0 to 10; several workloads of a testbed have different ones.
+    ///   - client: where its client runs; nil: the user device.
+    ///   - programs: the folder in which Workloads/Makefile leaves its programs.
+    public func workload(
+        _ options: WorkloadOptions, index: Int = 0, client: NamedNetwork? = nil, programs: String
+    ) -> any Workload {
+        let place = WorkloadPlace(
+            index: index, topology: topology, client: client ?? topology.userDevice, folder: folder, programs: programs)
         switch options.kind {
         case .dirtier:
-            Dirtier(
+            return Dirtier(
                 .init(
                     memory: options.memory, rate: options.dirtyRate, workingSet: options.workingSet,
-                    share: options.share),
-                program: programs + "/dirtier", folder: folder)
-        case .redis: Redis(memory: options.memory, topology: topology, folder: folder)
+                    share: options.share), place)
+        case .redis: return Redis(memory: options.memory, place)
         }
     }
 }

@@ -1,6 +1,7 @@
 // Load for benchmarks: what a redis server can do, and how long its answers take meanwhile.
 import CLinux
 import Glibc
+import Histogram
 import LinuxKernel
 
 /// Loads a redis server with GETs and SETs over several connections from one thread.
@@ -80,7 +81,7 @@ public struct RedisLoad: Sendable {
         let end = start + Int64(seconds * 1e9)
         var next = Double(start)
         var turn = 0
-        var histogram = LatencyHistogram()
+        var histogram = Histogram<UInt64>(numberOfSignificantValueDigits: .two)
         var result = Result()
         var entries = clients.map { pollfd(fd: $0.connection.descriptor.number, events: Int16(POLLIN), revents: 0) }
         var now = start
@@ -122,7 +123,7 @@ public struct RedisLoad: Sendable {
                     if now < counted || now > end { continue }
                     result.requests += 1
                     if isError { result.errors += 1 }
-                    histogram.record(now - due)
+                    histogram.record(UInt64(max(0, now - due)))
                 }
             }
         }
@@ -131,10 +132,10 @@ public struct RedisLoad: Sendable {
         result.seconds = Double(end - counted) / 1e9
         result.throughput = Double(result.requests) / result.seconds
         result.mean = histogram.mean / 1e6
-        result.p50 = Double(histogram.quantile(0.5)) / 1e6
-        result.p99 = Double(histogram.quantile(0.99)) / 1e6
-        result.p999 = Double(histogram.quantile(0.999)) / 1e6
-        result.slowest = Double(histogram.largest) / 1e6
+        result.p50 = Double(histogram.valueAtPercentile(50)) / 1e6
+        result.p99 = Double(histogram.valueAtPercentile(99)) / 1e6
+        result.p999 = Double(histogram.valueAtPercentile(99.9)) / 1e6
+        result.slowest = Double(histogram.max) / 1e6
         return result
     }
 

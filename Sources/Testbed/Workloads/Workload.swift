@@ -90,6 +90,15 @@ public struct LatencySummary: Codable, Sendable {
     public var p99: Double
     public var p999: Double
     public var slowest: Double
+    /// How long the answers took, shortest first: enough for a distribution function.
+    public var buckets: [LatencyBucket] = []
+}
+
+/// Answers that took about as long.
+public struct LatencyBucket: Codable, Sendable, Hashable {
+    /// None of them took longer, milliseconds.
+    public var latency: Double
+    public var count: Int
 }
 
 /// One request: when it was due after the freeze began (negative: before), and how long its answer took, milliseconds.

@@ -2,6 +2,7 @@
 import CLinux
 import Glibc
 import LinuxKernel
+import Synchronization
 
 public enum Stub {
     /// Where the stub is loaded: low, so that it is seldom where a program is.
@@ -25,15 +26,22 @@ public enum Stub {
         return file + code
     }
 
-    /// Writes the stub's executable to a path, for the runtime to mount into containers.
+    // Migrations that arrive at the same time install one after the other.
+    private static let installing = Mutex(())
+
+    /// Writes the stub's executable to a path, for the runtime to mount into containers. One that stands there already
+    /// stays: a file that is replaced is a deleted one to the containers that are just being made with it.
     public static func install(at path: String) throws(KernelError) {
-        let temporary = "\(path).\(getpid())"
-        do {
-            let file = try FileDescriptor(opening: temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o755)
-            let bytes = executable()
-            try checkC(write(file.number, bytes, bytes.count), "writing \(temporary)")
-            try checkC(fchmod(file.number, 0o755), "making \(temporary) executable")
+        let bytes = executable()
+        try installing.withLock { (_) throws(KernelError) in
+            if let installed = try? SmallFile.read(path), installed == bytes { return }
+            let temporary = "\(path).\(getpid())"
+            do {
+                let file = try FileDescriptor(opening: temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o755)
+                try checkC(write(file.number, bytes, bytes.count), "writing \(temporary)")
+                try checkC(fchmod(file.number, 0o755), "making \(temporary) executable")
+            }
+            try checkC(rename(temporary, path), "installing \(path)")
         }
-        try checkC(rename(temporary, path), "installing \(path)")
     }
 }

@@ -28,7 +28,7 @@ let package = Package(
         .target(
             name: "Evaluation",
             dependencies: [
-                "Testbed", "Agent", "Migration", "LinuxKernel",
+                "Testbed", "Agent", "Migration", "Containers", "LinuxKernel",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         .target(
@@ -73,7 +73,11 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
-        .testTarget(name: "EvaluationTests", dependencies: ["Evaluation", "Testbed", "Migration", "LinuxKernel"]),
+        .testTarget(
+            name: "EvaluationTests",
+            dependencies: [
+                "Evaluation", "Testbed", "Migration", "LinuxKernel", .product(name: "GRDB", package: "GRDB.swift"),
+            ]),
         .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"],

@@ -1,5 +1,6 @@
 // A small plan end to end: real containers between two edge hosts, results, report, export.
 import Foundation
+import GRDB
 import Testbed
 import Testing
 
@@ -19,6 +20,10 @@ struct EvaluationTests {
           - name: dirty-rate
             techniques: [pre-copy, migrror]
             vary: {lambda: [0, 0.1]}
+          - name: three
+            techniques: [migrror]
+            repetitions: 1
+            set: {containers: 3}
           - name: cold
             techniques: [cold]
             repetitions: 1
@@ -44,17 +49,28 @@ struct EvaluationTests {
         let second = try await Evaluation(plan, store: again, options: options) { _ in }.run()
         #expect(second.made == plan.runs.count - first.made && second.left == 0, "only what was left is made")
         #expect(second.failed == 0 && first.failed == 0 && second.leftovers.isEmpty)
-        #expect(try again.made() == Set(plan.runs))
+        #expect(try again.made() == Set(plan.runs.map(\.name)))
 
         let report = try EvaluationReport(again)
         let page = try String(contentsOfFile: try report.write(to: folder + "/report"), encoding: .utf8)
-        #expect(page.contains("9 of 9 runs made, 0 failed"))
+        #expect(page.contains("10 of 10 runs made, 0 failed"))
         #expect(page.contains("What this machine cannot say") && page.contains("SELECT p.technique"))
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder + "/report/figures").count > 5)
 
         var lines: [String] = []
         try again.export(.csv) { lines.append($0) }
-        #expect(lines.count == 10 && lines[0].contains("engine_downtime_ms"))
+        // A row a migration: one run makes three.
+        #expect(lines.count == 13 && lines[0].contains("engine_downtime_ms"))
+        let three = try again.database.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT r.* FROM run r JOIN point p ON p.id = r.point WHERE p.containers = 3 ORDER BY r.move
+                    """)
+        }
+        #expect(three.map { $0["container"] as String } == ["dirtier", "dirtier-2", "dirtier-3"])
+        #expect(three.map { $0["move"] as Int } == [1, 2, 3])
+        #expect(three.allSatisfy { ($0["workload_downtime_ms"] ?? 0.0) > 0 && ($0["source_cpu_s"] ?? -1.0) >= 0 })
         var json = ""
         try again.export(.json, table: "pass") { json += $0 }
         let passes = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [[String: Any]])

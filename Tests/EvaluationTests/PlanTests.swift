@@ -63,6 +63,9 @@ struct PlanTests {
         #expect(run.pagesPerSecond == 3051)
         run.dirtyRate = 40960
         #expect(run.pagesPerSecond == 10)
+        // Of all containers together: each has its part.
+        run.containers = 2
+        #expect(run.workloadOptions.dirtyRate == 5)
     }
 
     @Test(arguments: [

@@ -5,7 +5,7 @@ import Migration
 import Testbed
 
 /// A plan, read from YAML. docs/evaluation.md describes the file.
-public struct EvaluationPlan: Codable, Sendable {
+public struct EvaluationPlan: Sendable {
     public var name: String
     public var title: String
     /// Runs a point.
@@ -19,7 +19,7 @@ public struct EvaluationPlan: Codable, Sendable {
     public var source: String
 
     /// Points that answer one question.
-    public struct Experiment: Codable, Sendable {
+    public struct Experiment: Sendable {
         public var name: String
         public var title: String
         /// What is varied, the first one along the x axis.
@@ -47,6 +47,9 @@ public struct EvaluationPlan: Codable, Sendable {
 public struct PlannedRun: Hashable, Sendable {
     public var parameters: RunParameters
     public var repetition: Int
+
+    /// Its name in the store.
+    var name: String { "\(parameters.key) #\(repetition)" }
 }
 
 extension EvaluationPlan {
@@ -78,7 +81,7 @@ extension EvaluationPlan {
         var (name, title, seed, settle): (String?, String?, UInt64, Double) = (nil, nil, 1, 1)
         var repetitions = 20
         var base = RunParameters()
-        var techniques = Technique.allCases
+        var techniques = EvaluatedTechnique.allCases
         var list: YAMLValue?
         let known = ["name", "title", "repetitions", "seed", "settle", "techniques", "base", "experiments"]
         for (key, value) in try root.entries(known: known) {
@@ -115,9 +118,9 @@ extension EvaluationPlan {
         return text
     }
 
-    fileprivate static func techniques(_ value: YAMLValue) throws -> [Technique] {
+    fileprivate static func techniques(_ value: YAMLValue) throws -> [EvaluatedTechnique] {
         try value.items().map { item in
-            try item.choice(Technique.allCases.map(\.rawValue)) { Technique(name: $0) }
+            try item.choice(EvaluatedTechnique.allCases.map(\.name)) { EvaluatedTechnique(name: $0) }
         }
     }
 
@@ -129,7 +132,8 @@ extension EvaluationPlan {
 }
 
 extension EvaluationPlan.Experiment {
-    fileprivate init(_ value: YAMLValue, base: RunParameters, techniques: [Technique], repetitions: Int) throws {
+    fileprivate init(_ value: YAMLValue, base: RunParameters, techniques: [EvaluatedTechnique], repetitions: Int) throws
+    {
         var (name, title): (String?, String?) = (nil, nil)
         var (base, techniques, repetitions) = (base, techniques, repetitions)
         var vary: YAMLValue?

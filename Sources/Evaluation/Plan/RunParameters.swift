@@ -2,16 +2,20 @@
 import Migration
 import Testbed
 
-public struct RunParameters: Codable, Hashable, Sendable {
-    public var technique = Technique.migrror
+public struct RunParameters: Hashable, Sendable {
+    public var technique = EvaluatedTechnique.migrror
     public var workload = WorkloadKind.dirtier
-    /// Bytes of state.
+    /// Bytes of state, of each container.
     public var memory: UInt64 = 128 << 20
+    /// Workloads of this kind that run beside each other and are moved at the same time.
+    public var containers = 1
     /// The backhaul's rate, each way.
     public var bandwidth = LinkRate("1gbit")!
-    /// dirtier: dirty rate over bandwidth (bytes of whole pages written a second / bytes a second), 0...10.
+    /// dirtier: dirty rate over bandwidth (bytes of whole pages written a second / bytes a second), 0...10; of all
+    /// containers together.
     public var lambda: Double? = 0.1
-    /// dirtier: bytes of pages written a second; it stands in for `lambda`, which follows from it.
+    /// dirtier: bytes of pages written a second by all containers together; it stands in for `lambda`, which follows
+    /// from it.
     public var dirtyRate: UInt64?
     /// dirtier: percent of the memory that is written again.
     public var workingSet = 100
@@ -39,7 +43,7 @@ extension RunParameters {
     /// Bytes a second that the backhaul carries; nil: unlimited.
     public var bytesPerSecond: Double? { bandwidth.bitsPerSecond.map { Double($0) / 8 } }
 
-    /// dirtier: pages of 4 KiB written a second.
+    /// dirtier: pages of 4 KiB written a second, by all containers together.
     public var pagesPerSecond: UInt64 {
         if workload != .dirtier { return 0 }
         if let dirtyRate { return dirtyRate / 4096 }
@@ -52,12 +56,15 @@ extension RunParameters {
         return Double(pagesPerSecond) * 4096 / bytesPerSecond
     }
 
+    /// Of each of the workloads.
     public var workloadOptions: WorkloadOptions {
         WorkloadOptions(
-            kind: workload, memory: memory, dirtyRate: pagesPerSecond, workingSet: workingSet, share: share)
+            kind: workload, memory: memory, dirtyRate: pagesPerSecond / UInt64(containers), workingSet: workingSet,
+            share: share)
     }
 
-    public var migrationPlan: MigrationPlan {
+    /// What one of the engine's techniques is called with.
+    func migrationPlan(_ technique: Technique) -> MigrationPlan {
         var plan = MigrationPlan(technique: technique)
         plan.handover = handover
         (plan.events, plan.eventPages, plan.minSpacing) = (events, eventPages, minSpacing)
@@ -68,22 +75,10 @@ extension RunParameters {
     /// With what does not matter here at its default, so that runs that do the same are the same.
     var normalised: RunParameters {
         var result = self
-        let plain = RunParameters()
-        if technique.copy != .mirroring {
-            (result.events, result.eventPages, result.minSpacing) = (plain.events, plain.eventPages, plain.minSpacing)
+        for parameter in Parameter.allCases {
+            let definition = parameter.definition
+            if !definition.applies(self) { definition.reset(&result) }
         }
-        if technique.copy != .rounds {
-            (result.maxRounds, result.roundInterval, result.downtimeLimit) = (
-                plain.maxRounds, plain.roundInterval, plain.downtimeLimit
-            )
-        }
-        if handover == .whenReady { result.triggerAfter = plain.triggerAfter }
-        if workload != .dirtier {
-            (result.lambda, result.dirtyRate, result.workingSet, result.share) = (
-                nil, nil, plain.workingSet, plain.share
-            )
-        }
-        if result.dirtyRate != nil { result.lambda = nil }
         return result
     }
 

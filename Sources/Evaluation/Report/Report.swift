@@ -227,7 +227,7 @@ public struct EvaluationReport {
         func name(_ value: Double, _ parameter: Parameter) -> String {
             value.isFinite ? tickText(value) : parameter.absent
         }
-        let techniques = experiment.points.map(\.technique.rawValue).uniqued
+        let techniques = experiment.points.map(\.technique.name).uniqued
         let cells = ys.sorted().map { b in
             xs.sorted().map { a -> HeatMap.Cell in
                 let found = techniques.compactMap { technique in

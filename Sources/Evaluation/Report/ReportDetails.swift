@@ -386,7 +386,7 @@ extension EvaluationReport {
         }
         let made = try results.store.made()
         let missing = plan.points.compactMap { point, repetitions -> String? in
-            let count = (1...repetitions).count { made.contains(PlannedRun(parameters: point, repetition: $0)) }
+            let count = (1...repetitions).count { made.contains(PlannedRun(parameters: point, repetition: $0).name) }
             return count < repetitions ? "\(point.key): \(count) of \(repetitions)" : nil
         }
         if !missing.isEmpty {

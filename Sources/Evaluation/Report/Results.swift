@@ -51,7 +51,7 @@ struct Results {
             SELECT p.technique\(others) AS series, \(x.map { "p.\($0.column)" } ?? "p.technique") AS x, \(column) AS y
             FROM run r JOIN point p ON p.id = r.point JOIN experiment_point e ON e.point = p.id
             WHERE e.experiment = '\(experiment.name)' AND r.passed = 1 AND \(column) IS NOT NULL\(more)
-            ORDER BY x, p.id, r.repetition
+            ORDER BY x, p.id, r.repetition, r.move
             """
         var groups: [Group] = []
         for row in try rows(query) {

@@ -49,10 +49,13 @@ public struct Evaluation: Sendable {
         }
         try store.register(plan)
         if options.retryFailed { progress("\(try store.forgetFailed()) failed runs are made again") }
+        let (available, leftOut) = techniques()
+        for reason in leftOut { progress("left out: \(reason)") }
         let made = try store.made()
-        let runs = plan.runs.filter { !made.contains($0) }
+        let wanted = plan.runs.filter { available.contains($0.parameters.technique) }
+        let runs = wanted.filter { !made.contains($0.name) }
         var summary = Summary(left: runs.count)
-        progress("\(plan.name): \(plan.runs.count) runs, \(plan.runs.count - runs.count) of them made before")
+        progress("\(plan.name): \(wanted.count) runs, \(wanted.count - runs.count) of them made before")
         guard !runs.isEmpty else { return summary }
         let bed = try EvaluationBed(options)
         defer {
@@ -62,7 +65,9 @@ public struct Evaluation: Sendable {
         try await bed.up()
         let session = try store.beginSession(
             SessionRecord(
-                startedAt: Date().ISO8601Format(), machine: .here(), runtime: bed.runtime, load: bed.loadBefore))
+                runtime: bed.runtime,
+                program: try SessionRecord.digest(ofProgram: options.agentProgram ?? "/proc/self/exe"),
+                load: bed.loadBefore, leftOut: leftOut))
         let begin = monotonicNow()
         for (index, planned) in runs.enumerated() {
             let elapsed = Double(monotonicNow() - begin) / 1e9
@@ -82,23 +87,37 @@ public struct Evaluation: Sendable {
         return summary
     }
 
+    /// The plan's techniques that this machine has, and why it lacks the others.
+    private func techniques() -> (available: Set<EvaluatedTechnique>, leftOut: [String]) {
+        var (available, leftOut): (Set<EvaluatedTechnique>, [String]) = ([], [])
+        for technique in plan.points.map(\.parameters.technique).uniqued {
+            if let obstacle = technique.obstacle() {
+                leftOut.append("\(technique.name): \(obstacle)")
+            } else {
+                available.insert(technique)
+            }
+        }
+        return (available, leftOut)
+    }
+
     private func line(_ number: Int, of count: Int, _ record: RunRecord, elapsed: Double) -> String {
         let point = record.planned.parameters
-        var text =
-            "\(number)/\(count) \(point.technique.rawValue) \(point.workload.rawValue) \(ByteCount(point.memory))"
+        var text = "\(number)/\(count) \(point.technique.name) \(point.workload.rawValue) \(ByteCount(point.memory))"
+        if point.containers > 1 { text += " × \(point.containers)" }
         text += " \(point.bandwidth)"
         if let lambda = point.effectiveLambda { text += " λ \((lambda * 1000).rounded() / 1000)" }
         text += " #\(record.planned.repetition): "
-        if let report = record.report, record.passed {
-            text +=
-                "downtime \((report.engineDowntime * 100).rounded() / 100) ms, \(Int(report.migrationTime)) ms in all"
+        let reports = record.moves.compactMap(\.report)
+        if record.passed, let downtime = reports.map(\.engineDowntime).max(),
+            let time = reports.map(\.migrationTime).max()
+        {
+            text += "downtime \((downtime * 100).rounded() / 100) ms, \(Int(time)) ms in all"
         } else {
             text += "FAILED: \(record.problem ?? "?")"
         }
         let left = elapsed / Double(number) * Double(count - number)
         return text + " · \(Self.duration(left)) left"
     }
-
     static func duration(_ seconds: Double) -> String {
         let seconds = Int(seconds.rounded())
         return seconds < 60

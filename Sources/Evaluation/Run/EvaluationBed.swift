@@ -1,4 +1,4 @@
-// The testbed of an evaluation, and one run on it: container, client, migration, verdict, removal.
+// The testbed of an evaluation, and one run on it: containers, clients, migrations, verdicts, removal.
 import Agent
 import FoundationEssentials
 import Glibc
@@ -21,6 +21,8 @@ final class EvaluationBed: Sendable {
         var bandwidth: LinkRate?
         var warm: Set<WorkloadKind> = []
         var stands = false
+        /// Of the source's and the destination's agent.
+        var agents: [Int32] = []
     }
 
     init(_ options: Evaluation.Options) throws {
@@ -41,7 +43,7 @@ final class EvaluationBed: Sendable {
         try await testbed.waitForAgents(children)
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
         state.runtime = host.runtimeVersion?.split(separator: "\n").first.map(String.init) ?? host.runtime
-        (state.bandwidth, state.warm, state.stands) = (.unlimited, [], true)
+        (state.bandwidth, state.warm, state.stands, state.agents) = (.unlimited, [], true, children.map(\.pid))
     }
 
     func down() throws {
@@ -58,7 +60,7 @@ final class EvaluationBed: Sendable {
     /// - Throws: when no testbed can be had, or the end has begun.
     func make(_ planned: PlannedRun, settle: Double) async throws -> RunRecord {
         if !state.stands { try await up() }
-        var record = RunRecord(planned: planned, startedAt: Date().ISO8601Format())
+        var record = RunRecord(planned)
         do {
             try await warmUp(planned.parameters.workload)
             try await measure(&record, settle: settle)
@@ -68,14 +70,14 @@ final class EvaluationBed: Sendable {
         return record
     }
 
-    /// A move that does not count: the destination has the files then, and both agents have done all once.
+    /// Moves that do not count: the destination has the files then, and both agents have done all once.
     private func warmUp(_ kind: WorkloadKind) async throws {
         guard state.warm.insert(kind).inserted else { return }
         var parameters = RunParameters()
         (parameters.workload, parameters.memory, parameters.dirtyRate) = (kind, 16 << 20, 4 << 20)
-        for technique in [Technique.cold, .preCopy, .migrror] {
-            parameters.technique = technique
-            var record = RunRecord(planned: PlannedRun(parameters: parameters, repetition: 0), startedAt: "")
+        for technique in Technique.allCases {
+            parameters.technique = .engine(technique)
+            var record = RunRecord(PlannedRun(parameters: parameters, repetition: 0))
             try await measure(&record, settle: 0)
             if !record.passed { throw TestbedError("the warm-up failed: \(record.problem ?? "?")") }
         }
@@ -83,61 +85,75 @@ final class EvaluationBed: Sendable {
 
     private func measure(_ record: inout RunRecord, settle: Double) async throws {
         let parameters = record.planned.parameters
-        let (source, destination) = (testbed.topology.hosts[0], testbed.topology.hosts[1])
         // Starting and filling cost no backhaul.
         if state.bandwidth != parameters.bandwidth {
             try testbed.setBackhaul(parameters.bandwidth)
             state.bandwidth = parameters.bandwidth
         }
-        let workload = testbed.workload(parameters.workloadOptions, programs: programs)
-        let container = workload.containers[0]
+        let workloads = (0..<parameters.containers).map {
+            testbed.workload(parameters.workloadOptions, index: $0, programs: programs)
+        }
         do {
-            try await workload.start(on: source)
+            for workload in workloads { try await workload.start(on: source) }
             try await Task.sleep(for: .seconds(settle))
-            do {
-                record.report = try await migrate(container, from: source, to: destination, parameters)
-            } catch { record.error = "\(error)" }
+            let moves = try await migrate(workloads.map(\.containers), parameters)
+            record.moves = moves.flatMap(\.self)
             try await Task.sleep(for: .seconds(min(settle, 0.5)))
-            let outcome = try await workload.finish(
-                after: [Move(container, from: source, to: destination, record.report)])
-            (record.observation, record.verdicts) = (outcome.observations[0], outcome.verdicts)
+            var observations: [Observation] = []
+            for (workload, moves) in zip(workloads, moves) {
+                let outcome = try await workload.finish(
+                    after: moves.map { Move($0.container, from: source, to: destination, $0.report) })
+                observations += outcome.observations
+                record.verdicts += outcome.verdicts
+            }
+            for (index, observation) in observations.enumerated() { record.moves[index].observation = observation }
         } catch {
-            await workload.abandon()
+            for workload in workloads { await workload.abandon() }
             throw error
         }
     }
 
-    private func migrate(
-        _ container: String, from source: EdgeHost, to destination: EdgeHost, _ parameters: RunParameters
-    ) async throws -> MigrationReport {
-        let client = AgentClient(host: source.name)
-        let id = try await client.migrate(container, to: destination.name, plan: parameters.migrationPlan)
-        let decided = monotonicNow()
-        if parameters.handover == .atTrigger {
-            let elapsed = Double(monotonicNow() - decided) / 1e9
-            try await Task.sleep(for: .seconds(max(0, parameters.triggerAfter - elapsed)))
-            _ = try await client.handOver(id)
+    private var source: EdgeHost { testbed.topology.hosts[0] }
+    private var destination: EdgeHost { testbed.topology.hosts[1] }
+
+    /// Moves the workloads' containers: all workloads at the same time, the containers of each one after the other until
+    /// one fails.
+    private func migrate(_ workloads: [[String]], _ parameters: RunParameters) async throws -> [[MoveRecord]] {
+        let meters = state.agents.map(ProcessMeter.init(pid:))
+        let before = try meters.map { try $0.cpuTime() }
+        var moves = await withTaskGroup(of: (Int, [MoveRecord]).self) { group in
+            for (index, containers) in workloads.enumerated() {
+                group.addTask { (index, await self.migrateInTurn(containers, parameters)) }
+            }
+            return await group.reduce(into: Array(repeating: [], count: workloads.count)) { $0[$1.0] = $1.1 }
         }
-        // Twenty times what sending the memory once takes: who needs longer does not converge.
-        let once = Double(parameters.memory) / (parameters.bytesPerSecond ?? 1e8)
-        let limit = 60 + 20 * once
-        while true {
-            let info = try await client.migration(id)
-            if info.isOver {
-                if let error = info.error { throw error }
-                guard let report = info.report else {
-                    throw TestbedError(
-                        "migration \(id) ended in state \(info.progress.state.rawValue) without a report")
-                }
-                return report
+        // The agents work for all moves at once: what each took cannot be told.
+        let count = Double(moves.joined().count)
+        let used = try zip(meters, before).map { (try $0.cpuTime() - $1) / count }
+        for index in moves.indices {
+            for move in moves[index].indices {
+                (moves[index][move].sourceCPU, moves[index][move].destinationCPU) = (used[0], used[1])
             }
-            if Double(monotonicNow() - decided) / 1e9 > limit {
-                _ = try? await client.cancel(id)
-                _ = try? await client.wait(for: id)
-                throw TestbedError(
-                    "not over after \(Int(limit)) s: \(info.progress.remark ?? info.progress.state.rawValue)")
-            }
-            try await Task.sleep(for: .milliseconds(100))
+        }
+        return moves
+    }
+
+    private func migrateInTurn(_ containers: [String], _ parameters: RunParameters) async -> [MoveRecord] {
+        var moves: [MoveRecord] = []
+        for container in containers {
+            var move = MoveRecord(container, from: source.name, to: destination.name)
+            do { move.report = try await migrate(container, parameters) } catch { move.error = "\(error)" }
+            moves.append(move)
+            if move.report == nil { break }
+        }
+        return moves
+    }
+
+    private func migrate(_ container: String, _ parameters: RunParameters) async throws -> MigrationReport {
+        switch parameters.technique {
+        case .engine(let technique):
+            try await EngineMigration(technique: technique, parameters: parameters)
+                .move(container, from: source, to: destination)
         }
     }
 }

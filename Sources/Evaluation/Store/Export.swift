@@ -7,7 +7,8 @@ extension ResultStore {
 
     /// What can be exported besides the runs with their points.
     public static let tables = [
-        "point", "session", "run", "verdict", "phase", "pass", "step", "mirror_age", "latency", "timeline",
+        "point", "session", "run", "verdict", "phase", "pass", "step", "mirror_age", "latency", "latency_bucket",
+        "timeline",
     ]
 
     /// Writes a line for each row (CSV by RFC 4180, with a head) or one JSON array.

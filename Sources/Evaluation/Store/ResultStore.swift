@@ -1,8 +1,6 @@
 // Results in SQLite: one row a migration, written in one transaction when it has ended.
 import FoundationEssentials
 import GRDB
-import Migration
-import Testbed
 
 /// Something about a store of results that cannot be.
 public struct ResultError: Error, CustomStringConvertible {
@@ -24,7 +22,7 @@ public final class ResultStore: Sendable {
         }
         do {
             database = try DatabaseQueue(path: path, configuration: configuration)
-            try Schema.migrator.migrate(database)
+            try Schema.prepare(database)
         } catch { throw ResultError("\(path) cannot be used for results: \(error)") }
     }
 
@@ -52,81 +50,51 @@ public final class ResultStore: Sendable {
     }
 
     private func insert(_ point: RunParameters, _ db: Database) throws {
-        try db.execute(
-            sql: """
-                INSERT OR IGNORE INTO point (key, technique, workload, memory_mib, bandwidth_mbit, lambda, dirty_mib_s,
-                    working_set_percent, share_percent, handover, trigger_after_s, events, event_pages, min_spacing_ms,
-                    max_rounds, round_interval_ms, downtime_limit_ms, parameters)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                """,
-            arguments: [
-                point.key, point.technique.rawValue, point.workload.rawValue, Parameter.memory.number(point),
-                Parameter.bandwidth.number(point), point.lambda ?? point.effectiveLambda,
-                point.workload == .dirtier ? Parameter.dirtyRate.number(point) : nil,
-                point.workload == .dirtier ? Double(point.workingSet) : nil,
-                point.workload == .dirtier ? Double(point.share) : nil, point.handover.rawValue,
-                point.handover == .atTrigger ? point.triggerAfter : nil, point.events.rawValue, point.eventPages,
-                point.minSpacing, point.maxRounds, point.roundInterval, point.downtimeLimit,
-                String(decoding: try JSONEncoder().encode(point), as: UTF8.self),
-            ])
+        var row = RowValues("point")
+        row["key"] = point.key
+        for parameter in Parameter.allCases {
+            row[parameter.column] = parameter.isNumeric ? parameter.number(point) : parameter.text(point)
+        }
+        try row.insert(db, orIgnore: true)
     }
 
-    /// The runs that have been made, failed ones too.
-    func made() throws -> Set<PlannedRun> {
+    /// The names of the planned runs that have been made, failed ones too.
+    func made() throws -> Set<String> {
         try database.read { db in
-            let rows = try Row.fetchAll(
-                db, sql: "SELECT parameters, repetition FROM run JOIN point ON point.id = run.point")
-            return Set(
-                try rows.map { row in
-                    PlannedRun(
-                        parameters: try JSONDecoder().decode(
-                            RunParameters.self, from: Data((row["parameters"] as String).utf8)),
-                        repetition: row["repetition"])
-                })
+            Set(
+                try String.fetchAll(
+                    db,
+                    sql: "SELECT DISTINCT key || ' #' || repetition FROM run JOIN point ON point.id = run.point"))
         }
     }
 
-    /// Forgets the runs that failed, so that they are made again.
+    /// Forgets the runs of which a migration failed, so that they are made again.
+    ///
+    /// - Returns: how many they are.
     func forgetFailed() throws -> Int {
         try database.write { db in
-            try db.execute(sql: "DELETE FROM run WHERE passed = 0")
-            return db.changesCount
+            let failed = "SELECT DISTINCT point, repetition FROM run WHERE passed = 0"
+            let count = try Int.fetchOne(db, sql: "SELECT count(*) FROM (\(failed))") ?? 0
+            try db.execute(sql: "DELETE FROM run WHERE (point, repetition) IN (\(failed))")
+            return count
         }
     }
 
-    func beginSession(_ session: SessionRecord) throws -> Int64 {
-        try database.write { db in
-            try db.execute(
-                sql: """
-                    INSERT INTO session (started_at, kernel, processor, processors, memory, runtime, load)
-                    VALUES (?, ?, ?, ?, ?, ?, ?)
-                    """,
-                arguments: [
-                    session.startedAt, session.machine.kernel, session.machine.processor, session.machine.processors,
-                    Int64(session.machine.memory), session.runtime, session.load,
-                ])
-            return db.lastInsertedRowID
-        }
-    }
+    func beginSession(_ session: SessionRecord) throws -> Int64 { try database.write(session.insert) }
 
     func add(_ run: RunRecord, session: Int64) throws {
         try database.write { db in try run.insert(db, session: session) }
     }
 
+    /// Planned runs that were made, and those of them of which a migration failed.
     public func counts() throws -> (made: Int, failed: Int) {
         try database.read { db in
-            (
-                try Int.fetchOne(db, sql: "SELECT count(*) FROM run") ?? 0,
-                try Int.fetchOne(db, sql: "SELECT count(*) FROM run WHERE passed = 0") ?? 0
-            )
+            func count(_ condition: String) throws -> Int {
+                try Int.fetchOne(
+                    db, sql: "SELECT count(*) FROM (SELECT DISTINCT point, repetition FROM run WHERE \(condition))")
+                    ?? 0
+            }
+            return (try count("1"), try count("passed = 0"))
         }
     }
-}
-
-/// One start of an evaluation.
-struct SessionRecord {
-    var startedAt: String
-    var machine: Machine
-    var runtime: String
-    var load: String
 }

@@ -1,90 +1,157 @@
-// A run as it goes into the store.
+// A run as it goes into the store: each of its migrations a row.
+import FoundationEssentials
 import GRDB
 import Migration
 import Testbed
 
-/// What came of a planned run.
-struct RunRecord {
-    var planned: PlannedRun
+/// One migration of a run, made or tried.
+struct MoveRecord {
+    var container: String
+    var source: String
+    var destination: String
     /// ISO 8601, UTC.
-    var startedAt: String
+    var startedAt = Date().ISO8601Format()
     /// nil: the migration failed.
     var report: MigrationReport?
     var observation: Observation?
-    /// Empty: it could not be judged.
+    /// Downtime and what the user's device needed to reach the new host, milliseconds; nil: no device moved.
+    var interruption: Double?
+    /// Why the migration failed.
+    var error: String?
+    /// CPU time of the agents, seconds.
+    var sourceCPU: Double?
+    var destinationCPU: Double?
+
+    init(_ container: String, from source: String, to destination: String) {
+        (self.container, self.source, self.destination) = (container, source, destination)
+    }
+}
+
+/// What came of a planned run.
+struct RunRecord {
+    var planned: PlannedRun
+    /// In the order in which they were decided.
+    var moves: [MoveRecord] = []
+    /// What must hold at the run's end, and counts for each of its migrations. Empty: it could not be judged.
     var verdicts: [Verdict] = []
-    /// Why the migration failed, or could not be judged.
+    /// Why the run as a whole failed, or could not be judged.
     var error: String?
 
-    var passed: Bool {
-        error == nil && report != nil && !verdicts.isEmpty && verdicts.allSatisfy(\.passed)
+    init(_ planned: PlannedRun) { self.planned = planned }
+
+    var passed: Bool { !moves.isEmpty && moves.allSatisfy(passed) }
+    private func passed(_ move: MoveRecord) -> Bool {
+        error == nil && move.error == nil && move.report != nil && !verdicts.isEmpty && verdicts.allSatisfy(\.passed)
     }
 
-    /// The error, or what verdict is wrong.
-    var problem: String? {
-        error ?? verdicts.first { !$0.passed }.map { "\($0.name): \($0.detail)" }
+    /// The first error, or what verdict is wrong.
+    var problem: String? { error ?? moves.lazy.compactMap { problem($0) }.first }
+    private func problem(_ move: MoveRecord) -> String? {
+        error ?? move.error ?? verdicts.first { !$0.passed }.map { "\($0.name): \($0.detail)" }
     }
 
+    /// A run that failed before its first migration is one row too, so that it counts.
     func insert(_ db: Database, session: Int64) throws {
         let point = try Int64.fetchOne(
             db, sql: "SELECT id FROM point WHERE key = ?", arguments: [planned.parameters.key])
-        try db.execute(
-            sql: """
-                INSERT INTO run (session, point, repetition, started_at, passed, error, engine_downtime_ms,
-                    workload_downtime_ms, client_downtime_ms, disturbance_ms, migration_time_ms, handover_ms, in_sync_ms, passes,
-                    pages_sent, bytes_sent, state_bytes, overhead, last_pass_pages, events)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                """,
-            arguments: [
-                session, point, planned.repetition, startedAt, passed, problem, report?.engineDowntime,
-                observation?.workloadDowntime, observation?.clientDowntime, observation?.disturbance,
-                report?.migrationTime, report?.handoverTime, report?.inSyncAt, report?.passes.count,
-                report.map { Int64($0.pagesSent) },
-                report.map { Int64($0.bytesSent) }, report.map { Int64($0.stateBytes) }, report?.overhead,
-                report?.passes.last.map { Int64($0.pages) }, report?.events,
-            ])
-        let run = db.lastInsertedRowID
+        for (index, move) in (moves.isEmpty ? [MoveRecord("", from: "", to: "")] : moves).enumerated() {
+            let (report, seen) = (move.report, move.observation)
+            var row = RowValues("run")
+            row["session"] = session
+            row["point"] = point
+            row["repetition"] = planned.repetition
+            row["move"] = index + 1
+            row["container"] = move.container
+            row["source"] = move.source
+            row["destination"] = move.destination
+            row["started_at"] = move.startedAt
+            row["passed"] = passed(move)
+            row["error"] = problem(move)
+            row["engine_downtime_ms"] = report?.engineDowntime
+            row["workload_downtime_ms"] = seen?.workloadDowntime
+            row["client_downtime_ms"] = seen?.clientDowntime
+            row["interruption_ms"] = move.interruption
+            row["disturbance_ms"] = seen?.disturbance
+            row["migration_time_ms"] = report?.migrationTime
+            row["handover_ms"] = report?.handoverTime
+            row["in_sync_ms"] = report?.inSyncAt
+            row["passes"] = report?.passes.count
+            row["pages_sent"] = report.map { Int64($0.pagesSent) }
+            row["bytes_sent"] = report.map { Int64($0.bytesSent) }
+            row["state_bytes"] = report.map { Int64($0.stateBytes) }
+            row["overhead"] = report?.overhead
+            row["last_pass_pages"] = report?.passes.last.map { Int64($0.pages) }
+            row["events"] = report?.events
+            row["source_cpu_s"] = move.sourceCPU
+            row["destination_cpu_s"] = move.destinationCPU
+            try row.insert(db)
+            try insertDetails(of: move, run: db.lastInsertedRowID, db)
+        }
+    }
+
+    private func insertDetails(of move: MoveRecord, run: Int64, _ db: Database) throws {
+        func insert(_ target: String, _ rows: [[(any DatabaseValueConvertible)?]]) throws {
+            try Self.insert(db, target, run, rows)
+        }
+        try insert("verdict (run, name, passed, detail)", verdicts.map { [$0.name, $0.passed, $0.detail] })
         try insert(
-            db, "verdict (run, name, passed, detail)",
-            verdicts.map {
-                [run, $0.name, $0.passed, $0.detail]
+            "latency (run, stretch, requests, unanswered, late, duplicated, p50_ms, p95_ms, p99_ms, p999_ms, slowest_ms)",
+            (move.observation?.latency ?? []).map {
+                [
+                    $0.stretch, $0.requests, $0.unanswered, $0.late, $0.duplicated, $0.p50, $0.p95, $0.p99, $0.p999,
+                    $0.slowest,
+                ]
             })
         try insert(
-            db, "latency (run, stretch, requests, unanswered, p50_ms, p95_ms, p99_ms, p999_ms, slowest_ms)",
-            (observation?.latency ?? []).map {
-                [run, $0.stretch, $0.requests, $0.unanswered, $0.p50, $0.p95, $0.p99, $0.p999, $0.slowest]
+            "latency_bucket (run, stretch, latency_ms, count)",
+            (move.observation?.latency ?? []).flatMap { latency in
+                latency.buckets.map { [latency.stretch, $0.latency, $0.count] }
             })
         if planned.repetition == 1 {
             try insert(
-                db, "timeline (run, at_ms, latency_ms)",
-                (observation?.timeline ?? []).map {
-                    [run, $0.at, $0.latency]
-                })
+                "timeline (run, at_ms, latency_ms)", (move.observation?.timeline ?? []).map { [$0.at, $0.latency] })
         }
-        guard let report else { return }
+        guard let report = move.report else { return }
         try insert(
-            db, "phase (run, ordinal, name, duration_ms)",
-            report.phases.enumerated().map {
-                [run, $0 + 1, $1.name, $1.duration]
-            })
+            "phase (run, ordinal, name, duration_ms)",
+            report.phases.enumerated().map { [$0 + 1, $1.name, $1.duration] })
         try insert(
-            db, "pass (run, ordinal, start_ms, duration_ms, pages, bytes)",
-            report.passes.enumerated().map {
-                [run, $0 + 1, $1.start, $1.duration, Int64($1.pages), Int64($1.bytes)]
-            })
+            "pass (run, ordinal, start_ms, duration_ms, pages, bytes)",
+            report.passes.enumerated().map { [$0 + 1, $1.start, $1.duration, Int64($1.pages), Int64($1.bytes)] })
         try insert(
-            db, "step (run, side, name, start_us, duration_us)",
-            report.steps.map {
-                [run, $0.side, $0.name, $0.start, $0.duration]
-            })
-        try insert(db, "mirror_age (run, at_ms, age_ms)", report.mirrorAge.map { [run, $0.at, $0.age] })
+            "step (run, side, name, start_us, duration_us)",
+            report.steps.map { [$0.side, $0.name, $0.start, $0.duration] })
+        try insert("mirror_age (run, at_ms, age_ms)", report.mirrorAge.map { [$0.at, $0.age] })
     }
 
-    /// Rows into "table (column, ...)".
-    private func insert(_ db: Database, _ target: String, _ rows: [[(any DatabaseValueConvertible)?]]) throws {
+    /// Rows into "table (run, column, ...)".
+    private static func insert(
+        _ db: Database, _ target: String, _ run: Int64, _ rows: [[(any DatabaseValueConvertible)?]]
+    ) throws {
         guard let first = rows.first else { return }
-        let marks = first.map { _ in "?" }.joined(separator: ", ")
+        let marks = Array(repeating: "?", count: first.count + 1).joined(separator: ", ")
         let statement = try db.cachedStatement(sql: "INSERT INTO \(target) VALUES (\(marks))")
-        for row in rows { try statement.execute(arguments: StatementArguments(row)) }
+        for row in rows { try statement.execute(arguments: StatementArguments([run] + row)) }
+    }
+}
+
+/// A row to be inserted, by its columns' names.
+struct RowValues {
+    let table: String
+    private var columns: [(name: String, value: (any DatabaseValueConvertible)?)] = []
+    init(_ table: String) { self.table = table }
+
+    subscript(name: String) -> (any DatabaseValueConvertible)? {
+        get { columns.first { $0.name == name }?.value }
+        set { columns.append((name, newValue)) }
+    }
+
+    /// - Parameter orIgnore: a row that is there stays as it is.
+    func insert(_ db: Database, orIgnore: Bool = false) throws {
+        let marks = columns.map { _ in "?" }.joined(separator: ", ")
+        let statement = try db.cachedStatement(
+            sql: "INSERT \(orIgnore ? "OR IGNORE " : "")INTO \(table) "
+                + "(\(columns.map(\.name).joined(separator: ", "))) VALUES (\(marks))")
+        try statement.execute(arguments: StatementArguments(columns.map(\.value)))
     }
 }

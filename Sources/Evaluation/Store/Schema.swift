@@ -2,14 +2,26 @@
 import GRDB
 
 enum Schema {
-    /// Raised with every change of a table.
-    static let version = 1
+    /// Raised with every change of a table but `point`, whose columns follow from `Parameter`.
+    static let version = 2
 
     static let migrator: DatabaseMigrator = {
         var migrator = DatabaseMigrator()
-        migrator.registerMigration("1") { db in try db.execute(sql: tables) }
+        migrator.registerMigration("\(version)") { db in try db.execute(sql: tables) }
         return migrator
     }()
+
+    /// Makes the tables; refuses those of another version.
+    static func prepare(_ database: DatabaseQueue) throws {
+        guard try !database.read(migrator.hasBeenSuperseded) else { throw ResultError(otherVersion) }
+        try migrator.migrate(database)
+        let columns = try database.read { try $0.columns(in: "point").map(\.name) }
+        guard Set(columns).isSuperset(of: Parameter.allCases.map(\.column)) else { throw ResultError(otherVersion) }
+    }
+    private static let otherVersion = "another version of apus made it: report with that one, or choose another file"
+
+    private static let pointColumns = Parameter.allCases
+        .map { "\($0.column) \($0.isNumeric ? "REAL" : "TEXT")" }.joined(separator: ", ")
 
     // Times are milliseconds, sizes bytes, where a column's name says nothing else.
     private static let tables = """
@@ -17,18 +29,8 @@ enum Schema {
             name TEXT NOT NULL, title TEXT NOT NULL, seed INTEGER NOT NULL,
             plan TEXT NOT NULL               -- the plan's YAML
         );
-        CREATE TABLE point (                 -- one kind of run
-            id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
-            technique TEXT NOT NULL, workload TEXT NOT NULL,
-            memory_mib REAL NOT NULL,
-            bandwidth_mbit REAL,             -- NULL: unlimited
-            lambda REAL,                     -- dirty rate over bandwidth; NULL: not known
-            dirty_mib_s REAL, working_set_percent REAL, share_percent REAL,
-            handover TEXT NOT NULL, trigger_after_s REAL,
-            events TEXT NOT NULL, event_pages INTEGER NOT NULL,
-            min_spacing_ms REAL,             -- NULL: adaptive
-            max_rounds INTEGER NOT NULL, round_interval_ms REAL, downtime_limit_ms REAL NOT NULL,
-            parameters TEXT NOT NULL         -- the same as JSON
+        CREATE TABLE point (                 -- one kind of run; NULL: none (unlimited, adaptive), or without meaning here
+            id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, \(pointColumns)
         );
         CREATE TABLE experiment_point (
             experiment TEXT NOT NULL, point INTEGER NOT NULL REFERENCES point, PRIMARY KEY (experiment, point)
@@ -36,22 +38,30 @@ enum Schema {
         CREATE TABLE session (               -- one start of `apus evaluate run`
             id INTEGER PRIMARY KEY, started_at TEXT NOT NULL,
             kernel TEXT NOT NULL, processor TEXT NOT NULL, processors INTEGER NOT NULL, memory INTEGER NOT NULL,
-            runtime TEXT NOT NULL, load TEXT NOT NULL  -- /proc/loadavg before anything was started
+            runtime TEXT NOT NULL,
+            services TEXT NOT NULL,          -- versions of the servers that are moved
+            program TEXT NOT NULL,           -- SHA-256 of the apus program
+            load TEXT NOT NULL,              -- /proc/loadavg before anything was started
+            left_out TEXT NOT NULL           -- techniques that this machine does not have, with the reason
         );
-        CREATE TABLE run (                   -- one migration
+        CREATE TABLE run (                   -- one migration; a run of the plan makes one or several
             id INTEGER PRIMARY KEY, session INTEGER NOT NULL REFERENCES session,
             point INTEGER NOT NULL REFERENCES point, repetition INTEGER NOT NULL,
+            move INTEGER NOT NULL,           -- the how-many-th migration of the run, from 1
+            container TEXT NOT NULL, source TEXT NOT NULL, destination TEXT NOT NULL,
             started_at TEXT NOT NULL,
             passed INTEGER NOT NULL,         -- 1: migrated, and every verdict holds
             error TEXT,                      -- why it was not migrated, or what was wrong
             engine_downtime_ms REAL, workload_downtime_ms REAL, client_downtime_ms REAL,
+            interruption_ms REAL,            -- of the user: downtime, and what the device needs to reach the new host
             disturbance_ms REAL,             -- largest gap while copying
             migration_time_ms REAL,
             handover_ms REAL,                -- trigger of the handover to release
             in_sync_ms REAL,
             passes INTEGER, pages_sent INTEGER, bytes_sent INTEGER, state_bytes INTEGER, overhead REAL,
             last_pass_pages INTEGER, events TEXT,
-            UNIQUE (point, repetition)
+            source_cpu_s REAL, destination_cpu_s REAL, -- of the agents while the run migrates, shared equally by its moves
+            UNIQUE (point, repetition, move)
         );
         CREATE TABLE verdict (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, name TEXT, passed INTEGER, detail TEXT);
         CREATE TABLE phase (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, ordinal INTEGER, name TEXT, duration_ms REAL);
@@ -63,9 +73,15 @@ enum Schema {
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, side TEXT, name TEXT, start_us REAL, duration_us REAL
         );
         CREATE TABLE mirror_age (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, at_ms REAL, age_ms REAL);
-        CREATE TABLE latency (               -- the client's requests
-            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, stretch TEXT, requests INTEGER, unanswered INTEGER,
+        CREATE TABLE latency (               -- the client's requests before, during and after the migration
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, stretch TEXT, requests INTEGER,
+            unanswered INTEGER,              -- lost, or not answered by the end
+            late INTEGER,                    -- answered after the service's deadline; NULL: it has none
+            duplicated INTEGER,
             p50_ms REAL, p95_ms REAL, p99_ms REAL, p999_ms REAL, slowest_ms REAL
+        );
+        CREATE TABLE latency_bucket (        -- the same as a distribution: answers that took no longer, and than the last bucket's
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, stretch TEXT, latency_ms REAL, count INTEGER
         );
         CREATE TABLE timeline (              -- each answer around the freeze; of the first repetition only
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, at_ms REAL, latency_ms REAL
@@ -74,6 +90,8 @@ enum Schema {
         CREATE INDEX phase_run ON phase (run);
         CREATE INDEX step_run ON step (run);
         CREATE INDEX mirror_age_run ON mirror_age (run);
+        CREATE INDEX latency_run ON latency (run);
+        CREATE INDEX latency_bucket_run ON latency_bucket (run);
         CREATE INDEX timeline_run ON timeline (run);
         """
 }

@@ -2,11 +2,12 @@
 import Glibc
 import LinuxKernel
 
-struct ProcessMeter: Sendable {
+package struct ProcessMeter: Sendable {
     let pid: Int32
+    package init(pid: Int32) { self.pid = pid }
 
     /// CPU time in user and system mode since the start, seconds (proc_pid_stat(5), fields 14 and 15: hundredths).
-    func cpuTime() throws -> Double {
+    package func cpuTime() throws -> Double {
         let text = try SmallFile.text("/proc/\(pid)/stat")
         let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
         guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) else {

@@ -1,0 +1,95 @@
+// The store of results: what goes in comes out, by row and by column.
+import Foundation
+import GRDB
+import Migration
+import Testbed
+import Testing
+
+@testable import Evaluation
+
+struct StoreTests {
+    private static func plan(_ experiment: String) throws -> EvaluationPlan {
+        try EvaluationPlan("name: x\nrepetitions: 2\nexperiments:\n  - \(experiment)", file: "p.yaml")
+    }
+
+    private func withStore(_ body: (String) throws -> Void) throws {
+        let path = NSTemporaryDirectory() + "apus-store-\(getpid())-\(UUID()).sqlite"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        try body(path)
+    }
+
+    private func record(_ run: PlannedRun, moves: Int, failing: Int? = nil) -> RunRecord {
+        var record = RunRecord(run)
+        record.moves = (1...moves).map { number in
+            var move = MoveRecord("c-\(number)", from: "a", to: "b")
+            move.report = MigrationReport(plan: MigrationPlan(technique: .migrror))
+            move.report!.engineDowntime = Double(number)
+            move.report!.passes = [PassReport(start: 0, duration: 1, pages: 2, bytes: 3)]
+            if number == failing { (move.report, move.error) = (nil, "broken") }
+            return move
+        }
+        record.verdicts = [Verdict("intact", true, "")]
+        return record
+    }
+
+    @Test func aRunHasARowForEachMigration() throws {
+        try withStore { path in
+            let plan = try Self.plan("{name: a, techniques: [migrror], set: {containers: 3}}")
+            let store = try ResultStore(path, create: true)
+            try store.register(plan)
+            let session = try store.beginSession(SessionRecord(runtime: "runc", program: "0", load: "0"))
+            try store.add(record(plan.runs[0], moves: 3), session: session)
+            try store.add(record(plan.runs[1], moves: 3, failing: 2), session: session)
+            let rows = try store.database.read { try Row.fetchAll($0, sql: "SELECT * FROM run ORDER BY id") }
+            #expect(rows.map { $0["move"] as Int } == [1, 2, 3, 1, 2, 3])
+            #expect(rows.map { $0["passed"] as Int } == [1, 1, 1, 1, 0, 1])
+            #expect(rows.map { $0["engine_downtime_ms"] as Double? } == [1, 2, 3, 1, nil, 3])
+            #expect(rows[4]["error"] as String == "broken")
+            #expect(try store.counts() == (2, 1))
+            #expect(try store.made() == Set(plan.runs.map(\.name)))
+            #expect(try store.forgetFailed() == 1)
+            #expect(try store.made() == [plan.runs[0].name])
+            let passes = try store.database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM pass") }
+            #expect(passes == 3, "what belongs to a forgotten run goes with it")
+        }
+    }
+
+    @Test func aRunThatNeverMigratedCounts() throws {
+        try withStore { path in
+            let plan = try Self.plan("{name: a, techniques: [cold]}")
+            let store = try ResultStore(path, create: true)
+            try store.register(plan)
+            var record = RunRecord(plan.runs[0])
+            record.error = "no container"
+            let session = try store.beginSession(SessionRecord(runtime: "runc", program: "0", load: "0"))
+            try store.add(record, session: session)
+            #expect(try store.counts() == (1, 1))
+        }
+    }
+
+    /// A column of `point` is NULL where its parameter means nothing.
+    @Test func pointsHaveWhatMattersOnly() throws {
+        try withStore { path in
+            let plan = try Self.plan("{name: a, techniques: [pre-copy, migrror], set: {bandwidth: 500mbit}}")
+            let store = try ResultStore(path, create: true)
+            try store.register(plan)
+            let rows = try store.database.read { try Row.fetchAll($0, sql: "SELECT * FROM point ORDER BY technique") }
+            #expect(rows.map { $0["technique"] as String } == ["MiGrror", "pre-copy"])
+            #expect(rows.map { $0["event_pages"] as Double? } == [1, nil])
+            #expect(rows.map { $0["max_rounds"] as Double? } == [nil, 30])
+            #expect(rows.allSatisfy { $0["bandwidth_mbit"] == 500.0 && $0["lambda"] == 0.1 })
+            #expect(rows.allSatisfy { $0["trigger_after_s"] as Double? == nil })
+        }
+    }
+
+    @Test func resultsOfAnotherVersionAreRefused() throws {
+        try withStore { path in
+            let database = try DatabaseQueue(path: path)
+            var migrator = DatabaseMigrator()
+            migrator.registerMigration("1") { try $0.execute(sql: "CREATE TABLE run (id INTEGER)") }
+            try migrator.migrate(database)
+            let error = try #require(throws: ResultError.self) { try ResultStore(path) }
+            #expect(error.description.contains("another version"))
+        }
+    }
+}

@@ -1,6 +1,7 @@
 import Testing
 
 @testable import Evaluation
+@testable import Testbed
 
 struct StatisticsTests {
     /// The generator's published sequence for seed 1234567.

@@ -1,4 +1,5 @@
 // How far a statistic could be off, from the values alone.
+import Testbed
 
 /// An interval that holds the true value with the stated confidence.
 public struct ConfidenceInterval: Sendable, Hashable, Codable {

@@ -1,4 +1,4 @@
-// Randomness that a seed repeats: the order of an evaluation's runs, and the resamples of its intervals.
+// Randomness that a seed repeats: users' ways, the order of an evaluation's runs, the resamples of its intervals.
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): 64 bits of state, every seed is good, the same numbers everywhere.
 public struct SeededRandom: RandomNumberGenerator, Sendable {

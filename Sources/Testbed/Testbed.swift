@@ -11,6 +11,9 @@ public struct Testbed: Sendable {
     public static func folder(instance: String) -> String { "/var/lib/apus/testbed-\(instance)" }
     public var folder: String { Self.folder(instance: topology.instance) }
 
+    /// The process that moves the frames of emulated links.
+    public var links: LinkService { LinkService(instance: topology.instance) }
+
     /// Makes the network and checks it. What a dead process left that owned a testbed of this name is removed first.
     ///
     /// - Parameter owned: this process takes it down at its end.
@@ -65,6 +68,8 @@ public struct Testbed: Sendable {
             ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
             Leftovers.removeCgroups(host.cgroupParent)
         }
+        // Before the namespaces: an open TAP interface keeps its own alive.
+        links.end()
         EdgeNetwork(topology).down()
         for host in topology.hosts { Leftovers.removeFolder(host.runFolder) }
         Leftovers.removeFolder(folder)
@@ -83,7 +88,8 @@ public struct Testbed: Sendable {
             found += Leftovers.mounts(below: host.runFolder).map { "mount \($0)" }
             if fileExists(host.runFolder) { found.append("folder \(host.runFolder)") }
         }
-        if fileExists(folder) { found.append("folder \(folder)") }
+        found += links.processes.map { "process \($0)" }
+        for folder in [folder, links.folder] where fileExists(folder) { found.append("folder \(folder)") }
         let path = TestbedState.path(topology.instance)
         if fileExists(path) { found.append("file \(path)") }
         return found

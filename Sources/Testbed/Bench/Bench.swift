@@ -59,6 +59,7 @@ public struct Bench: Sendable {
     private func run(
         _ name: BenchName, _ result: inout BenchCase, _ report: inout BenchReport, _ teardown: Teardown
     ) async throws {
+        if name == .links { return try await links(&result, teardown) }
         // The page stream is measured on two links, one after the other.
         let gigabit = LinkRate("1gbit")!
         let links: [LinkRate] =
@@ -66,6 +67,7 @@ public struct Bench: Sendable {
             case .redis, .mirrored: [gigabit]
             case .techniques, .sizes, .agents: [.unlimited]
             case .stream: [gigabit, .unlimited]
+            case .links: []
             }
         for link in links {
             let testbed = Testbed(try Topology(instance: options.instance, backhaul: link))
@@ -87,6 +89,7 @@ public struct Bench: Sendable {
                 case .mirrored: try await mirrored(bed, &result)
                 case .stream: try await stream(bed, &result)
                 case .agents: try await agents(bed, &result)
+                case .links: break
                 }
             } catch {
                 result.problems.append("\(error)")

@@ -60,7 +60,7 @@ public struct BenchCase: Codable, Sendable {
 
 /// The cases by name.
 public enum BenchName: String, CaseIterable, Codable, Sendable {
-    case techniques, sizes, redis, mirrored, stream, agents
+    case techniques, sizes, redis, mirrored, stream, agents, links
 
     public var title: String {
         switch self {
@@ -70,6 +70,7 @@ public enum BenchName: String, CaseIterable, Codable, Sendable {
         case .mirrored: "redis 256 MiB while mirrored, spacing auto, 1 Gbit/s"
         case .stream: "page stream, cold, against iperf3 on the same link"
         case .agents: "both agents: at rest, and moving 2 GiB by MiGrror"
+        case .links: "emulated links: what was told, and what is found"
         }
     }
 }

@@ -19,7 +19,9 @@ extension Bench {
             for _ in 0..<options.repetitions {
                 let source = dirtier.at
                 let destination = bed.topology.hosts.first { $0 != source }!
-                let yardstick = try iperf(from: source, to: destination)
+                let yardstick = try Iperf.run(
+                    from: source.namespace, to: destination.namespace, destination.backhaulAddress
+                ).bitsPerSecond
                 let (report, verdict) = try await dirtier.move(MigrationPlan(technique: .cold))
                 result.migrations[title, default: []].append(report)
                 result.dirtier[title, default: []].append(verdict)
@@ -58,32 +60,5 @@ extension Bench {
         }
         result.verdicts.append(.oracle(result.dirtier[title] ?? [], planned: options.repetitions, "\(title): "))
         if let failure { throw failure }
-    }
-
-    private struct IperfResult: Decodable {
-        struct End: Decodable { var sum_received: Sum }
-        struct Sum: Decodable { var bits_per_second: Double }
-        var end: End
-    }
-
-    /// One stream of TCP for 3 s after one that is not counted; bits a second received.
-    private func iperf(from source: EdgeHost, to destination: EdgeHost) throws -> Double {
-        let server = try ChildProcess(
-            "iperf3", ["--server", "--one-off", "--bind", destination.backhaulAddress],
-            namespace: destination.namespace,
-            diesWithParent: true)
-        defer { server.stop(grace: 1) }
-        var last: any Error = TestbedError("iperf3 did not start")
-        for _ in 0..<20 {
-            usleep(100_000)
-            do {
-                let output = try runProgram(
-                    "iperf3", ["--client", destination.backhaulAddress, "--time", "3", "--omit", "1", "--json"],
-                    namespace: source.namespace)
-                return try JSONDecoder().decode(IperfResult.self, from: Data(output.utf8)).end.sum_received
-                    .bits_per_second
-            } catch { last = error }
-        }
-        throw TestbedError("iperf3 from \(source.name) to \(destination.name): \(last)")
     }
 }

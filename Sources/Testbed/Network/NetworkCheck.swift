@@ -45,48 +45,6 @@ extension EdgeNetwork {
     }
 }
 
-/// ICMP echo, without starting a program.
-enum Ping {
-    /// Nanoseconds until the answer; asks again every 50 ms (the first request may wait for ARP).
-    static func roundTrip(from namespace: NamedNetwork, to address: String, seconds: Double) throws -> Int64 {
-        try namespace.run {
-            let descriptor = FileDescriptor(
-                owning: try checkC(
-                    socket(AF_INET, Int32(SOCK_RAW.rawValue) | O_CLOEXEC, Int32(IPPROTO_ICMP)), "opening a raw socket"))
-            var peer = try SocketAddress.ipv4(address, port: 0)
-            _ = try SocketAddress.with(&peer) {
-                try checkC(connect(descriptor.number, $0, $1), "connecting to \(address)")
-            }
-            let deadline = monotonicNow() + Int64(seconds * 1e9)
-            // The identifier tells our answers from those to other pings of this address.
-            let identifier = UInt16(truncatingIfNeeded: clx_gettid())
-            for sequence in UInt16(1)... {
-                // Type 8 (echo request), code 0, checksum, identifier, sequence.
-                var words: [UInt16] = [0x0800, 0, identifier, sequence]
-                words[1] = ~words.reduce(0) { sum, word in
-                    let (value, carry) = sum.addingReportingOverflow(word)
-                    return value + (carry ? 1 : 0)
-                }
-                let packet = words.flatMap { [UInt8($0 >> 8), UInt8($0 & 255)] }
-                let sent = monotonicNow()
-                _ = send(descriptor.number, packet, packet.count, 0)
-                while monotonicNow() < sent + 50_000_000 {
-                    var entry = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
-                    guard poll(&entry, 1, 50) > 0 else { break }
-                    var answer = [UInt8](repeating: 0, count: 256)
-                    let n = recv(descriptor.number, &answer, answer.count, 0)
-                    // An IPv4 header of 20 bytes comes first.
-                    if n >= 28 && answer[20] == 0 && Array(answer[24..<28]) == Array(packet[4..<8]) {
-                        return monotonicNow() - sent
-                    }
-                }
-                if monotonicNow() > deadline { break }
-            }
-            throw TestbedError("no answer from \(address) within \(seconds) s")
-        }
-    }
-}
-
 /// Socket addresses as the C functions want them.
 enum SocketAddress {
     static func ipv4(_ address: String, port: UInt16) throws -> sockaddr_in {

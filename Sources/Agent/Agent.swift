@@ -207,7 +207,9 @@ public final class Agent: MigrationHost {
 
     // MARK: - MigrationHost
 
-    public func attachment(for container: String) -> NetworkAttachment? { containers.attachment(for: container) }
+    public func attachment(for container: String, towards peer: Peer) -> NetworkAttachment? {
+        containers.attachment(for: container, towards: peer)
+    }
     public func record(of container: String) throws -> ContainerRecord? { try containers.record(of: container) }
     public func keep(_ record: ContainerRecord) throws { try containers.keep(record) }
     public func forget(_ container: String) throws { try containers.forget(container) }

@@ -11,18 +11,14 @@ import Synchronization
 public final class ContainerStore: Sendable {
     let layout: HostLayout
     let runtime: any ContainerRuntime
-    private let bridge: String?
-    private let backhaul: String?
-    private let networksFolder: String
+    private let configuration: AgentConfiguration
     private let logger: Logger
     /// Containers that something is being done to, and what.
     private let held = Mutex<[String: String]>([:])
 
     init(_ configuration: AgentConfiguration, runtime: any ContainerRuntime, logger: Logger) {
         layout = configuration.layout
-        bridge = configuration.bridge
-        backhaul = configuration.backhaul
-        networksFolder = configuration.networksFolder
+        self.configuration = configuration
         self.runtime = runtime
         self.logger = logger
     }
@@ -104,9 +100,17 @@ public final class ContainerStore: Sendable {
     // MARK: - Making and ending
 
     /// What a container's network is attached to here; nil without a bridge.
-    public func attachment(for name: String) -> NetworkAttachment? {
-        bridge.map {
-            NetworkAttachment(container: name, bridge: $0, backhaul: backhaul ?? "", folder: networksFolder)
+    func attachment(for name: String) -> NetworkAttachment? { attachment(for: name, backhaul: configuration.backhaul) }
+
+    /// The same while it moves; nil without a port that leads to the other host, too.
+    func attachment(for name: String, towards peer: Peer) -> NetworkAttachment? {
+        configuration.backhaul(towards: peer).flatMap { attachment(for: name, backhaul: $0) }
+    }
+
+    private func attachment(for name: String, backhaul: String?) -> NetworkAttachment? {
+        configuration.bridge.map {
+            NetworkAttachment(
+                container: name, bridge: $0, backhaul: backhaul ?? "", folder: configuration.networksFolder)
         }
     }
 
@@ -130,7 +134,7 @@ public final class ContainerStore: Sendable {
                 try folder.create()
                 undo.append(("its folder", { try folder.remove() }))
                 if let (spec, attachment) = network {
-                    try Folder.create(networksFolder)
+                    try Folder.create(configuration.networksFolder)
                     try ContainerNetwork.attach(spec, attachment)
                     undo.append(("its network", { try ContainerNetwork.detach(spec, attachment) }))
                 }

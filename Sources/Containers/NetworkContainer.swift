@@ -71,13 +71,16 @@ public enum ContainerNetwork {
         try NetworkNamespace.remove(at: attachment.namespace)
     }
 
-    /// Removes the entry that leads the container's frames to the backhaul, if there is one.
+    /// Removes the entries that lead the container's frames to a backhaul. All of them, whichever host they lead to: one
+    /// that outlives its move would mislead frames as long as the bridge stands, since it neither ages nor learns.
     static func forget(_ mac: MACAddress, _ attachment: NetworkAttachment, _ route: NetlinkSocket)
         throws(KernelError)
     {
-        guard let backhaul = try route.linkIfPresent(attachment.backhaul) else { return }
-        do { try route.request(BridgePort.forget(mac, at: backhaul.index), "forgetting \(mac)") } catch {
-            if error.errno != .noEntry { throw error }
+        guard let bridge = try route.linkIfPresent(attachment.bridge) else { return }
+        for entry in try route.forwardingEntries(of: bridge.index) where entry.mac == mac && entry.isStatic {
+            do { try route.request(BridgePort.forget(mac, at: entry.port), "forgetting \(mac)") } catch {
+                if error.errno != .noEntry { throw error }
+            }
         }
     }
 

@@ -40,7 +40,8 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
     public var port: String
     /// File that the container's network namespace is mounted on.
     public var namespace: String
-    /// The port of the bridge that leads to the other hosts, by which frames follow a container that leaves.
+    /// The port of the bridge by which frames follow a container that leaves, or go to its source before it has come: it
+    /// leads to the other host of a move and is set anew for each. Empty: there is no default one, and no move yet.
     public var backhaul: String
 
     public init(bridge: String, port: String, namespace: String, backhaul: String) {

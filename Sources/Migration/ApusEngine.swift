@@ -14,7 +14,7 @@ public struct ApusEngine: MigrationEngine {
         var host = SessionHost(
             layout: agent.layout, runtime: agent.runtime, address: agent.migrationAddress.description
         ) { [agent] in
-            agent.attachment(for: $0)
+            agent.attachment(for: $0, towards: $1)
         }
         host.facts = agent.facts
         host.guarding = GuardCommand()
@@ -30,7 +30,14 @@ public struct ApusEngine: MigrationEngine {
         }
         let connection = try address.connectToAgent()
         var network: ContainerNetworkRecord?
-        if let spec = container.network, let attachment = container.attachment {
+        if let spec = container.network, var attachment = container.attachment {
+            // Its record may name the port to the host that it came from.
+            guard let towards = agent.attachment(for: container.name, towards: Peer(address: address)) else {
+                throw MigrationError(
+                    .refused, "this host knows no port of its bridge that leads to \(address)",
+                    advice: "start its agent with --bridge and --backhaul, or with port= of the --peer")
+            }
+            attachment.backhaul = towards.backhaul
             network = ContainerNetworkRecord(spec: spec, attachment: attachment)
         }
         let session = try SourceSession(

@@ -30,8 +30,9 @@ public protocol MigrationHost: AnyObject, Sendable {
     var migrationAddress: PeerAddress { get }
     /// The probe made when the agent started.
     var facts: KernelFacts { get }
-    /// What a container's network is attached to here; nil if this host has no bridge.
-    func attachment(for container: String) -> NetworkAttachment?
+    /// What a container's network is attached to here while it moves; nil if this host has no bridge, or no port of it
+    /// that leads to the peer.
+    func attachment(for container: String, towards peer: Peer) -> NetworkAttachment?
     func record(of container: String) throws -> ContainerRecord?
     /// Remembers a container as this host's own.
     func keep(_ record: ContainerRecord) throws

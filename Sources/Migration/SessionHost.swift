@@ -7,8 +7,9 @@ import LinuxKernel
 public struct SessionHost: Sendable {
     public var layout: HostLayout
     public var runtime: any ContainerRuntime
-    /// What a container's network is attached to here; nil: no container networks on this host.
-    public var attachment: @Sendable (_ container: String) -> NetworkAttachment?
+    /// What a container's network is attached to here while it comes from another host or goes there; nil: no container
+    /// networks on this host, or none that could move there.
+    public var attachment: @Sendable (_ container: String, _ peer: Peer) -> NetworkAttachment?
     /// Where this host's agent listens for sessions, as others reach it: "10.77.0.1:7700".
     public var address: String
     /// The probe of this host's kernel; a guard, which offers and takes nothing, has none.
@@ -18,7 +19,7 @@ public struct SessionHost: Sendable {
 
     public init(
         layout: HostLayout, runtime: any ContainerRuntime, address: String,
-        attachment: @escaping @Sendable (_ container: String) -> NetworkAttachment? = { _ in nil }
+        attachment: @escaping @Sendable (_ container: String, _ peer: Peer) -> NetworkAttachment? = { _, _ in nil }
     ) {
         (self.layout, self.runtime, self.address, self.attachment) = (layout, runtime, address, attachment)
     }
@@ -38,6 +39,15 @@ public struct SessionHost: Sendable {
     var stubPath: String { layout.runFolder + "/stub" }
     /// Folder of the journals.
     public var journals: String { layout.runFolder + "/migrations" }
+}
+
+/// The other host of a move, by whatever is known of it.
+public struct Peer: Sendable, Hashable {
+    /// What it calls itself.
+    public var name: String?
+    /// Where its agent listens for sessions.
+    public var address: PeerAddress?
+    public init(name: String? = nil, address: PeerAddress?) { (self.name, self.address) = (name, address) }
 }
 
 /// A container's network on one host: what travels, and how it is attached here.

@@ -2,10 +2,17 @@
 import Glibc
 import LinuxKernel
 
-/// Two edge hosts with their agents and a user device, on one machine.
+/// Edge hosts with their agents, access points and user devices, on one machine.
 public struct Testbed: Sendable {
     public let topology: Topology
     public init(_ topology: Topology) { self.topology = topology }
+
+    /// The testbed of this instance as it was made; one of the default topology if none stands, or if its record cannot be
+    /// read (`down` then goes by names).
+    public init(standing instance: String) throws {
+        let plain = try Topology(instance: instance)
+        self.init((try? TestbedState.load(instance: instance))?.topology ?? plain)
+    }
 
     /// The folder of everything that this testbed's hosts keep on disk.
     public static func folder(instance: String) -> String { "/var/lib/apus/testbed-\(instance)" }
@@ -47,31 +54,47 @@ public struct Testbed: Sendable {
         }
     }
 
-    /// Gives the backhaul another rate while the testbed stands.
+    /// Gives all backhaul links another rate, each way, while the testbed stands.
     public func setBackhaul(_ rate: LinkRate) throws {
-        guard var state = try TestbedState.load(instance: topology.instance), state.stage == .up else {
+        var state = try standing()
+        for index in state.topology.links.indices where state.topology.links[index].kind == .backhaul {
+            state.topology.links[index].forth.rate = rate
+            state.topology.links[index].back.rate = rate
+        }
+        try EdgeNetwork(state.topology).shape(state.topology.links.filter { $0.kind == .backhaul })
+        try state.save()
+    }
+
+    /// The record of this testbed, which is up.
+    func standing() throws -> TestbedState {
+        guard let state = try TestbedState.load(instance: topology.instance), state.stage == .up else {
             throw TestbedError("testbed \(topology.instance) is not up")
         }
-        try EdgeNetwork(topology).shape(rate)
-        state.topology.backhaul = rate
-        try state.save()
+        return state
     }
 
     /// Removes everything that this instance's names stand for, whether it stands, is half made, or was left behind
     /// by a crash. Calling it again does nothing.
     public func down() {
-        var state = (try? TestbedState.load(instance: topology.instance)) ?? TestbedState(topology: topology)
+        let record = try? TestbedState.load(instance: topology.instance)
+        var state = record ?? TestbedState(topology: topology)
+        // What stands, and what was asked for, if that is something else.
+        var topologies = [state.topology]
+        if topology != state.topology { topologies.append(topology) }
+        if record == nil, let strays = Topology(straysOf: topology.instance) { topologies.append(strays) }
         state.stage = .removing
-        if fileExists(TestbedState.path(topology.instance)) { try? state.save() }
+        if record != nil { try? state.save() }
         Self.stopAgents(state)
-        for host in topology.hosts {
-            ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
-            Leftovers.removeCgroups(host.cgroupParent)
+        for topology in topologies {
+            for host in topology.hosts {
+                ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
+                Leftovers.removeCgroups(host.cgroupParent)
+            }
+            // Before the namespaces: an open TAP interface keeps its own alive.
+            links.end()
+            EdgeNetwork(topology).down()
+            for host in topology.hosts { Leftovers.removeFolder(host.runFolder) }
         }
-        // Before the namespaces: an open TAP interface keeps its own alive.
-        links.end()
-        EdgeNetwork(topology).down()
-        for host in topology.hosts { Leftovers.removeFolder(host.runFolder) }
         Leftovers.removeFolder(folder)
         // Only if nobody else uses them.
         rmdir("/var/lib/apus")
@@ -107,6 +130,7 @@ public struct Testbed: Sendable {
         /// "up", "building", "removing", or "down".
         public var stage: String
         public var backhaul: LinkRate?
+        public var topology: Topology?
         public var agents: [Agent]
         public var checks: [NetworkCheck]
         public var remains: [String]
@@ -123,7 +147,8 @@ public struct Testbed: Sendable {
         let complete = topology.namespaces.allSatisfy(\.exists)
         return Status(
             instance: topology.instance, stage: state?.stage.rawValue ?? "down", backhaul: state?.topology.backhaul,
-            agents: agents, checks: complete ? EdgeNetwork(topology).check() : [], remains: leftovers())
+            topology: state?.topology, agents: agents, checks: complete ? EdgeNetwork(topology).check() : [],
+            remains: leftovers())
     }
 }
 

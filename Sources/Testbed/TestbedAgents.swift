@@ -11,10 +11,12 @@ extension Testbed {
     func agentArguments(_ host: EdgeHost) -> [String] {
         var arguments = [
             "agent", "--host", host.name, "--state", stateFolder(host), "--netns", host.namespace.path,
-            "--bridge", host.bridge, "--backhaul", host.backhaulPort, "--listen", host.backhaulAddress,
+            "--bridge", host.bridge, "--listen", host.backhaulAddress,
         ]
         for other in topology.hosts where other != host {
-            arguments += ["--peer", "\(other.name)=\(other.backhaulAddress)"]
+            arguments += [
+                "--peer", "\(other.name)=\(other.backhaulAddress),port=\(host.backhaulPort(to: other))",
+            ]
         }
         return arguments
     }

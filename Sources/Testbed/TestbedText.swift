@@ -17,7 +17,7 @@ extension Testbed {
                     "  " + host.name.padded(14) + state.padded(10) + host.accessAddress.padded(13)
                         + host.backhaulAddress)
             }
-            lines.append("  " + topology.userDevice.name.padded(24) + topology.userDeviceAddress)
+            for user in topology.userDevices { lines.append("  " + user.name.padded(24) + user.address) }
         }
         if !status.checks.isEmpty {
             lines.append("")

@@ -70,6 +70,15 @@ import Testing
         #expect(throws: (any Error).self) { try Apus.parseAsRoot(["agent", "--host", "a", "--bridge", "br0"]) }
         #expect(throws: (any Error).self) { try Apus.parseAsRoot(["agent", "--host", "a", "--listen", "localhost:1"]) }
         _ = try Apus.parseAsRoot(["agent", "--host", "a", "--peer", "b=10.0.0.2:7700", "--listen", "10.0.0.1"])
+        // A bridge needs a port towards every host.
+        let bridge = ["agent", "--host", "a", "--bridge", "br0"]
+        let (b, c) = (["--peer", "b=10.0.0.2,port=x2"], ["--peer", "c=10.0.0.3:7700"])
+        _ = try Apus.parseAsRoot(bridge + b)
+        _ = try Apus.parseAsRoot(bridge + b + c + ["--backhaul", "x"])
+        #expect(throws: (any Error).self) { try Apus.parseAsRoot(bridge + b + c) }
+        for wrong in ["b=10.0.0.2,port=", "b=10.0.0.2,link=x2", "b=10.0.0.2,port=a-name-of-16-byt"] {
+            #expect(throws: (any Error).self, "\(wrong)") { try Apus.parseAsRoot(bridge + ["--peer", wrong]) }
+        }
     }
 
     @Test(arguments: [[], ["migrate"], ["testbed", "up"]]) func helpIsASuccess(_ command: [String]) throws {

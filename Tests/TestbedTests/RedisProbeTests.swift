@@ -146,11 +146,12 @@ struct RedisProbeTests {
         let probe = try RedisProbe(bench.endpoint)
         bench.sleep(0.5)
         let access = bench.testbed.topology.access
+        let port = bench.testbed.topology.userDevices[0].farPort
         let began = monotonicNow()
         // Port state 0 is "disabled", 3 "forwarding".
-        try runProgram("bridge", ["link", "set", "dev", "ue", "state", "0"], namespace: access)
+        try runProgram("bridge", ["link", "set", "dev", port, "state", "0"], namespace: access)
         bench.sleep(0.3)
-        try runProgram("bridge", ["link", "set", "dev", "ue", "state", "3"], namespace: access)
+        try runProgram("bridge", ["link", "set", "dev", port, "state", "3"], namespace: access)
         let ended = monotonicNow()
         bench.sleep(1.5)
         let recording = probe.stop()

@@ -140,12 +140,15 @@ public final class DestinationSession {
                 "this host has \(free >> 20) MiB of memory available and the container holds \(offer.residentBytes >> 20) MiB: free some"
             )
         }
-        if !offer.network.isEmpty, host.attachment(offer.container) == nil {
+        if !offer.network.isEmpty, host.attachment(offer.container, source) == nil {
             reasons.append(
-                "this host has no bridge for the container's network: give its agent --bridge and --backhaul")
+                "this host has no bridge for the container's network, or no port of it towards \(offer.sourceHost): give its agent --bridge and --backhaul, or port= of the --peer"
+            )
         }
         return reasons
     }
+
+    private var source: Peer { Peer(name: offer.sourceHost, address: PeerAddress(offer.sourceAddress)) }
 
     /// MemAvailable.
     private static func availableMemory() -> UInt64 {
@@ -208,7 +211,7 @@ public final class DestinationSession {
         }
         if !offer.network.isEmpty, network == nil {
             let spec = try JSONDecoder().decode(NetworkSpec.self, from: offer.network)
-            guard let attachment = host.attachment(name) else {
+            guard let attachment = host.attachment(name, source) else {
                 throw MigrationError.refused(["\(host.name) has no bridge"])
             }
             let record = ContainerNetworkRecord(spec: spec, attachment: attachment)

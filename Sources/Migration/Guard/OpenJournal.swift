@@ -48,6 +48,6 @@ final class OpenJournal: UndoLog {
         return SessionHost(
             layout: layout, runtime: Runc(root: layout.runtimeRoot, program: header.runtime ?? "runc"),
             address: header.address ?? ""
-        ) { _ in network?.attachment }
+        ) { _, _ in network?.attachment }
     }
 }

@@ -42,14 +42,18 @@ package struct YAMLValue {
     }
 
     /// The entries of a mapping in their order. Keys that are none of `known` are mistakes, and so are repeated ones.
-    package func entries(known: [String]) throws -> [(key: String, value: YAMLValue)] {
+    ///
+    /// - Parameter known: nil: the keys are names of the user's.
+    package func entries(known: [String]? = nil) throws -> [(key: String, value: YAMLValue)] {
         guard let mapping = node.mapping else { throw mistake("expected names with values (name: value)") }
         var seen: Set<String> = []
         return try mapping.map { key, value in
             let inner = YAMLValue(node: key, file: file, path: path)
             guard let name = key.scalar?.string else { throw inner.mistake("a name must be plain text") }
-            guard known.contains(name) else {
-                throw inner.mistake("\"\(name)\" is not known here; known: \(known.joined(separator: ", "))")
+            if let known, !known.contains(name) {
+                throw inner.mistake(
+                    "\"\(name)\" is not known here"
+                        + (known.isEmpty ? "" : "; known: \(known.joined(separator: ", "))"))
             }
             guard seen.insert(name).inserted else { throw inner.mistake("\"\(name)\" stands here twice") }
             return (name, YAMLValue(node: value, file: file, path: path.isEmpty ? name : "\(path).\(name)"))

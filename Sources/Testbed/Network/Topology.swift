@@ -1,61 +1,87 @@
 // What a testbed consists of, by name: everything else is derived, so that it can be found and removed after a crash.
 
-/// An edge host: a network namespace with a bridge for its containers.
-public struct EdgeHost: Sendable, Hashable, Codable {
-    /// Its name, which is its namespace's too: "edge-a".
-    public let name: String
-    /// Its position, from 1: last byte of its addresses.
-    public let number: Int
-
-    public var namespace: NamedNetwork { NamedNetwork(name) }
-    /// The bridge of its containers.
-    public var bridge: String { "br0" }
-    /// The bridge's port towards the other edge host (layer 2): carries unicast frames with a static FDB entry only.
-    public var backhaulPort: String { "x20" }
-    /// The routed link to the other edge host, for the agents' sessions.
-    public var backhaulLink: String { "bkh0" }
-    public var backhaulAddress: String { "10.77.0.\(number)" }
-    /// The host's own address among the containers and clients.
-    public var accessAddress: String { "10.78.0.\(number)" }
-    var accessMAC: String { "02:a9:00:00:00:0\(number)" }
-}
-
-/// Two edge hosts, a user device and the access network between them, as network namespaces.
+/// Edge hosts, access points, user devices and the links between them, as network namespaces.
 ///
-///     ue ── access ──┬── acc0 [edge-a: br0] x20 ──┐ unicast with static FDB entries
-///                    └── acc0 [edge-b: br0] x20 ──┘
-///                             edge-a bkh0 ═══════ bkh0 edge-b   (routed, shaped: the agents' sessions)
+///     ue ── access ──┬── acc0 [edge-a: br0] x2 ──┐ unicast with static FDB entries
+///                    └── acc0 [edge-b: br0] x1 ──┘
+///                            edge-a bkh2 ═══ bkh1 edge-b   (routed: the agents' sessions)
 ///
-/// Pages and client traffic never share a queue.
+/// Pages and client traffic never share a queue. docs/testbed.md has the picture with access points.
 public struct Topology: Sendable, Codable, Hashable {
     /// Distinguishes testbeds that stand at the same time: letters, digits and hyphens, at most 20.
     public let instance: String
-    /// Rate of the routed backhaul, each way.
-    public var backhaul: LinkRate
+    /// What the topology is called: "default", or the name that its file gives.
+    public let name: String
+    public let hosts: [EdgeHost]
+    public let accessPoints: [AccessPoint]
+    /// At least one.
+    public let userDevices: [UserDevice]
+    /// Every link with what it does, per direction.
+    public internal(set) var links: [TestbedLink]
 
     public static let defaultInstance = "default"
 
+    /// Two edge hosts and one user device at the core switch.
     public init(instance: String = Self.defaultInstance, backhaul: LinkRate = LinkRate("1gbit")!) throws {
-        guard (1...20).contains(instance.utf8.count),
-            instance.utf8.allSatisfy({ (48...57).contains($0) || (97...122).contains($0 | 32) || $0 == 45 })
-        else { throw TestbedError("testbed instance \"\(instance)\": letters, digits and hyphens, at most 20") }
-        self.instance = instance
-        self.backhaul = backhaul
+        var quality = LinkQuality()
+        quality.rate = backhaul
+        try self.init(
+            instance: instance, name: Self.defaultInstance, hosts: ["edge-a", "edge-b"], accessPoints: [],
+            users: [("ue", nil)]
+        ) { if $0.kind == .backhaul { ($0.forth, $0.back) = (quality, quality) } }
+    }
+
+    /// Names are given without the instance's prefix.
+    ///
+    /// - Parameter setting: gives a link its quality; before, it does nothing to what passes through it.
+    init(
+        instance: String, name: String, hosts: [String],
+        accessPoints: [(name: String, host: String?, x: Double, y: Double)],
+        users: [(name: String, accessPoint: String?)], setting: (inout TestbedLink) -> Void
+    ) throws {
+        guard (1...20).contains(instance.utf8.count), instance.utf8.allSatisfy(Self.isPlain) else {
+            throw TestbedError("testbed instance \"\(instance)\": letters, digits and hyphens, at most 20")
+        }
+        (self.instance, self.name) = (instance, name)
+        let prefix = Self.prefix(instance)
+        self.hosts = hosts.enumerated().map { EdgeHost(name: prefix + $1, number: $0 + 1) }
+        self.accessPoints = accessPoints.enumerated().map {
+            AccessPoint(name: prefix + $1.name, number: $0 + 1, host: $1.host.map { prefix + $0 }, x: $1.x, y: $1.y)
+        }
+        userDevices = users.enumerated().map {
+            UserDevice(name: prefix + $1.name, number: $0 + 1, accessPoint: $1.accessPoint.map { prefix + $0 })
+        }
+        links = []
+        links = allLinks.map {
+            var link = $0
+            setting(&link)
+            return link
+        }
+    }
+
+    static func isPlain(_ byte: UInt8) -> Bool {
+        (48...57).contains(byte) || (97...122).contains(byte | 32) || byte == 45
     }
 
     /// Before every name; empty for the default instance, whose names are the plain ones.
-    public var prefix: String { instance == Self.defaultInstance ? "" : "\(instance)-" }
+    public var prefix: String { Self.prefix(instance) }
+    private static func prefix(_ instance: String) -> String { instance == defaultInstance ? "" : "\(instance)-" }
 
-    public var hosts: [EdgeHost] {
-        ["edge-a", "edge-b"].enumerated().map { EdgeHost(name: prefix + $1, number: $0 + 1) }
-    }
     /// A host by its name, with or without the prefix.
-    public func host(_ name: String) -> EdgeHost? { hosts.first { $0.name == name || $0.name == prefix + name } }
+    public func host(_ name: String) -> EdgeHost? { hosts.first { isName($0.name, name) } }
+    /// An access point by its name, with or without the prefix.
+    public func accessPoint(_ name: String) -> AccessPoint? { accessPoints.first { isName($0.name, name) } }
+    /// A user device by its name, with or without the prefix.
+    public func userDevice(_ name: String) -> UserDevice? { userDevices.first { isName($0.name, name) } }
+    func isName(_ full: String, _ given: String) -> Bool { full == given || full == prefix + given }
 
-    /// The user device.
-    public var userDevice: NamedNetwork { NamedNetwork(prefix + "ue") }
-    public var userDeviceAddress: String { "10.78.0.100" }
-    /// The access network's switch.
-    public var access: NamedNetwork { NamedNetwork(prefix + "access") }
-    public var namespaces: [NamedNetwork] { hosts.map(\.namespace) + [userDevice, access] }
+    /// The first user device.
+    public var userDevice: NamedNetwork { userDevices[0].namespace }
+    public var userDeviceAddress: String { userDevices[0].address }
+    /// The core switch, by which hosts and access points reach each other.
+    public var access: NamedNetwork { NamedNetwork(prefix + Self.accessName) }
+    static let accessName = "access"
+    public var namespaces: [NamedNetwork] {
+        hosts.map(\.namespace) + accessPoints.map(\.namespace) + userDevices.map(\.namespace) + [access]
+    }
 }

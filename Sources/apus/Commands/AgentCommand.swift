@@ -31,21 +31,27 @@ struct AgentCommand: ParsableCommand {
     var listen = PeerAddress("127.0.0.1")!
     @Option(help: "The bridge for networks of containers.")
     var bridge: String?
-    @Option(help: ArgumentHelp("The bridge's port towards the other hosts.", valueName: "port"))
+    @Option(
+        help: ArgumentHelp("The bridge's port towards all other hosts that --peer gives no own.", valueName: "port"))
     var backhaul: String?
     @Option(
         help: ArgumentHelp(
             "A network namespace to live in, by its file or its name in /run/netns.", valueName: "namespace"))
     var netns: String?
-    @Option(help: ArgumentHelp("Another host; may be repeated.", valueName: "name=address:port"))
+    @Option(
+        help: ArgumentHelp(
+            "Another host, and the bridge's port towards it; may be repeated.",
+            valueName: "name=address:port[,port=port]"))
     var peer: [String] = []
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning or error.", valueName: "level"))
     var logLevel = "info"
 
     func validate() throws {
-        _ = try settings()
+        let settings = try settings()
         if Logger.Level(rawValue: logLevel) == nil { throw ValidationError("no log level: \(logLevel)") }
-        if bridge != nil && backhaul == nil { throw ValidationError("--bridge needs --backhaul") }
+        if bridge != nil && backhaul == nil && (peer.isEmpty || settings.ports.count < settings.peers.count) {
+            throw ValidationError("--bridge needs --backhaul, or port= for each --peer")
+        }
     }
 
     private func settings() throws -> AgentConfiguration {
@@ -66,11 +72,16 @@ struct AgentCommand: ParsableCommand {
         settings.backhaul = backhaul
         settings.networkNamespace = netns.map { $0.contains("/") ? $0 : "/run/netns/\($0)" }
         for text in peer {
-            let sides = text.split(separator: "=", maxSplits: 1).map(String.init)
+            let parts = text.split(separator: ",", omittingEmptySubsequences: false)
+            let sides = parts[0].split(separator: "=", maxSplits: 1).map(String.init)
             guard sides.count == 2, !sides[0].isEmpty, let address = PeerAddress(sides[1]) else {
                 throw ValidationError("--peer \(text): not NAME=ADDRESS:PORT with a numeric address")
             }
             settings.peers[sides[0]] = address
+            if parts.count == 1 { continue }
+            guard parts.count == 2, parts[1].hasPrefix("port="), (1...15).contains(parts[1].dropFirst(5).utf8.count)
+            else { throw ValidationError("--peer \(text): after the comma, port=INTERFACE is expected") }
+            settings.ports[sides[0]] = String(parts[1].dropFirst(5))
         }
         return settings
     }

@@ -4,7 +4,7 @@ import Testbed
 struct TestbedCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "testbed",
-        abstract: "Two edge hosts and a user device on this machine, as network namespaces.",
+        abstract: "Edge hosts, access points and user devices on this machine, as network namespaces.",
         subcommands: [Up.self, Status.self, Down.self])
 
     struct Instance: ParsableArguments {
@@ -15,21 +15,36 @@ struct TestbedCommand: AsyncParsableCommand {
     }
 
     struct Up: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Make the namespaces and links and start the agents.")
+        static let configuration = CommandConfiguration(
+            abstract: "Make the namespaces and links of a topology and start the agents.")
+        @Argument(
+            help: ArgumentHelp(
+                "The topology (YAML). Default: two edge hosts and a user device.", valueName: "file"),
+            completion: .file(extensions: ["yaml", "yml"]))
+        var file: String?
         @OptionGroup var instance: Instance
-        @Option(help: "Rate of the backhaul each way: 1gbit, 100mbit, unlimited ...")
-        var backhaul = "1gbit"
+        @Option(help: "Rate of the backhaul each way, without a file: 1gbit, 100mbit, unlimited ... Default: 1gbit.")
+        var backhaul: String?
         @Flag(help: "Make the network only.")
         var noAgents = false
 
         func run() async throws {
-            guard let rate = LinkRate(backhaul) else {
-                throw ValidationError("--backhaul \(backhaul): not a rate; try 1gbit, 100mbit or unlimited")
-            }
-            let testbed = Testbed(try Topology(instance: instance.instance, backhaul: rate))
+            let testbed = Testbed(try topology())
             try testbed.upNetwork()
             if !noAgents { try await testbed.startAgents() }
             try TestbedCommand.show(testbed, json: instance.json)
+        }
+
+        private func topology() throws -> Topology {
+            if let file {
+                guard backhaul == nil else { throw ValidationError("--backhaul: the file says what the links do") }
+                return try Topology(file: file, instance: instance.instance)
+            }
+            let text = backhaul ?? "1gbit"
+            guard let rate = LinkRate(text) else {
+                throw ValidationError("--backhaul \(text): not a rate; try 1gbit, 100mbit or unlimited")
+            }
+            return try Topology(instance: instance.instance, backhaul: rate)
         }
     }
 
@@ -37,7 +52,7 @@ struct TestbedCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Show what stands, and check that it works.")
         @OptionGroup var instance: Instance
         func run() async throws {
-            try TestbedCommand.show(Testbed(try Topology(instance: instance.instance)), json: instance.json)
+            try TestbedCommand.show(Testbed(standing: instance.instance), json: instance.json)
         }
     }
 
@@ -46,7 +61,7 @@ struct TestbedCommand: AsyncParsableCommand {
             abstract: "Remove everything of a testbed, what a crash left behind too.")
         @OptionGroup var instance: Instance
         func run() async throws {
-            let testbed = Testbed(try Topology(instance: instance.instance))
+            let testbed = try Testbed(standing: instance.instance)
             testbed.down()
             let left = testbed.leftovers()
             guard left.isEmpty else { throw TestbedError("could not be removed: \(left.joined(separator: ", "))") }

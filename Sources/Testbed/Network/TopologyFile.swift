@@ -1,0 +1,122 @@
+// A topology's YAML file. docs/testbed.md describes it.
+import LinuxKernel
+
+extension Topology {
+    /// Reads a topology.
+    ///
+    /// - Throws: `InputError` with file, line and reason; `TestbedError` for the instance's name.
+    public init(file: String, instance: String = Self.defaultInstance) throws {
+        let text: String
+        do { text = try SmallFile.text(file) } catch {
+            throw InputError(file: file, line: nil, reason: "cannot be read: \(error)")
+        }
+        try self.init(yaml: text, file: file, instance: instance)
+    }
+
+    /// - Parameter file: the name to use in errors.
+    init(yaml text: String, file: String, instance: String = Self.defaultInstance) throws {
+        let root = try YAMLValue.root(text, file: file)
+        var reader = TopologyReader()
+        for (key, value) in try root.entries(known: ["name", "hosts", "access-points", "users", "links"]) {
+            switch key {
+            case "name": reader.name = try value.text()
+            case "hosts": try reader.readHosts(value)
+            case "access-points": try reader.readAccessPoints(value)
+            case "users": try reader.readUsers(value)
+            default: reader.links = value
+            }
+        }
+        guard !reader.hosts.isEmpty else { throw root.mistake("it names no hosts") }
+        try reader.resolve()
+        let users = reader.users.isEmpty ? [("ue", nil)] : reader.users.map { ($0.name, $0.accessPoint) }
+        try self.init(
+            instance: instance, name: reader.name ?? file, hosts: reader.hosts,
+            accessPoints: reader.accessPoints.map { ($0.name, $0.host, $0.x, $0.y) },
+            users: users.map { ($0.0, $0.1 ?? reader.accessPoints.first?.name) }
+        ) { _ in }
+        if let links = reader.links { try self.readLinks(links) }
+    }
+}
+
+/// What a file says, before it is known to fit together.
+private struct TopologyReader {
+    var name: String?
+    var hosts: [String] = []
+    var accessPoints: [(name: String, host: String?, x: Double, y: Double)] = []
+    var users: [(name: String, accessPoint: String?)] = []
+    var links: YAMLValue?
+    private var names: Set<String> = [Topology.accessName]
+    /// Names to look up once all are known: of an access point's host, of a user's access point.
+    private var references: [(value: YAMLValue, kind: String)] = []
+
+    mutating func readHosts(_ value: YAMLValue) throws {
+        for (name, inner) in try value.named() {
+            try check(name, inner.mistake)
+            if inner.node.mapping != nil { _ = try inner.entries(known: []) }
+            hosts.append(name)
+        }
+        guard (2...16).contains(hosts.count) else { throw value.mistake("from 2 to 16 hosts are expected") }
+    }
+
+    mutating func readAccessPoints(_ value: YAMLValue) throws {
+        for (name, inner) in try value.named() {
+            try check(name, inner.mistake)
+            var point = (name: name, host: String?.none, x: 0.0, y: 0.0)
+            for (key, value) in inner.isPlain ? [] : try inner.entries(known: ["host", "x", "y"]) {
+                switch key {
+                case "host":
+                    point.host = try value.text()
+                    references.append((value, "host"))
+                case "x": point.x = try value.number(-1e6...1e6, "metres")
+                default: point.y = try value.number(-1e6...1e6, "metres")
+                }
+            }
+            accessPoints.append(point)
+        }
+        guard accessPoints.count <= 100 else { throw value.mistake("at most 100 access points are possible") }
+    }
+
+    mutating func readUsers(_ value: YAMLValue) throws {
+        for (name, inner) in try value.named() {
+            try check(name, inner.mistake)
+            var user = (name: name, accessPoint: String?.none)
+            for (_, value) in inner.isPlain ? [] : try inner.entries(known: ["access-point"]) {
+                user.accessPoint = try value.text()
+                references.append((value, "access point"))
+            }
+            users.append(user)
+        }
+        guard users.count <= 100 else { throw value.mistake("at most 100 users are possible") }
+    }
+
+    /// Every name that stands for something else must be one.
+    func resolve() throws {
+        for (value, kind) in references {
+            let known = kind == "host" ? hosts : accessPoints.map(\.name)
+            _ = try value.choice(known.isEmpty ? ["no \(kind) at all"] : known) { known.contains($0) ? $0 : nil }
+        }
+    }
+
+    /// A name has to fit into namespaces, cgroups and paths, and to be the only one.
+    private mutating func check(_ name: String, _ mistake: (String) -> InputError) throws {
+        guard (1...32).contains(name.utf8.count), name.utf8.allSatisfy(Topology.isPlain), name.first != "-" else {
+            throw mistake("\"\(name)\" cannot be a name: letters, digits and hyphens, at most 32")
+        }
+        guard names.insert(name).inserted else {
+            throw mistake(
+                name == Topology.accessName
+                    ? "\"\(name)\" is the core switch's name" : "\"\(name)\" is the name of something else already")
+        }
+    }
+}
+
+extension YAMLValue {
+    /// No list and no mapping.
+    fileprivate var isPlain: Bool { node.scalar != nil }
+
+    /// Names in a list, [a, b]; or names with what belongs to each, a: {...}; a name's value may be missing.
+    fileprivate func named() throws -> [(name: String, value: YAMLValue)] {
+        if node.mapping != nil { return try entries().map { ($0.key, $0.value) } }
+        return try items().map { (try $0.text(), $0) }
+    }
+}

@@ -36,7 +36,7 @@ struct Attachment {
     func begin(at accessPoint: AccessPoint?) throws {
         let all = Set(ports.values)
         guard
-            try waitUntil(seconds: 5, { try all.isSubset(of: route.links().filter(\.isOperational).map(\.index)) })
+            try waitUntil(seconds: 10, { try all.isSubset(of: route.links().filter(\.isOperational).map(\.index)) })
         else { throw TestbedError("the radio links of \(user.name) see no carrier") }
         for port in all where port != accessPoint.flatMap({ ports[$0.number] }) { try set(port, .disabled) }
     }

@@ -12,8 +12,9 @@ public struct NetworkCheck: Sendable, Codable {
 
 extension EdgeNetwork {
     /// Checks that each user device reaches all edge hosts, that the routed backhaul answers between any two, and that
-    /// these see each other's MAC addresses on the access network (one layer 2). Takes some milliseconds; two seconds
-    /// more for each that fails.
+    /// these see each other's MAC addresses on the access network (one layer 2). Takes some milliseconds; five seconds
+    /// more for each that fails: the kernel may look at a new link's carrier a second late, or later where many links come
+    /// and go, and ARP asks once a second.
     public func check() -> [NetworkCheck] {
         let hosts = topology.hosts
         var checks = topology.userDevices.flatMap { user in
@@ -32,7 +33,7 @@ extension EdgeNetwork {
 
     private func ping(_ name: String, from namespace: NamedNetwork, to address: String) -> NetworkCheck {
         do {
-            let time = try Ping.roundTrip(from: namespace, to: address, seconds: 2)
+            let time = try Ping.roundTrip(from: namespace, to: address, seconds: 5)
             return NetworkCheck(name: name, passed: true, detail: "\(Double(time / 100) / 10) µs round trip")
         } catch {
             return NetworkCheck(name: name, passed: false, detail: "\(error)")
@@ -43,7 +44,7 @@ extension EdgeNetwork {
     private func sees(_ here: EdgeHost, _ there: EdgeHost) -> NetworkCheck {
         let name = "\(here.name) sees \(there.name)'s MAC"
         do {
-            _ = try Ping.roundTrip(from: here.namespace, to: there.accessAddress, seconds: 2)
+            _ = try Ping.roundTrip(from: here.namespace, to: there.accessAddress, seconds: 5)
             let route = try NetlinkSocket(in: NetworkNamespace(opening: here.namespace.path))
             let port = try route.link("acc0").index
             let found = try route.forwardingEntries().contains {

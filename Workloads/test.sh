@@ -75,5 +75,17 @@ for kind in $kinds; do
   check "changer notices: $kind" [ $status -eq 3 ] && check "and says so" found '"state":"changed"'
 done
 
+# Their clients judge them: Tests/TestbedTests/VehicularTests.swift, ARTests.swift.
+for service in vehicular ar; do
+  [ $service = vehicular ] && options="--log $output.log" || options=""
+  # shellcheck disable=SC2086 # the options are several words
+  drive 1 $service --memory 4M --port 7391 $options
+  check "$service is ready" found "\"ready\":\"$service\""
+  check "$service ends on SIGTERM" [ $status -eq 0 ]
+  "$programs/$service" --memory 10 >"$output" 2>&1
+  check "$service refuses what is too small" [ $? -eq 2 ]
+done
+rm -f "$output.log"
+
 [ $failures -eq 0 ] || { echo "$failures failed"; exit 1; }
 echo "all passed"

@@ -7,7 +7,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
     case technique, workload, memory, containers, bandwidth, lambda
     case dirtyRate = "dirty-rate"
     case workingSet = "working-set"
-    case share, handover
+    case share, rate, vehicles, transport, handover
     case triggerAfter = "trigger-after"
     case events
     case eventPages = "event-pages"
@@ -58,6 +58,13 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                 .only(\.isDirtier)
         case .share:
             .whole("share of a page rewritten (%)", "share_percent", \.share, 1...100, "percent").only(\.isDirtier)
+        case .rate:
+            .number(
+                "reports or frames (Hz)", "rate_hz", \.rate, or: "auto", absent: "20 or 90", 1...240, "a second"
+            ).only(\.isEdgeService)
+        case .vehicles:
+            .whole("vehicles", "vehicles", \.vehicles, 1...1000, "vehicles").only { $0.workload == .vehicular }
+        case .transport: .choice("transport", "transport", \.transport).only(\.isEdgeService)
         case .handover: .choice("handover policy", "handover", \.handover)
         case .triggerAfter:
             .number("trigger after the decision (s)", "trigger_after_s", \.triggerAfter, 0...3600, "seconds")
@@ -111,6 +118,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
 
 extension RunParameters {
     fileprivate var isDirtier: Bool { workload == .dirtier }
+    fileprivate var isEdgeService: Bool { workload == .vehicular || workload == .ar }
     fileprivate var isMirrored: Bool { technique.copy == .mirroring }
     fileprivate var isInRounds: Bool { technique.copy == .rounds }
 }

@@ -21,6 +21,12 @@ public struct RunParameters: Hashable, Sendable {
     public var workingSet = 100
     /// dirtier: percent of a page that a write changes.
     public var share = 100
+    /// vehicular: reports a second of each vehicle; ar: frames a second; nil: the workload's default.
+    public var rate: Double?
+    /// vehicular.
+    public var vehicles = 50
+    /// vehicular, ar: how reports and poses travel.
+    public var transport = Transport.tcp
     public var handover = HandoverPolicy.whenReady
     /// At-trigger: seconds from the decision to the trigger.
     public var triggerAfter = 5.0
@@ -58,9 +64,11 @@ extension RunParameters {
 
     /// Of each of the workloads.
     public var workloadOptions: WorkloadOptions {
-        WorkloadOptions(
+        var options = WorkloadOptions(
             kind: workload, memory: memory, dirtyRate: pagesPerSecond / UInt64(containers), workingSet: workingSet,
             share: share)
+        (options.rate, options.vehicles, options.transport) = (rate, vehicles, transport)
+        return options
     }
 
     /// What one of the engine's techniques is called with.

@@ -43,8 +43,8 @@ public struct Evaluation: Sendable {
 
     /// - Throws: when nothing can be run at all. What goes wrong in a run is kept with it.
     public func run() async throws -> Summary {
-        for kind in Set(plan.points.map(\.parameters.workload)) where kind == .dirtier {
-            let program = "\(options.programs)/\(kind.rawValue)"
+        for name in Set(plan.points.map(\.parameters.workload)).flatMap(\.programs) {
+            let program = "\(options.programs)/\(name)"
             guard access(program, X_OK) == 0 else { throw TestbedError("\(program) is missing: `make build` makes it") }
         }
         try store.register(plan)

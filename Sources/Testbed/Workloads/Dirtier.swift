@@ -8,37 +8,19 @@ import Migration
 
 /// One line of the dirtier's output: what its oracle says and when it did not run.
 public struct DirtierVerdict: Codable, Sendable {
-    public struct Gap: Codable, Sendable {
-        public var microseconds: Double
-        /// CLOCK_MONOTONIC nanoseconds.
-        public var start: Int64
-        public var end: Int64
-        private enum CodingKeys: String, CodingKey { case microseconds = "us", start = "start_ns", end = "end_ns" }
-    }
     /// "ok", "corrupt" or "unchecked".
     public var oracle: String
     public var writes: UInt64
     /// The largest gap since the last reset, microseconds.
     public var largest: Double
     /// Gaps of more than 1 ms since the last reset, largest first.
-    public var gaps: [Gap]
+    public var gaps: [TickGap]
     private enum CodingKeys: String, CodingKey { case oracle, writes, largest = "max_gap_us", gaps }
 
-    /// The gap in which a migration's blackout lies. nil: it is not among those that the dirtier keeps.
-    private func blackout(_ report: MigrationReport) -> Gap? {
-        gaps.first { $0.start < report.releasedAt && $0.end > report.frozenAt }
-    }
-    /// That gap, milliseconds.
-    func downtime(_ report: MigrationReport) -> Double? { blackout(report).map { $0.microseconds / 1000 } }
-    /// How much of it came after the release, milliseconds.
-    func delay(_ report: MigrationReport) -> Double? {
-        blackout(report).map { max(0, Double($0.end - report.releasedAt) / 1e6) }
-    }
-    /// The largest other gap between the migration's decision and its release, milliseconds.
-    func disturbance(_ report: MigrationReport) -> Double {
-        let others = gaps.filter { $0.start > report.decidedAt && $0.end <= report.frozenAt }
-        return (others.map(\.microseconds).max() ?? 0) / 1000
-    }
+    // See `[TickGap]`.
+    func downtime(_ report: MigrationReport) -> Double? { gaps.downtime(report) }
+    func delay(_ report: MigrationReport) -> Double? { gaps.delay(report) }
+    func disturbance(_ report: MigrationReport) -> Double { gaps.disturbance(report) }
 }
 
 /// A dirtier on the testbed.

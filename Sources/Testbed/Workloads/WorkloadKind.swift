@@ -1,13 +1,21 @@
 // The workloads by name.
 
 public enum WorkloadKind: String, Codable, Sendable, CaseIterable {
-    case dirtier, redis
+    case dirtier, redis, vehicular, ar
+
+    /// What of the programs that Workloads/Makefile builds it needs.
+    public var programs: [String] {
+        switch self {
+        case .dirtier, .vehicular, .ar: [rawValue]
+        case .redis: []
+        }
+    }
 }
 
 /// What a workload is made with.
 public struct WorkloadOptions: Sendable, Hashable {
     public var kind: WorkloadKind
-    /// Bytes of state: the dirtier's memory, the values of redis.
+    /// Bytes of state: the dirtier's memory, the values of redis, the vehicles' tracks, what the AR map grows to.
     public var memory: UInt64
     /// dirtier: pages of 4 KiB written a second; 0: none.
     public var dirtyRate: UInt64
@@ -15,6 +23,14 @@ public struct WorkloadOptions: Sendable, Hashable {
     public var workingSet: Int
     /// dirtier: percent of a page that a write changes (1...100).
     public var share: Int
+    /// vehicular: how many vehicles report (1...10,000).
+    public var vehicles = 50
+    /// vehicular: reports a second of each (1...100), nil: 20. ar: frames a second (1...240), nil: 90.
+    public var rate: Double?
+    /// vehicular, ar: how reports and poses travel.
+    public var transport = Transport.tcp
+    /// vehicular, ar: milliseconds after which an answer is late.
+    public var deadline = 20.0
 
     public init(kind: WorkloadKind, memory: UInt64, dirtyRate: UInt64 = 0, workingSet: Int = 100, share: Int = 100) {
         (self.kind, self.memory, self.dirtyRate) = (kind, memory, dirtyRate)
@@ -65,6 +81,16 @@ extension Testbed {
                     memory: options.memory, rate: options.dirtyRate, workingSet: options.workingSet,
                     share: options.share), place)
         case .redis: return Redis(memory: options.memory, place)
+        case .vehicular:
+            return Vehicular(
+                .init(
+                    memory: options.memory, vehicles: options.vehicles, rate: options.rate ?? 20,
+                    transport: options.transport, deadline: options.deadline), place)
+        case .ar:
+            return AR(
+                .init(
+                    memory: options.memory, rate: options.rate ?? 90, transport: options.transport,
+                    deadline: options.deadline), place)
         }
     }
 }

@@ -1,0 +1,40 @@
+// When a workload did not run, by its own ticker (Workloads/ticks.h).
+import Migration
+
+/// A gap between two ticks.
+public struct TickGap: Codable, Sendable {
+    public var microseconds: Double
+    /// CLOCK_MONOTONIC nanoseconds.
+    public var start: Int64
+    public var end: Int64
+    private enum CodingKeys: String, CodingKey { case microseconds = "us", start = "start_ns", end = "end_ns" }
+}
+
+extension [TickGap] {
+    /// The gap in which a migration's blackout lies. nil: it is not among those that the ticker keeps.
+    private func blackout(_ report: MigrationReport) -> TickGap? {
+        first { $0.start < report.releasedAt && $0.end > report.frozenAt }
+    }
+    /// That gap, milliseconds.
+    func downtime(_ report: MigrationReport) -> Double? { blackout(report).map { $0.microseconds / 1000 } }
+    /// How much of it came after the release, milliseconds.
+    func delay(_ report: MigrationReport) -> Double? {
+        blackout(report).map { Swift.max(0, Double($0.end - report.releasedAt) / 1e6) }
+    }
+    /// The largest other gap between the migration's decision and its release, milliseconds.
+    func disturbance(_ report: MigrationReport) -> Double {
+        let others = filter { $0.start > report.decidedAt && $0.end <= report.frozenAt }
+        return (others.map(\.microseconds).max() ?? 0) / 1000
+    }
+}
+
+extension [Move] {
+    /// What a client noticed of each move, with the downtime that the service's own ticker tells.
+    func observations(by recording: ProbeRecording, and gaps: [TickGap]) -> [Observation] {
+        zip(self, observations(by: recording)).map { move, observation in
+            var result = observation
+            result.workloadDowntime = move.report.flatMap { gaps.downtime($0) }
+            return result
+        }
+    }
+}

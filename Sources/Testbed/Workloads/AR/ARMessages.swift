@@ -19,7 +19,7 @@ enum ARMessage {
 }
 
 /// What is known of a frame, at the device.
-struct Frame: Sendable {
+struct ARFrame: Sendable {
     var pose: Pose
     /// When its pose was due, sent, and the last part of its overlay came.
     var request: ProbeRequest

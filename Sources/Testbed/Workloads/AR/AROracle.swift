@@ -7,7 +7,7 @@ struct AROracle {
     var overlay: Int
     var transport: Transport
     /// In the order in which their poses were sent.
-    var frames: [Frame]
+    var frames: [ARFrame]
     /// The frames whose poses the service applied, in order; they count from 1.
     var applied: [UInt32]
     var state: ARState

@@ -7,7 +7,7 @@ final class FrameTraffic: OpenLoopTraffic {
     let transports: [Transport]
     let period: Int64
     private var began: Int64?
-    private(set) var frames = ChunkedList<Frame>()
+    private(set) var frames = ChunkedList<ARFrame>()
     /// Answers that said that a newer pose was applied.
     private(set) var superseded = 0
     /// Answers to nothing that was asked.
@@ -29,7 +29,7 @@ final class FrameTraffic: OpenLoopTraffic {
         let now = monotonicNow()
         let start = began ?? due
         began = start
-        let frame = Frame(
+        let frame = ARFrame(
             pose: Self.pose(after: Double(now - start) / 1e9), request: ProbeRequest(intended: due, sent: now))
         frames.append(frame)
         links[0].send(frame.message(number: frames.count))
@@ -57,7 +57,7 @@ final class FrameTraffic: OpenLoopTraffic {
         take(part, into: &frames[Int(part.frame) - 1], at: now)
     }
 
-    private func take(_ part: OverlayPart, into frame: inout Frame, at now: Int64) {
+    private func take(_ part: OverlayPart, into frame: inout ARFrame, at now: Int64) {
         let bit = UInt64(1) << UInt64(part.part)
         if frame.parts & bit != 0 {
             if part.part == 0 { frame.request.duplicates += 1 }

@@ -23,9 +23,11 @@ public struct Testbed: Sendable {
 
     /// Makes the network and checks it. What a dead process left that owned a testbed of this name is removed first.
     ///
-    /// - Parameter owned: this process takes it down at its end.
+    /// - Parameters:
+    ///   - owned: this process takes it down at its end.
+    ///   - executable: the apus program, for the process of emulated links; nil: the running one.
     /// - Throws: when a testbed of this instance stands; or when something could not be made, after removing the rest.
-    public func upNetwork(owned: Bool = false) throws {
+    public func upNetwork(owned: Bool = false, executable: String? = nil) throws {
         let old = try TestbedState.load(instance: topology.instance)
         if let owner = old?.owner, !owner.isAlive {
             down()
@@ -39,7 +41,7 @@ public struct Testbed: Sendable {
         try state.save()
         do {
             let network = EdgeNetwork(topology)
-            try network.up()
+            try network.up(executable: executable)
             let failed = network.check().filter { !$0.passed }
             guard failed.isEmpty else {
                 throw TestbedError(
@@ -52,17 +54,6 @@ public struct Testbed: Sendable {
             down()
             throw error
         }
-    }
-
-    /// Gives all backhaul links another rate, each way, while the testbed stands.
-    public func setBackhaul(_ rate: LinkRate) throws {
-        var state = try standing()
-        for index in state.topology.links.indices where state.topology.links[index].kind == .backhaul {
-            state.topology.links[index].forth.rate = rate
-            state.topology.links[index].back.rate = rate
-        }
-        try EdgeNetwork(state.topology).shape(state.topology.links.filter { $0.kind == .backhaul })
-        try state.save()
     }
 
     /// The record of this testbed, which is up.

@@ -34,6 +34,38 @@ extension Testbed {
     }
 }
 
+extension Testbed {
+    public static func json(_ links: [TestbedLinkStatus]) throws -> String {
+        String(decoding: try jsonBytes(links), as: UTF8.self)
+    }
+
+    /// A table of links, two lines each.
+    public static func text(_ links: [TestbedLinkStatus]) -> String {
+        var table = TextTable([
+            .init("kind", left: true), .init("from", left: true), .init("to", left: true), .init("rate"),
+            .init("delay", "ms"), .init("jitter", "ms"), .init("loss", "%"), .init("reorder", "%"), .init("frames"),
+            .init("lost"), .init("over-", "flowed"), .init("", left: true),
+        ])
+        for status in links {
+            let link = status.link
+            for direction in LinkDirection.allCases {
+                let (quality, isForward) = (link[direction], direction == .forward)
+                let counters = isForward ? status.forward : status.backward
+                func count(_ path: KeyPath<LinkCounters, UInt64>) -> String {
+                    counters.map { "\($0[keyPath: path])" } ?? ""
+                }
+                table.rows.append([
+                    isForward ? link.kind.rawValue : "", isForward ? link.a : link.b, isForward ? link.b : link.a,
+                    "\(quality.rate)", plain(quality.delay), plain(quality.jitter), plain(quality.loss),
+                    plain(quality.reorder), count(\.frames), count(\.lost), count(\.overflowed),
+                    isForward ? status.problem ?? status.trace.map { "plays \($0)" } ?? "" : "",
+                ])
+            }
+        }
+        return table.lines(indent: "").joined(separator: "\n")
+    }
+}
+
 extension String {
     /// Filled with blanks to a width, at the right (or, for numbers, at the left).
     func padded(_ width: Int, left: Bool = false) -> String {

@@ -115,4 +115,78 @@ struct CityTests {
         testbed.down()
         #expect(testbed.leftovers() == [])
     }
+
+    /// Links with a delay: as far as told, changed while they stand, by a trace too; silent when their process has died.
+    @Test func emulatedLinksDoWhatTheFileSays() async throws {
+        let testbed = Testbed(try Topology(file: "Topologies/far.yaml", instance: "tb-far"))
+        testbed.down()
+        let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
+        try testbed.upNetwork(executable: program)
+        defer { testbed.down() }
+        let (topology, user) = (testbed.topology, testbed.topology.userDevices[0])
+        func milliseconds(_ host: EdgeHost) throws -> Double {
+            let times = try (0..<5).map { _ in
+                try Ping.roundTrip(from: user.namespace, to: host.accessAddress, seconds: 5)
+            }
+            return Double(times.min()!) / 1e6
+        }
+        // The radio link has 3 ± 1 ms each way, the way over the core 2 × 2.5 ms more.
+        #expect(try milliseconds(topology.hosts[0]) >= 4)
+        #expect(try milliseconds(topology.hosts[1]) >= 14)
+        let trip = try Ping.roundTrip(
+            from: topology.hosts[0].namespace, to: topology.hosts[1].backhaulAddress, seconds: 5)
+        #expect(trip >= 10_000_000)
+
+        try await testbed.attach(user, to: topology.accessPoints[1], reconnection: 5)
+        #expect(try milliseconds(topology.hosts[0]) >= 14)
+
+        let radio = try #require(topology.link("ue-1", "ap-2"))
+        var change = LinkChange()
+        (change.delay, change.jitter, change.loss) = (40, 0, 0)
+        try testbed.change(radio, .forward, to: change)
+        #expect(try milliseconds(topology.hosts[1]) >= 42)
+        #expect(try Testbed(standing: "tb-far").topology.link("ue-1", "ap-2")?.forward.delay == 40, "remembered")
+        let trace = try LinkTrace("time,delay,forward.jitter\n0,60,0", file: "t.csv")
+        try testbed.play(trace, on: radio)
+        #expect(waitUntil(seconds: 5) { (try? milliseconds(topology.hosts[1])) ?? 0 >= 120 })
+        let status = try testbed.linkStatus()
+        let played = try #require(status.first { $0.link.name == radio.name })
+        #expect(played.link.backward.delay == 60 && (played.forward?.frames ?? 0) > 0)
+
+        for pid in testbed.links.processes { kill(pid, SIGKILL) }
+        #expect(waitUntil(seconds: 5) { testbed.links.processes.isEmpty })
+        #expect(try testbed.linkStatus().allSatisfy { $0.problem != nil })
+        testbed.down()
+        #expect(testbed.leftovers() == [])
+    }
+
+    /// A link that is a veth pair knows rates; a trace of them is played by a process that is started for it.
+    @Test func otherLinksKnowRates() throws {
+        let testbed = Testbed(try Topology(instance: "tb-rate"))
+        testbed.down()
+        try testbed.upNetwork()
+        defer { testbed.down() }
+        let link = try #require(testbed.topology.link("edge-b", "edge-a"))
+        func rate() throws -> String {
+            try runProgram(
+                "tc", ["class", "show", "dev", "bkh2"], namespace: testbed.topology.hosts[0].namespace)
+        }
+        #expect(try rate().contains("rate 1Gbit"))
+        var change = LinkChange()
+        change.rate = LinkRate("300mbit")
+        try testbed.change(link, .forward, to: change)
+        #expect(try rate().contains("rate 300Mbit"))
+        try testbed.setBackhaul(LinkRate("200mbit")!)
+        #expect(try rate().contains("rate 200Mbit"))
+        change.delay = 1
+        #expect(throws: TestbedError.self) { try testbed.change(link, to: change) }
+        #expect(try rate().contains("rate 200Mbit"))
+        let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
+        let trace = try LinkTrace("time,rate\n0,400mbit\n0.1,500mbit", file: "t.csv")
+        try testbed.play(trace, on: link, executable: program)
+        #expect(try waitUntil(seconds: 5) { try rate().contains("rate 500Mbit") })
+        #expect(try testbed.linkStatus().first { $0.link.name == link.name }?.link.forward.rate == LinkRate("500mbit"))
+        testbed.down()
+        #expect(testbed.leftovers() == [])
+    }
 }

@@ -80,19 +80,30 @@ struct TopologyFileTests {
         let topology = try Topology(yaml: Self.city, file: "city.yaml", instance: "x")
         func link(_ a: String, _ b: String) throws -> TestbedLink { try #require(topology.link(a, b)) }
         let ab = try link("edge-a", "edge-b"), ac = try link("edge-c", "edge-a")
-        #expect(ab.forth.rate == LinkRate("1gbit") && ab.back.rate == LinkRate("500mbit"))
-        #expect(ab.forth.delay == 1 && ab.back.delay == 1)
-        #expect(ac.forth.delay == 5 && ac.back.delay == 5 && ac.back.rate == LinkRate("1gbit"))
+        #expect(ab.forward.rate == LinkRate("1gbit") && ab.backward.rate == LinkRate("500mbit"))
+        #expect(ab.forward.delay == 1 && ab.backward.delay == 1)
+        #expect(ac.forward.delay == 5 && ac.backward.delay == 5 && ac.backward.rate == LinkRate("1gbit"))
         let c = try link("edge-c", "access")
-        #expect(c.forth.loss == 0 && c.back.loss == 1 && c.back.delay == 0.5)
+        #expect(c.forward.loss == 0 && c.backward.loss == 1 && c.backward.delay == 0.5)
         let radio = try link("ue-2", "ap-1"), far = try link("ue-1", "far")
-        #expect(radio.forth.rate == LinkRate("50mbit") && radio.back.rate == LinkRate("200mbit"))
-        #expect(radio.forth.queue == 60000 && radio.back.queue == nil && radio.forth.isRateOnly)
-        #expect(far.forth.delay == 3 && far.forth.jitter == 1 && far.forth.rate == LinkRate("50mbit"))
+        #expect(radio.forward.rate == LinkRate("50mbit") && radio.backward.rate == LinkRate("200mbit"))
+        #expect(radio.forward.queue == 60000 && radio.backward.queue == nil && radio.forward.isRateOnly)
+        #expect(far.forward.delay == 3 && far.forward.jitter == 1 && far.forward.rate == LinkRate("50mbit"))
         #expect(topology.link("ue-1", "edge-a") == nil)
+        #expect(ab.isEmulated && radio.isEmulated == false && far.isEmulated)
+        #expect(topology.cables(of: radio).map(\.means) == [.shaper])
         // The bridges' ports carry few frames: they are as far apart, without a limit of their own.
         let cables = topology.cables(of: ab)
-        #expect(cables.map(\.forth.delay) == [1, 1] && cables.map(\.back.rate) == [LinkRate("500mbit"), .unlimited])
+        #expect(
+            cables.map(\.forward.delay) == [1, 1] && cables.map(\.backward.rate) == [LinkRate("500mbit"), .unlimited])
+    }
+
+    /// Links are veth pairs unless they have to be more, now or later.
+    @Test func emulationCanBeAskedFor() throws {
+        let text = "hosts: [a, b]\nlinks:\n  access: {emulated: true, except: [{of: b, emulated: false}]}"
+        let topology = try Topology(yaml: text, file: "t.yaml")
+        #expect(topology.links.filter(\.isEmulated).map(\.a) == ["a"])
+        #expect(Set(topology.links.flatMap(topology.cables).map(\.name)).count == 5)
     }
 
     @Test(arguments: [
@@ -109,10 +120,13 @@ struct TopologyFileTests {
         ("hosts: [a, b]\naccess-points:\n  p: {x: east}", 3, "\"east\" is not a number of metres"),
         ("hosts: [a, b]\nusers:\n  u: {access-point: p}", 3, "\"p\" is none of no access point at all"),
         ("hosts: [a, b]\nlinks: {fronthaul: {}}", 2, "known: backhaul, access, radio"),
-        ("hosts: [a, b]\nlinks:\n  access: {rate: fast}", 3, "links.access.rate: \"fast\" is none of a rate such as"),
-        ("hosts: [a, b]\nlinks:\n  access: {delay: 20000}", 3, "not a number of milliseconds from 0 to 10000"),
-        ("hosts: [a, b]\nlinks:\n  access: {jitter: 2}", 3, "a jitter of 2 ms is more than the delay of 0 ms"),
-        ("hosts: [a, b]\nlinks:\n  backhaul: {up: {delay: 1}}", 3, "a backhaul has no up and down"),
+        ("hosts: [a, b]\nlinks:\n  access: {rate: fast}", 3, "links.access.rate: \"fast\" is not a rate such as"),
+        ("hosts: [a, b]\nlinks:\n  access: {delay: 20000}", 3, "\"20000\" is not milliseconds from 0 to 10000"),
+        (
+            "hosts: [a, b]\nlinks:\n  access: {jitter: 2}", 3,
+            "links.access: a jitter of 2 ms: from 0 to the delay, here 0 ms"
+        ),
+        ("hosts: [a, b]\nlinks:\n  backhaul: {up: {delay: 1}}", 3, "a direction between two hosts is named by"),
         ("hosts: [a, b]\nlinks:\n  access:\n    except: [{delay: 1}]", 4, "which link?"),
         ("hosts: [a, b]\nlinks:\n  access:\n    except: [{of: c}]", 4, "\"c\" is none of a, access, b"),
         (

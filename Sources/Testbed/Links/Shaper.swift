@@ -11,11 +11,25 @@ enum Shaper {
             if stands { try runProgram("tc", ["qdisc", "del", "dev", link, "root"], namespace: end.namespace) }
             return
         }
-        let shape = "rate \(rate)bit burst \(burst(rate))b cburst \(burst(rate))b quantum 65536"
-        var lines = stands ? "" : "qdisc add dev \(link) root handle 1: htb default 1\n"
-        lines += "class replace dev \(link) parent 1: classid 1:1 htb \(shape)\n"
-        if let queue = quality.queue { lines += "qdisc replace dev \(link) parent 1:1 handle 10: bfifo limit \(queue)\n" }
+        let lines = (stands ? "" : shaper(on: link)) + shape(rate, quality.queue, on: link)
         try runProgram("tc", ["-batch", "-"], input: lines, namespace: end.namespace)
+    }
+
+    /// The same for many new interfaces of a namespace, at once.
+    static func begin(_ interfaces: [(name: String, quality: LinkQuality)], in namespace: NamedNetwork) throws {
+        let lines = interfaces.compactMap { name, quality in
+            quality.rate.bitsPerSecond.map { shaper(on: name) + shape($0, quality.queue, on: name) }
+        }
+        guard !lines.isEmpty else { return }
+        try runProgram("tc", ["-batch", "-"], input: lines.joined(), namespace: namespace)
+    }
+
+    private static func shaper(on link: String) -> String { "qdisc add dev \(link) root handle 1: htb default 1\n" }
+
+    private static func shape(_ rate: UInt64, _ queue: UInt64?, on link: String) -> String {
+        let shape = "rate \(rate)bit burst \(burst(rate))b cburst \(burst(rate))b quantum 65536"
+        return "class replace dev \(link) parent 1: classid 1:1 htb \(shape)\n"
+            + (queue.map { "qdisc replace dev \(link) parent 1:1 handle 10: bfifo limit \($0)\n" } ?? "")
     }
 
     /// What left by an interface since its shaper was made; nothing is counted without one.

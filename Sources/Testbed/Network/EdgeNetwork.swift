@@ -10,8 +10,9 @@ public struct EdgeNetwork: Sendable {
 
     /// Makes everything. The caller has written the testbed's state file before.
     ///
+    /// - Parameter executable: the apus program, for the process of emulated links; nil: the running one.
     /// - Throws: when a namespace of that name exists, or a link cannot be made; what was made stays for `down`.
-    public func up() throws {
+    public func up(executable: String? = nil) throws {
         guard geteuid() == 0 else { throw TestbedError("the testbed needs root: it makes network namespaces") }
         for namespace in topology.namespaces {
             guard !namespace.exists else {
@@ -19,11 +20,8 @@ public struct EdgeNetwork: Sendable {
                     "network namespace \(namespace.name) exists: `apus testbed down` removes an old testbed")
             }
         }
-        if let link = topology.links.first(where: { !$0.forth.isRateOnly || !$0.back.isRateOnly }) {
-            throw TestbedError("the link \(link.a) – \(link.b): only rates and queues can be made yet")
-        }
         for namespace in topology.namespaces { try namespace.create() }
-        try makeCables(topology.links.flatMap(topology.cables))
+        try makeCables(executable: executable)
         try joinHosts()
         try joinAccessPoints()
         try joinUserDevices()

@@ -28,12 +28,28 @@ extension EdgeNetwork {
             }
         }
         for here in hosts { checks += hosts.filter { $0 != here }.map { sees(here, $0) } }
+        if let process = linkProcess { checks.append(process) }
         return checks
+    }
+
+    /// Five seconds, and what the slowest links add to a round trip over several of them.
+    private var patience: Double {
+        5 + 0.008 * (topology.links.map { max($0.forward.delay, $0.backward.delay) }.max() ?? 0)
+    }
+
+    /// Emulated links are silent without their process.
+    private var linkProcess: NetworkCheck? {
+        let count = topology.links.count { $0.isEmulated }
+        if count == 0 { return nil }
+        let runs = LinkService(instance: topology.instance).isRunning
+        return NetworkCheck(
+            name: "\(count) emulated links", passed: runs, detail: runs ? "their process answers" : "no process answers"
+        )
     }
 
     private func ping(_ name: String, from namespace: NamedNetwork, to address: String) -> NetworkCheck {
         do {
-            let time = try Ping.roundTrip(from: namespace, to: address, seconds: 5)
+            let time = try Ping.roundTrip(from: namespace, to: address, seconds: patience)
             return NetworkCheck(name: name, passed: true, detail: "\(Double(time / 100) / 10) µs round trip")
         } catch {
             return NetworkCheck(name: name, passed: false, detail: "\(error)")
@@ -44,7 +60,7 @@ extension EdgeNetwork {
     private func sees(_ here: EdgeHost, _ there: EdgeHost) -> NetworkCheck {
         let name = "\(here.name) sees \(there.name)'s MAC"
         do {
-            _ = try Ping.roundTrip(from: here.namespace, to: there.accessAddress, seconds: 5)
+            _ = try Ping.roundTrip(from: here.namespace, to: there.accessAddress, seconds: patience)
             let route = try NetlinkSocket(in: NetworkNamespace(opening: here.namespace.path))
             let port = try route.link("acc0").index
             let found = try route.forwardingEntries().contains {

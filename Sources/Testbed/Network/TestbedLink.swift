@@ -14,29 +14,20 @@ public struct TestbedLink: Sendable, Hashable, Codable {
     /// Names of its ends: two hosts by their numbers; a host and the core switch; a user device and an access point.
     public let a, b: String
     /// What it does from `a` to `b` (up).
-    public var forth = LinkQuality()
+    public var forward = LinkQuality()
     /// What it does from `b` to `a` (down).
-    public var back = LinkQuality()
+    public var backward = LinkQuality()
+    /// Made by the link process, which can do all that a quality says. Other links are veth pairs and know rates only.
+    public internal(set) var isEmulated = false
 
     init(_ kind: Kind, _ a: String, _ b: String) { (self.kind, self.a, self.b) = (kind, a, b) }
-}
 
-/// One end of a cable.
-struct CableEnd: Hashable, Sendable {
-    let namespace: NamedNetwork
-    let interface: String
-    /// nil: whatever the kernel gives.
-    var mac: String?
-    init(_ namespace: NamedNetwork, _ interface: String, mac: String? = nil) {
-        (self.namespace, self.interface, self.mac) = (namespace, interface, mac)
+    public subscript(direction: LinkDirection) -> LinkQuality {
+        get { direction == .forward ? forward : backward }
+        set { if direction == .forward { forward = newValue } else { backward = newValue } }
     }
-}
-
-/// A pair of joined interfaces.
-struct Cable: Hashable, Sendable {
-    let a, b: CableEnd
-    /// From a to b, and from b to a.
-    var forth, back: LinkQuality
+    var name: String { "\(a):\(b)" }
+    var isRateOnly: Bool { forward.isRateOnly && backward.isRateOnly }
 }
 
 extension Topology {
@@ -63,34 +54,52 @@ extension Topology {
     /// The pairs of interfaces that make up a link. Those of a backhaul are two, which do not share a queue: the routed one
     /// for sessions, and the bridges' ports by which frames follow a container; few ever pass there, so its rate is not
     /// limited.
-    func cables(of link: TestbedLink) -> [Cable] {
-        func cable(_ a: CableEnd, _ b: CableEnd) -> Cable { Cable(a: a, b: b, forth: link.forth, back: link.back) }
+    func cables(of link: TestbedLink) -> [EmulatedLink] {
+        func cable(_ a: LinkEnd, _ b: LinkEnd) -> EmulatedLink {
+            EmulatedLink(
+                name: link.name, a: a, b: b, means: link.isEmulated ? .tap : .shaper, forward: link.forward,
+                backward: link.backward)
+        }
         switch link.kind {
         case .backhaul:
             guard let a = host(link.a), let b = host(link.b) else { return [] }
             var frames = cable(
-                CableEnd(a.namespace, a.backhaulPort(to: b)), CableEnd(b.namespace, b.backhaulPort(to: a)))
-            (frames.forth.rate, frames.back.rate) = (.unlimited, .unlimited)
+                LinkEnd(network: a.name, interface: a.backhaulPort(to: b)),
+                LinkEnd(network: b.name, interface: b.backhaulPort(to: a)))
+            frames.name += ":frames"
+            for direction in LinkDirection.allCases {
+                (frames[direction].rate, frames[direction].queue) = (.unlimited, nil)
+            }
             return [
-                cable(CableEnd(a.namespace, a.backhaulLink(to: b)), CableEnd(b.namespace, b.backhaulLink(to: a))),
+                cable(
+                    LinkEnd(network: a.name, interface: a.backhaulLink(to: b)),
+                    LinkEnd(network: b.name, interface: b.backhaulLink(to: a))),
                 frames,
             ]
         case .access:
             guard let host = host(link.a) else { return [] }
-            return [cable(CableEnd(host.namespace, "acc0"), CableEnd(access, host.corePort))]
+            return [
+                cable(
+                    LinkEnd(network: host.name, interface: "acc0"),
+                    LinkEnd(network: access.name, interface: host.corePort))
+            ]
         case .radio:
             guard let user = userDevice(link.a) else { return [] }
             guard let accessPoint = accessPoint(link.b) else {
-                return [cable(CableEnd(user.namespace, "eth0", mac: user.mac), CableEnd(access, user.farPort))]
+                return [
+                    cable(
+                        LinkEnd(network: user.name, interface: "eth0", mac: user.mac),
+                        LinkEnd(network: access.name, interface: user.farPort))
+                ]
             }
             return [
                 cable(
-                    CableEnd(user.namespace, user.radio(to: accessPoint)),
-                    CableEnd(accessPoint.namespace, user.farPort))
+                    LinkEnd(network: user.name, interface: user.radio(to: accessPoint)),
+                    LinkEnd(network: accessPoint.name, interface: user.farPort))
             ]
         }
     }
 
     /// The backhaul's rate, each way; of several the first one's.
-    public var backhaul: LinkRate { links.first { $0.kind == .backhaul }?.forth.rate ?? .unlimited }
+    public var backhaul: LinkRate { links.first { $0.kind == .backhaul }?.forward.rate ?? .unlimited }
 }

@@ -28,7 +28,7 @@ public struct Topology: Sendable, Codable, Hashable {
         try self.init(
             instance: instance, name: Self.defaultInstance, hosts: ["edge-a", "edge-b"], accessPoints: [],
             users: [("ue", nil)]
-        ) { if $0.kind == .backhaul { ($0.forth, $0.back) = (quality, quality) } }
+        ) { if $0.kind == .backhaul { ($0.forward, $0.backward) = (quality, quality) } }
     }
 
     /// Names are given without the instance's prefix.
@@ -74,6 +74,9 @@ public struct Topology: Sendable, Codable, Hashable {
     /// A user device by its name, with or without the prefix.
     public func userDevice(_ name: String) -> UserDevice? { userDevices.first { isName($0.name, name) } }
     func isName(_ full: String, _ given: String) -> Bool { full == given || full == prefix + given }
+
+    /// The full name of a station.
+    public func name(of station: String) -> String? { namespaces.map(\.name).first { isName($0, station) } }
 
     /// The first user device.
     public var userDevice: NamedNetwork { userDevices[0].namespace }

@@ -1,21 +1,24 @@
 // The links of a topology's YAML file: a quality for all of a kind, exceptions for some, each direction by itself.
 
 extension Topology {
+    private static let properties = LinkChange.names + ["up", "down", "emulated"]
+
     /// Gives the links their qualities, in the file's order: what comes later changes what came before.
     mutating func readLinks(_ value: YAMLValue) throws {
         for (key, inner) in try value.entries(known: TestbedLink.Kind.allCases.map(\.rawValue)) {
             let kind = TestbedLink.Kind(rawValue: key)!
-            let entries = try inner.entries(known: LinkQuality.keys + ["up", "down", "except"])
-            try change(links.indices.filter { links[$0].kind == kind }, entries)
+            let entries = try inner.entries(known: Self.properties + ["except"])
+            try change(links.indices.filter { links[$0].kind == kind }, inner, entries)
             for exception in try entries.first(where: { $0.key == "except" })?.value.items() ?? [] {
                 try readException(exception, of: kind)
             }
         }
+        for index in links.indices where !links[index].isRateOnly { links[index].isEmulated = true }
     }
 
     /// One of "of: station", "between: [station, station]", "from: station" with "to: station"; and what differs.
     private mutating func readException(_ value: YAMLValue, of kind: TestbedLink.Kind) throws {
-        let entries = try value.entries(known: ["of", "between", "from", "to"] + LinkQuality.keys + ["up", "down"])
+        let entries = try value.entries(known: ["of", "between", "from", "to"] + Self.properties)
         func station(_ key: String) throws -> String? {
             try entries.first { $0.key == key }.map { try known($0.value, kind) }
         }
@@ -30,7 +33,8 @@ extension Topology {
         if let of = try station("of") {
             guard ends.isEmpty else { throw value.mistake("\"of\" stands for whole links, without their ends") }
             return try change(
-                links.indices.filter { links[$0].kind == kind && [links[$0].a, links[$0].b].contains(of) }, entries)
+                links.indices.filter { links[$0].kind == kind && [links[$0].a, links[$0].b].contains(of) }, value,
+                entries)
         }
         guard ends.count == 2 else {
             throw value.mistake("which link? \"of: A\", \"between: [A, B]\" or \"from: A\" with \"to: B\"")
@@ -39,19 +43,16 @@ extension Topology {
             throw value.mistake("there is no \(kind.rawValue) link between \(ends[0]) and \(ends[1])")
         }
         if isOneWay {
-            try links[index].change(entries, forth: links[index].a == ends[0], back: links[index].b == ends[0])
+            try links[index].change(value, entries, links[index].a == ends[0] ? .forward : .backward)
         } else {
-            try change([index], entries)
+            try change([index], value, entries)
         }
     }
 
-    private mutating func change(_ indices: [Int], _ entries: [(key: String, value: YAMLValue)]) throws {
-        for index in indices { try links[index].change(entries, forth: true, back: true) }
-        // Mistakes are found where there are no such links, too.
-        if indices.isEmpty {
-            var nobody = TestbedLink(.access, "", "")
-            try nobody.change(entries, forth: true, back: true)
-        }
+    private mutating func change(
+        _ indices: [Int], _ value: YAMLValue, _ entries: [(key: String, value: YAMLValue)]
+    ) throws {
+        for index in indices { try links[index].change(value, entries, nil) }
     }
 
     /// A station that links of the kind can end at, by its full name.
@@ -65,19 +66,33 @@ extension Topology {
 }
 
 extension TestbedLink {
-    /// Takes over what stands in a mapping: for both directions, then under "up" and "down" for one.
+    /// Takes over what stands in a mapping: for both directions (or the one that is named), then under "up" and "down".
     fileprivate mutating func change(
-        _ entries: [(key: String, value: YAMLValue)], forth isForth: Bool, back isBack: Bool
+        _ place: YAMLValue, _ entries: [(key: String, value: YAMLValue)], _ direction: LinkDirection?
     ) throws {
-        if isForth { try forth.read(entries) }
-        if isBack { try back.read(entries) }
-        for (key, value) in entries where key == "up" || key == "down" {
-            guard isForth && isBack else { throw value.mistake("the direction is named by \"from\" and \"to\"") }
-            guard kind != .backhaul else {
-                throw value.mistake("a backhaul has no up and down: name a direction by \"from\" and \"to\"")
+        try read(place, entries, direction.map { [$0] } ?? LinkDirection.allCases)
+        for (key, value) in entries {
+            switch key {
+            case "emulated": isEmulated = try value.choice(["true", "false"]) { ["true": true, "false": false][$0] }
+            case "up", "down":
+                guard direction == nil, kind != .backhaul else {
+                    throw value.mistake("a direction between two hosts is named by \"from\" and \"to\"")
+                }
+                let inner = try value.entries(known: LinkChange.names)
+                try read(value, inner, [key == "up" ? .forward : .backward])
+            default: break
             }
-            let inner = try value.entries(known: LinkQuality.keys)
-            if key == "up" { try forth.read(inner) } else { try back.read(inner) }
+        }
+    }
+
+    private mutating func read(
+        _ place: YAMLValue, _ entries: [(key: String, value: YAMLValue)], _ directions: [LinkDirection]
+    ) throws {
+        var change = LinkChange()
+        for (key, value) in entries where LinkChange.names.contains(key) { try change.set(key, value) }
+        for direction in directions {
+            self[direction] = change.applied(to: self[direction])
+            if let mistake = self[direction].mistake { throw place.mistake(mistake) }
         }
     }
 }

@@ -5,7 +5,7 @@ struct TestbedCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "testbed",
         abstract: "Edge hosts, access points and user devices on this machine, as network namespaces.",
-        subcommands: [Up.self, Status.self, Down.self])
+        subcommands: [Up.self, Status.self, TestbedLinkCommand.self, Down.self])
 
     struct Instance: ParsableArguments {
         @Option(help: "Name of the testbed; its namespaces are then called NAME-edge-a and so on.")

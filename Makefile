@@ -35,6 +35,9 @@ evaluate: setup build ## measure by Plans/quick.yaml (3 minutes) and write the r
 	.build/release/apus evaluate run $(PLAN) --results $(RESULTS)
 	.build/release/apus evaluate report $(RESULTS)
 
+criu: ## get a CRIU for the technique criu-cold into .build/criu, without installing anything (as root)
+	@scripts/criu
+
 PLAN ?= Plans/quick.yaml
 RESULTS ?= results-$(basename $(notdir $(PLAN))).sqlite
 
@@ -65,4 +68,4 @@ protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-s
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build tests test demo evaluate torture bench lint format clean faults protos
+.PHONY: help setup build tests test demo evaluate criu torture bench lint format clean faults protos

@@ -78,7 +78,9 @@ let package = Package(
             dependencies: [
                 "Evaluation", "Testbed", "Migration", "LinuxKernel", .product(name: "GRDB", package: "GRDB.swift"),
             ]),
-        .testTarget(name: "TestbedTests", dependencies: ["Testbed", "Migration", "LinuxKernel", "CLinux"]),
+        .testTarget(
+            name: "TestbedTests",
+            dependencies: ["Agent", "Containers", "Testbed", "Migration", "LinuxKernel", "CLinux"]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"],
             path: "Tests/NetworkTestSupport"),

@@ -115,7 +115,7 @@ extension Runc {
     }
 
     @discardableResult
-    private func run(_ operation: String, _ arguments: [String]) throws(RuntimeError) -> String {
+    func run(_ operation: String, _ arguments: [String]) throws(RuntimeError) -> String {
         do throws(SubprocessError) {
             return try Subprocess.run(
                 [program, "--root", root] + arguments, environment: environment, timeLimit: timeLimit

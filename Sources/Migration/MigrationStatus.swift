@@ -80,6 +80,9 @@ public struct MigrationReport: Codable, Sendable {
     /// CLOCK_MONOTONIC nanoseconds on the source's clock: when the freeze began and when the destination was released.
     public var frozenAt: Int64 = 0
     public var releasedAt: Int64 = 0
+    /// Nanoseconds by which the move made the container's CLOCK_MONOTONIC fall behind the hosts'; nil: it shows the
+    /// hosts', as after every technique of Apus.
+    public var clockLag: Int64?
     /// From the decision to the destination serving, milliseconds.
     public var migrationTime = 0.0
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had

@@ -36,6 +36,15 @@ struct PlanTests {
         #expect(plan.runs.count == 3 * 3 + 5 * 2)
     }
 
+    @Test func baselineIsMeasuredWhereAPlanNamesIt() throws {
+        func techniques(_ line: String) throws -> [EvaluatedTechnique] {
+            try EvaluationPlan("name: x\nexperiments:\n  - name: y\n\(line)", file: "p.yaml")
+                .experiments[0].points.map(\.technique)
+        }
+        #expect(try techniques("    techniques: [criu-cold, cold]") == [.criuCold, .cold])
+        #expect(try techniques("") == [.cold, .preCopy, .migrror])
+    }
+
     @Test func orderIsShuffledBySeed() throws {
         let plan = try EvaluationPlan(Self.plan, file: "p.yaml")
         #expect(plan.runs == plan.runs)

@@ -1,12 +1,17 @@
 // What a plan compares: the engine's techniques, and whatever else moves the same containers over the same links.
 import Migration
+import Testbed
 
 /// A technique as plans and results name it. Plans find it whatever its case, with or without hyphens.
 public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     /// One of the engine's own.
     case engine(Technique)
+    /// The baseline: checkpoint, copy, restore, by runc and CRIU.
+    case criuCold
 
-    public static var allCases: [EvaluatedTechnique] { Technique.allCases.map { .engine($0) } }
+    public static var allCases: [EvaluatedTechnique] { engines + [.criuCold] }
+    /// The engine's own.
+    public static var engines: [EvaluatedTechnique] { Technique.allCases.map { .engine($0) } }
 
     public static let cold = EvaluatedTechnique.engine(.cold)
     public static let preCopy = EvaluatedTechnique.engine(.preCopy)
@@ -16,6 +21,7 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     public var name: String {
         switch self {
         case .engine(let technique): technique.rawValue
+        case .criuCold: "criu-cold"
         }
     }
 
@@ -29,6 +35,7 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     var copy: CopyPhase {
         switch self {
         case .engine(let technique): technique.copy
+        case .criuCold: .none
         }
     }
 
@@ -36,6 +43,14 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     func obstacle() -> String? {
         switch self {
         case .engine: nil
+        case .criuCold:
+            switch Self.criu {
+            case .success: nil
+            case .failure(let error): "\(error)"
+            }
         }
     }
+
+    /// This machine's CRIU, looked for once.
+    static let criu = Result { try CRIU.find() }
 }

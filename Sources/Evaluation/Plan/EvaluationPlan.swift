@@ -81,7 +81,7 @@ extension EvaluationPlan {
         var (name, title, seed, settle): (String?, String?, UInt64, Double) = (nil, nil, 1, 1)
         var repetitions = 20
         var base = RunParameters()
-        var techniques = EvaluatedTechnique.allCases
+        var techniques = EvaluatedTechnique.engines
         var list: YAMLValue?
         let known = ["name", "title", "repetitions", "seed", "settle", "techniques", "base", "experiments"]
         for (key, value) in try root.entries(known: known) {

@@ -19,10 +19,16 @@ final class EvaluationBed: Sendable {
     private final class State: @unchecked Sendable {
         var runtime = ""
         var bandwidth: LinkRate?
-        var warm: Set<WorkloadKind> = []
+        var warm: Set<WarmUp> = []
         var stands = false
         /// Of the source's and the destination's agent.
         var agents: [Int32] = []
+    }
+
+    /// What has been moved how.
+    private struct WarmUp: Hashable {
+        var workload: WorkloadKind
+        var technique: EvaluatedTechnique
     }
 
     init(_ options: Evaluation.Options) throws {
@@ -62,7 +68,7 @@ final class EvaluationBed: Sendable {
         if !state.stands { try await up() }
         var record = RunRecord(planned)
         do {
-            try await warmUp(planned.parameters.workload)
+            try await warmUp(planned.parameters)
             try await measure(&record, settle: settle)
         } catch { record.error = record.error ?? "\(error)" }
         if teardown.isEnding { throw TestbedError("interrupted") }
@@ -71,12 +77,12 @@ final class EvaluationBed: Sendable {
     }
 
     /// Moves that do not count: the destination has the files then, and both agents have done all once.
-    private func warmUp(_ kind: WorkloadKind) async throws {
-        guard state.warm.insert(kind).inserted else { return }
+    private func warmUp(_ planned: RunParameters) async throws {
         var parameters = RunParameters()
-        (parameters.workload, parameters.memory, parameters.dirtyRate) = (kind, 16 << 20, 4 << 20)
-        for technique in Technique.allCases {
-            parameters.technique = .engine(technique)
+        (parameters.workload, parameters.memory, parameters.dirtyRate) = (planned.workload, 16 << 20, 4 << 20)
+        for technique in (EvaluatedTechnique.engines + [planned.technique]).uniqued
+        where state.warm.insert(WarmUp(workload: planned.workload, technique: technique)).inserted {
+            parameters.technique = technique
             var record = RunRecord(PlannedRun(parameters: parameters, repetition: 0))
             try await measure(&record, settle: 0)
             if !record.passed { throw TestbedError("the warm-up failed: \(record.problem ?? "?")") }
@@ -127,6 +133,8 @@ final class EvaluationBed: Sendable {
             }
             return await group.reduce(into: Array(repeating: [], count: workloads.count)) { $0[$1.0] = $1.1 }
         }
+        // In the baseline the agents have no part.
+        if case .criuCold = parameters.technique { return moves }
         // The agents work for all moves at once: what each took cannot be told.
         let count = Double(moves.joined().count)
         let used = try zip(meters, before).map { (try $0.cpuTime() - $1) / count }
@@ -154,6 +162,10 @@ final class EvaluationBed: Sendable {
         case .engine(let technique):
             try await EngineMigration(technique: technique, parameters: parameters)
                 .move(container, from: source, to: destination)
+        case .criuCold:
+            try await CRIUCold(try EvaluatedTechnique.criu.get()).migrate(
+                container, from: source, to: destination,
+                triggerAfter: parameters.handover == .atTrigger ? parameters.triggerAfter : nil)
         }
     }
 }

@@ -13,7 +13,14 @@ public struct TickGap: Codable, Sendable {
 extension [TickGap] {
     /// The gap in which a migration's blackout lies. nil: it is not among those that the ticker keeps.
     private func blackout(_ report: MigrationReport) -> TickGap? {
-        first { $0.start < report.releasedAt && $0.end > report.frozenAt }
+        // The gap ends on the clock that the service has after the move.
+        let lag = report.clockLag ?? 0
+        guard var gap = first(where: { $0.start < report.releasedAt - lag && $0.end > report.frozenAt }) else {
+            return nil
+        }
+        gap.end += lag
+        gap.microseconds += Double(lag) / 1000
+        return gap
     }
     /// That gap, milliseconds.
     func downtime(_ report: MigrationReport) -> Double? { blackout(report).map { $0.microseconds / 1000 } }

@@ -80,7 +80,9 @@ let package = Package(
             ]),
         .testTarget(
             name: "TestbedTests",
-            dependencies: ["Agent", "Containers", "Testbed", "Migration", "LinuxKernel", "CLinux"]),
+            dependencies: [
+                "Agent", "Containers", "Testbed", "Migration", "LinuxKernel", "CLinux", "NetworkTestSupport",
+            ]),
         .target(
             name: "NetworkTestSupport", dependencies: ["CLinux", "Containers", "LinuxKernel"],
             path: "Tests/NetworkTestSupport"),

@@ -6,7 +6,7 @@ extension BenchReport {
         let cpu = "\(machine.processor), \(machine.processors) \(machine.processors == 1 ? "core" : "cores")"
         let memory = grouped(Double(machine.memory) / Double(1 << 30), digits: 1)
         var lines = [
-            "", "  \(cpu), \(memory) GiB · Linux \(machine.kernel) · \(runtime)",
+            "", "  \(cpu), \(memory) GiB · Linux \(machine.kernel)\(runtime.isEmpty ? "" : " · \(runtime)")",
             "  load \(loadBefore) before, \(loadAfter) after (1, 5, 15 minutes) ·"
                 + " \(settings.repetitions) repetitions, redis \(settings.redisMoves) moves",
         ]

@@ -57,8 +57,6 @@ struct FramePump {
     private var express: Ring
     /// When the last run's last bit has been put on the line.
     private var lineFree: Int64 = 0
-    /// When the last run leaves that is on its way: none may leave before it.
-    private var lastDue: Int64 = 0
 
     private var quality = Numbers(LinkQuality())
     private var seenChanges = -1
@@ -219,8 +217,8 @@ struct FramePump {
                 lane.early.add(1, ordering: .relaxed)
             }
             let deviation = quality.jitter == 0 ? 0 : Int64.random(in: -quality.jitter...quality.jitter, using: &random)
-            lastDue = max(lastDue, lineFree + quality.delay + deviation)
-            run.time = lastDue
+            // Where that is earlier than what those ahead of it have to wait, it leaves after them all the same.
+            run.time = lineFree + quality.delay + deviation
             line[waiting] = run
             waiting += 1
         }

@@ -10,7 +10,7 @@ public enum LinkProperty: String, CaseIterable, Sendable {
         case .rate: "a rate such as 1gbit, 5.5mbit, 300kbit or unlimited"
         case .delay, .jitter: "milliseconds from 0 to 10000"
         case .loss, .reorder: "percent from 0 to 100"
-        case .queue: "bytes from 1600 to 256MiB, such as 65536 or 1MiB"
+        case .queue: "bytes from 1500 to 1GiB, such as 65536 or 1MiB"
         }
     }
 
@@ -38,7 +38,7 @@ public enum LinkProperty: String, CaseIterable, Sendable {
 }
 
 extension LinkChange {
-    /// The names that `init(_:)` knows, for mappings that hold other names too.
+    /// What `set` knows.
     package static let names = LinkProperty.allCases.map(\.rawValue)
 
     /// Takes one entry of a mapping. - Throws: `InputError` when its name is no property's, or its value is out of range.
@@ -48,21 +48,5 @@ extension LinkChange {
         }
         let text = try value.text()
         guard property.set(text, in: &self) else { throw value.mistake("\"\(text)\" is not \(property.expected)") }
-    }
-
-    /// A mapping of properties: `{rate: 1gbit, delay: 5}`.
-    package init(_ value: YAMLValue) throws {
-        for (name, entry) in try value.entries(known: Self.names) { try set(name, entry) }
-    }
-}
-
-extension LinkQuality {
-    /// A mapping of properties: `{rate: 1gbit, delay: 5, loss: 0.1}`; what is not named is as in a link that does nothing.
-    ///
-    /// - Throws: `InputError` with the place of the first mistake.
-    package init(_ value: YAMLValue) throws {
-        let quality = try LinkChange(value).applied(to: LinkQuality())
-        if let mistake = quality.mistake { throw value.mistake(mistake) }
-        self = quality
     }
 }

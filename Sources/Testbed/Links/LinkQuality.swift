@@ -34,13 +34,13 @@ public struct LinkQuality: Sendable, Hashable, Codable {
         if !(0...100).contains(loss) { return "a loss of \(plain(loss)) percent: 0 to 100" }
         if !(0...100).contains(reorder) { return "\(plain(reorder)) percent reordered: 0 to 100" }
         if let queue, !LinkQuality.queues.contains(queue) {
-            return "a queue of \(queue) bytes: 1600 (one frame) to 256 MiB"
+            return "a queue of \(queue) bytes: 1500 to 1 GiB"
         }
         return nil
     }
 
     static let longestDelay = 10_000.0
-    static let queues: ClosedRange<UInt64> = 1600...256 << 20
+    static let queues: ClosedRange<UInt64> = 1500...1 << 30
 }
 
 /// A way along a link.

@@ -81,7 +81,8 @@ public final class DestinationHandover: Sendable {
     /// A change does not run the queue; a frame does.
     private static let dummy = Frame.dummy()
 
-    /// Some time after: removes the queue and lets the bridge learn again, so that the container can move on.
+    /// Some time after: lets the bridge learn again, so that the container can move on. The queue stays, open, as long as
+    /// the port: the kernel drops what passes while a queue is removed.
     public func finish() throws(KernelError) { try DestinationHandover.finish(record) }
 
     /// The same from the record alone; nothing happens to what is finished already.
@@ -89,11 +90,9 @@ public final class DestinationHandover: Sendable {
         let route = try NetlinkSocket()
         let port = try route.link(record.attachment.port).index
         if try route.tokenBucketBacklog(of: port) != nil {
-            // Removing a queue drops what waits in it; open it first in case the one before us died in between.
+            // The one before us may have died before it opened it.
             try route.request(TokenBucket.open.set(on: port, creating: false), "opening interface \(port)")
             try PacketSocket(on: port).send(dummy)
-            for _ in 0..<1000 where try route.tokenBucketBacklog(of: port)?.packets ?? 0 > 0 { usleep(1000) }
-            try route.request(TokenBucket.remove(from: port), "removing the queue of interface \(port)")
         }
         try route.request(BridgePort.forward(record.spec.mac, to: port, .learned), "letting the bridge learn again")
         try Announcer(record.spec, record.attachment).announce()

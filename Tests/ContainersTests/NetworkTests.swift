@@ -134,7 +134,7 @@ import Testing
         try lab.b.run { () throws(KernelError) in try DestinationHandover.finish(destination.record) }
         try Sockets.sendUDP(sender, lab.address, 7, [200])
         #expect(Sockets.readable(atB, within: 1000))
-        #expect(try route.tokenBucketBacklog(of: port) == nil)
+        #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == 0)
         #expect(try route.forwardingEntries().contains { $0.mac == lab.spec.mac && $0.port == port && !$0.isStatic })
         #expect(try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
         try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("b")) }

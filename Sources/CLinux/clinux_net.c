@@ -22,6 +22,9 @@
 
 #define RESULT(call) ({ long r_ = (call); r_ < 0 ? -(long)errno : r_; })
 
+/// include/linux/socket.h of the kernel itself.
+#define MSG_PROBE_ 0x10
+
 #define SAME(name) _Static_assert((int)CLX_##name == (int)(name), #name)
 SAME(NETLINK_ROUTE); SAME(NETLINK_SOCK_DIAG); SAME(SOL_NETLINK); SAME(NETLINK_CAP_ACK); SAME(NETLINK_EXT_ACK);
 SAME(NETLINK_GET_STRICT_CHK); SAME(NLM_F_REQUEST); SAME(NLM_F_ACK); SAME(NLM_F_DUMP_INTR); SAME(NLM_F_CAPPED);
@@ -82,6 +85,14 @@ int clx_packet_open(int interface_index) {
   return fd;
 }
 
+int clx_packet_open_bypassing(int interface_index) {
+  int fd = clx_packet_open(interface_index), on = 1;
+  if (fd < 0 || setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on) == 0) return fd;
+  int error = errno;
+  close(fd);
+  return -error;
+}
+
 ssize_t clx_send(int fd, const void *buffer, size_t size, int flags) {
   ssize_t n;
   do n = send(fd, buffer, size, flags | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
@@ -92,6 +103,30 @@ ssize_t clx_recv(int fd, void *buffer, size_t size, int flags) {
   ssize_t n;
   do n = recv(fd, buffer, size, flags); while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : n;
+}
+
+ssize_t clx_recvmsg(int fd, void *name, uint32_t *name_size, void *buffer, size_t size, void *control,
+                    size_t *control_size, int flags, int *message_flags) {
+  struct iovec part = {.iov_base = buffer, .iov_len = size};
+  struct msghdr message = {.msg_name = name, .msg_namelen = *name_size, .msg_iov = &part, .msg_iovlen = 1,
+                           .msg_control = control, .msg_controllen = *control_size};
+  ssize_t n;
+  do n = recvmsg(fd, &message, flags); while (n < 0 && errno == EINTR);
+  if (n < 0) return -errno;
+  *name_size = message.msg_namelen;
+  *control_size = message.msg_controllen;
+  *message_flags = message.msg_flags;
+  return n;
+}
+
+// A probe (MSG_PROBE) to an address that cannot be: it fails, unless a datagram has been begun, whose own address counts.
+int clx_udp_is_corked(int fd, int family) {
+  struct sockaddr_in other = {.sin_family = AF_INET6};
+  struct sockaddr_in6 nobody = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  struct msghdr message = {.msg_name = &other, .msg_namelen = sizeof other};
+  if (family == AF_INET6) message.msg_name = &nobody, message.msg_namelen = sizeof nobody;
+  if (sendmsg(fd, &message, MSG_PROBE_ | MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return 1;
+  return errno == EAFNOSUPPORT || errno == EINVAL ? 0 : -errno;
 }
 
 int clx_getsockopt(int fd, int level, int name, void *value, uint32_t *size) {

@@ -242,7 +242,7 @@ public final class AddressSpaceReader {
 }
 
 /// The command name of a process, or "?".
-func processName(_ pid: Int32) -> String { (try? SmallFile.text("/proc/\(pid)/comm")) ?? "?" }
+public func processName(_ pid: Int32) -> String { (try? SmallFile.text("/proc/\(pid)/comm")) ?? "?" }
 
 extension MemoryArea {
     public var range: AddressRange { start..<end }

@@ -110,14 +110,16 @@ extension SourceProcess {
 extension TCPSocket {
     /// Numbers of the TCP sockets of a process that have SO_REUSEADDR, which repair mode overwrites.
     public static func reusingAddress(pid: Int32) throws -> [Int32] {
-        try sockets(of: pid).filter { (try? get($0.copy.number, SOL_SOCKET, SO_REUSEADDR)) ?? 0 != 0 }.map(\.number)
+        try sockets(of: pid, protocol: Int32(IPPROTO_TCP)).filter {
+            (try? get($0.copy.number, SOL_SOCKET, SO_REUSEADDR)) ?? 0 != 0
+        }.map(\.number)
     }
 
     /// Takes every connection of a stopped process out of repair mode.
     ///
     /// - Parameter reusing: those that had SO_REUSEADDR; one that is younger than the list has it if its listener has.
     public static func endRepairs(pid: Int32, reusing: [Int32]) throws {
-        let all = try sockets(of: pid)
+        let all = try sockets(of: pid, protocol: Int32(IPPROTO_TCP))
         let repaired = all.filter { (try? get($0.copy.number, Int32(IPPROTO_TCP), TCP_REPAIR)) ?? 0 == 1 }
         if repaired.isEmpty { return }
         let listening = try all.filter { try get($0.copy.number, SOL_SOCKET, SO_ACCEPTCONN) == 1 }
@@ -130,23 +132,26 @@ extension TCPSocket {
         }
     }
 
-    private static func sockets(of pid: Int32) throws -> [(number: Int32, copy: FileDescriptor)] {
-        let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
-        return try ProcessFiles.descriptors(of: pid).compactMap { number in
-            guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(number)"), link.hasPrefix("socket:") else {
-                return nil
-            }
-            let taken = clx_pidfd_getfd(pidfd.number, number)
-            // A running process may have closed it since it was listed.
-            if taken == -EBADF { return nil }
-            let copy = FileDescriptor(owning: try check(taken, "taking fd \(number) of pid \(pid)"))
-            guard (try? get(copy.number, SOL_SOCKET, SO_PROTOCOL)) == Int32(IPPROTO_TCP) else { return nil }
-            return (number, copy)
-        }
-    }
-
     /// sin_port and sin6_port stand at the same place.
     private static func port(_ fd: Int32) throws -> [UInt8] {
         Array(try address(fd, peer: false).dropFirst(2).prefix(2))
+    }
+}
+
+extension InetSocket {
+    /// The sockets of a process that are of a protocol.
+    static func sockets(of pid: Int32, protocol number: Int32) throws -> [(number: Int32, copy: FileDescriptor)] {
+        let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
+        return try ProcessFiles.descriptors(of: pid).compactMap { fd in
+            guard let link = try? ProcessFiles.link("/proc/\(pid)/fd/\(fd)"), link.hasPrefix("socket:") else {
+                return nil
+            }
+            let taken = clx_pidfd_getfd(pidfd.number, fd)
+            // A running process may have closed it since it was listed.
+            if taken == -EBADF { return nil }
+            let copy = FileDescriptor(owning: try check(taken, "taking fd \(fd) of pid \(pid)"))
+            guard (try? get(copy.number, SOL_SOCKET, SO_PROTOCOL)) == number else { return nil }
+            return (fd, copy)
+        }
     }
 }

@@ -12,7 +12,7 @@ public enum UndoStep: Codable, Sendable, Equatable {
     case injectionArea(pid: Int32, address: UInt64, length: UInt64)
     /// A userfaultfd may be among its descriptors.
     case userfaultfd(pid: Int32)
-    /// Sockets may be in repair mode; these had SO_REUSEADDR before.
+    /// TCP sockets may be in repair mode, UDP sockets have a peek offset; these had SO_REUSEADDR before.
     case socketRepair(pid: Int32, reusing: [Int32])
 }
 

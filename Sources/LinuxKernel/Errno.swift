@@ -23,6 +23,7 @@ public struct Errno: Error, Hashable, Sendable, CustomStringConvertible {
     public static let invalid = Errno(EINVAL)
     public static let noSpace = Errno(ENOSPC)
     public static let timedOut = Errno(ETIMEDOUT)
+    public static let notConnected = Errno(ENOTCONN)
 }
 
 /// A kernel call that failed: what was attempted, on what, and what the kernel said.

@@ -7,8 +7,11 @@ public final class PacketSocket: Sendable {
     private let descriptor: FileDescriptor
 
     /// Opens it on an interface of the calling thread's namespace.
-    public init(on link: Int32) throws(KernelError) {
-        descriptor = FileDescriptor(owning: try check(clx_packet_open(link), "opening a packet socket"))
+    ///
+    /// - Parameter bypassingQueue: what it sends goes past the interface's queue.
+    public init(on link: Int32, bypassingQueue: Bool = false) throws(KernelError) {
+        let number = bypassingQueue ? clx_packet_open_bypassing(link) : clx_packet_open(link)
+        descriptor = FileDescriptor(owning: try check(number, "opening a packet socket"))
     }
     /// Opens it on an interface of another namespace.
     public convenience init(on link: Int32, in namespace: NetworkNamespace) throws(KernelError) {

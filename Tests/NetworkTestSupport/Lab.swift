@@ -9,10 +9,13 @@ import LinuxKernel
 public final class Lab: Sendable {
     public let ue, access, a, b: NetworkNamespace
     public let folder: String
-    public let spec = NetworkSpec(mac: MACAddress("02:00:00:00:77:02")!, addresses: ["10.77.0.2/24"])
+    public let spec: NetworkSpec
     public var address: String { "10.77.0.2" }
 
-    public init() throws {
+    /// - Parameter ipv6: the container has fd77::2 and the user device fd77::9 besides.
+    public init(ipv6: Bool = false) throws {
+        spec = NetworkSpec(
+            mac: MACAddress("02:00:00:00:77:02")!, addresses: ["10.77.0.2/24"] + (ipv6 ? ["fd77::2/64"] : []))
         ue = try .create()
         access = try .create()
         a = try .create()
@@ -32,12 +35,13 @@ public final class Lab: Sendable {
             try route.setMaster(port, try route.link("br").index)
             try route.setUp(port)
         }
-        try ue.setSysctl("net/ipv6/conf/all/disable_ipv6", "1")
+        try ue.setSysctl("net/ipv6/conf/all/disable_ipv6", ipv6 ? "0" : "1")
         try ue.run { () throws(KernelError) in
             let route = try NetlinkSocket()
             let link = try route.link("eth0").index
             try route.setUp(link)
             try route.add(IPPrefix("10.77.0.9/24")!, to: link)
+            if ipv6 { try route.add(IPPrefix("fd77::9/64")!, to: link) }
         }
         for host in [a, b] {
             try host.run { () throws(KernelError) in try ContainerNetwork.makeBackhaul("bh") }

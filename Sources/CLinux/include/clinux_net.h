@@ -59,9 +59,16 @@ enum {
 int clx_netlink_open(int protocol);
 /// A raw packet socket bound to an interface that receives nothing.
 int clx_packet_open(int interface_index);
+/// The same, and what it sends does not wait in the interface's queue.
+int clx_packet_open_bypassing(int interface_index);
 /// send and recv without waiting for a signal to pass: retried on EINTR.
 ssize_t clx_send(int fd, const void *buffer, size_t size, int flags);
 ssize_t clx_recv(int fd, void *buffer, size_t size, int flags);
+/// recvmsg; the sizes go in as room and come out as what was used, `message_flags` is its msg_flags.
+ssize_t clx_recvmsg(int fd, void *name, uint32_t *name_size, void *buffer, size_t size, void *control,
+                    size_t *control_size, int flags, int *message_flags);
+/// Has this UDP socket begun a datagram (UDP_CORK, MSG_MORE)? 1, 0 or -errno. Sends nothing.
+int clx_udp_is_corked(int fd, int family);
 int clx_getsockopt(int fd, int level, int name, void *value, uint32_t *size);
 int clx_setsockopt(int fd, int level, int name, const void *value, uint32_t size);
 

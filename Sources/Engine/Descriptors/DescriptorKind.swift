@@ -66,7 +66,7 @@ extension DescriptorKind {
 /// In the order in which they are asked.
 let descriptorKinds: [any (DescriptorKind & Sendable).Type] = [
     StreamKind.self, PathFileKind.self, PipeKind.self, EventCounterKind.self, EpollKind.self, TCPListenerKind.self,
-    TCPConnectionKind.self,
+    TCPConnectionKind.self, UDPKind.self,
 ]
 
 /// What capture knows of the container around the process.

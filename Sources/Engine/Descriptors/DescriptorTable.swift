@@ -31,6 +31,7 @@ enum DescriptorTable {
             image.descriptors.append(descriptor)
             probes.append(probe)
         }
+        if let (probe, reason) = try UDPKind.sharing(probes) { throw EngineError.obstacles([named(probe, reason)]) }
         return probes
     }
 
@@ -66,15 +67,18 @@ enum DescriptorTable {
     static func obstacles(_ context: InspectContext, _ descriptors: DescriptorContext) throws -> [Obstacle] {
         let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(context.pid, 0), "opening pid \(context.pid)"))
         var found: [Obstacle] = [], pipeEnds: [UInt64: Set<Bool>] = [:], numbers: [UInt64: Int32] = [:]
+        var probes: [DescriptorProbe] = []
         for number in try ProcessFiles.descriptors(of: context.pid) {
             // One that was closed since it was listed is none.
             guard let probe = try? DescriptorProbe(number, of: context.pid, pidfd) else { continue }
             if let obstacle = obstacle(probe, descriptors) { found.append(obstacle) }
+            probes.append(probe)
             if PipeKind.matches(probe), descriptors.streams[.init(probe.status)] == nil {
                 pipeEnds[UInt64(probe.status.st_ino), default: []].insert(probe.flags & O_ACCMODE == O_WRONLY)
                 numbers[UInt64(probe.status.st_ino)] = number
             }
         }
+        if let (probe, reason) = try UDPKind.sharing(probes) { found.append(named(probe, reason)) }
         for (inode, ends) in pipeEnds where ends.count == 1 {
             found.append(
                 context.obstacle("fd \(numbers[inode]!)", "pipe whose other end is not in the process, not carried yet")
@@ -104,7 +108,7 @@ enum DescriptorTable {
         return "\(families[family] ?? "family \(family)") \(types[type] ?? "type \(type)") socket"
     }
 
-    private static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle {
+    static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle {
         Obstacle(pid: probe.pid, process: processName(probe.pid), subject: "fd \(probe.number)", reason: reason)
     }
 
@@ -124,16 +128,33 @@ enum DescriptorTable {
         try fill(image, try kinds(of: image), stub, tools) { $0 != TCPConnectionKind.self }
     }
 
-    /// Brings the connections to life, then what watches descriptors.
+    /// Brings the connections and queues to life, then what watches descriptors.
     static func finish(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
         let kinds = try kinds(of: image)
         try fill(image, kinds, stub, tools) { $0 == TCPConnectionKind.self }
+        try finishUDP(image, stub, tools)
         var batch = CallBatch()
         for (index, file) in image.files.enumerated() {
             guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
             kinds[index].connect(file, number: number, &batch)
         }
         if !batch.isEmpty { _ = try stub.run(batch) }
+    }
+
+    private static func finishUDP(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        var sockets: [(copy: FileDescriptor, image: UDPEndpoint)] = []
+        for (index, file) in image.files.enumerated() {
+            guard case .udp(let socket) = file.kind, let copy = try copy(ofFile: index, image, stub) else { continue }
+            sockets.append((copy, socket))
+        }
+        try UDPSocket.finish(sockets.map { ($0.copy.number, $0.image) }, tools.datagrams)
+    }
+
+    /// The engine's own descriptor of a file that was made.
+    private static func copy(ofFile index: Int, _ image: ProcessImage, _ stub: StubProcess) throws -> FileDescriptor? {
+        guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { return nil }
+        return FileDescriptor(
+            owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
     }
 
     private static func kinds(of image: ProcessImage) throws -> [any (DescriptorKind & Sendable).Type] {
@@ -151,9 +172,7 @@ enum DescriptorTable {
         which: (any DescriptorKind.Type) -> Bool
     ) throws {
         for (index, file) in image.files.enumerated() where kinds[index].needsFilling && which(kinds[index]) {
-            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
-            let copy = FileDescriptor(
-                owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
+            guard let copy = try copy(ofFile: index, image, stub) else { continue }
             try kinds[index].fill(file, copy, image, tools)
         }
     }

@@ -5,22 +5,11 @@ import CLinux
 import Foundation
 import LinuxKernel
 
-/// Raw sockets in a container's network namespace, opened before the freeze.
+/// Speaks to a restored connection in its peer's name. Opened before the freeze.
 public final class TCPInjector: Sendable {
-    private let socket4: FileDescriptor
-    /// nil where the namespace has no IPv6.
-    private let socket6: FileDescriptor?
+    private let raw: RawSockets
 
-    public init(in namespace: NetworkNamespace) throws(KernelError) {
-        func open(_ family: Int32) throws(KernelError) -> Int32 {
-            try namespace.run { () throws(KernelError) in
-                let type = Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-                return try checkC(socket(family, type, Int32(IPPROTO_RAW)), "opening a raw socket")
-            }
-        }
-        socket4 = FileDescriptor(owning: try open(AF_INET))
-        socket6 = (try? open(AF_INET6)).map { FileDescriptor(owning: $0) }
-    }
+    public init(in namespace: NetworkNamespace) throws(KernelError) { raw = try RawSockets(in: namespace) }
 
     /// Sends the FIN that follows the image's receive queue and waits until the connection has taken it.
     func finish(_ fd: Int32, _ image: TCPConnection) throws(KernelError) {
@@ -42,34 +31,13 @@ public final class TCPInjector: Sendable {
         let sum = Frame.checksum(source.host + destination.host + [0, 0, 0, 6] + length + segment)
         segment.replaceSubrange(16..<18, with: big(sum))
 
-        let packet: [UInt8], raw: FileDescriptor
-        var target = sockaddr_storage()
-        let targetSize: Int
-        if source.host.count == 4 {
+        let packet =
+            source.host.count == 4
             // The kernel fills in identification and checksum.
-            packet =
-                [0x45, 0] + big(UInt16(20 + segment.count)) + [0, 0, 0x40, 0, 64, 6, 0, 0] + source.host
+            ? [0x45, 0] + big(UInt16(20 + segment.count)) + [0, 0, 0x40, 0, 64, 6, 0, 0] + source.host
                 + destination.host + segment
-            raw = socket4
-            targetSize = MemoryLayout<sockaddr_in>.size
-            withUnsafeMutableBytes(of: &target) {
-                $0.storeBytes(of: UInt16(AF_INET), as: UInt16.self)
-                $0[4..<8].copyBytes(from: destination.host)
-            }
-        } else {
-            guard let socket6 else { throw KernelError("restoring a TCP connection in CLOSE_WAIT: no IPv6", .invalid) }
-            packet = [0x60, 0, 0, 0] + big(UInt16(segment.count)) + [6, 64] + source.host + destination.host + segment
-            raw = socket6
-            targetSize = MemoryLayout<sockaddr_in6>.size
-            withUnsafeMutableBytes(of: &target) {
-                $0.storeBytes(of: UInt16(AF_INET6), as: UInt16.self)
-                $0[8..<24].copyBytes(from: destination.host)
-            }
-        }
-        let bytes = withUnsafeBytes(of: target) { Data($0.prefix(targetSize)) }
-        try TCPSocket.apply(bytes, "sending a FIN in the peer's name") {
-            Int32(truncatingIfNeeded: sendto(raw.number, packet, packet.count, 0, $0, $1))
-        }
+            : [0x60, 0, 0, 0] + big(UInt16(segment.count)) + [6, 64] + source.host + destination.host + segment
+        try raw.send(packet, to: destination.host)
         // The loopback's softirq has run when sendto returns, unless it was put off to its thread.
         for _ in 0..<200 {
             if try TCPSocket.info(fd).state == TCPState.closeWait.rawValue { return }
@@ -86,8 +54,5 @@ public final class TCPInjector: Sendable {
         return bytes.count >= 28
             ? ([UInt8](bytes[8..<24]), [UInt8](bytes[2..<4]))
             : ([UInt8](bytes[4..<8]), [UInt8](bytes[2..<4]))
-    }
-    private func big<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
-        withUnsafeBytes(of: value.bigEndian) { [UInt8]($0) }
     }
 }

@@ -66,7 +66,10 @@ private enum TCPKinds {
 /// What filling files needs besides them, opened before the freeze.
 public struct RestoreTools: Sendable {
     public var injector: TCPInjector?
-    public init(injector: TCPInjector? = nil) { self.injector = injector }
+    public var datagrams: UDPInjector?
+    public init(injector: TCPInjector? = nil, datagrams: UDPInjector? = nil) {
+        (self.injector, self.datagrams) = (injector, datagrams)
+    }
 }
 
 extension Capture {
@@ -107,7 +110,7 @@ extension Capture {
         repaired = [:]
     }
 
-    private func probe(ofFile index: Int) -> DescriptorProbe? {
+    func probe(ofFile index: Int) -> DescriptorProbe? {
         guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { return nil }
         return probes.first { $0.number == number }
     }

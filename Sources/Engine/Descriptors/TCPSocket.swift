@@ -13,7 +13,7 @@ import LinuxKernel
 /// numbers, windows, window scale, SACK, timestamps and options. Not carried, harmless: segments received out of order
 /// (the peer still has them and sends them again), ECN (used no more), round-trip and congestion estimates (learned
 /// again).
-public enum TCPSocket {
+public enum TCPSocket: InetSocket {
     /// What has to be known of a connection from before its repair.
     public struct Repair: Codable, Sendable, Hashable {
         /// SO_REUSEADDR; repair mode overwrites it.
@@ -55,16 +55,7 @@ public enum TCPSocket {
             var ao = [UInt8](repeating: 0, count: 48)
             size = UInt32(ao.count)
             if clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_AO_INFO, &ao, &size) == 0 { return "TCP authentication" }
-            size = 0
-            if clx_getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, nil, &size) == 0, size > 0 { return "socket filter" }
-            if (try? get(fd, SOL_SOCKET, SO_PEEK_OFF)) ?? -1 >= 0 { return "SO_PEEK_OFF" }
-            if try get(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET {
-                var options = [UInt8](repeating: 0, count: 64)
-                size = 64
-                if clx_getsockopt(fd, Int32(IPPROTO_IP), IP_OPTIONS, &options, &size) == 0, size > 0 {
-                    return "IP options"
-                }
-            }
+            if let obstacle = try commonObstacle(fd) { return obstacle }
             if state == TCPState.listen.rawValue { return nil }
             if try get(fd, Int32(IPPROTO_TCP), TCP_REPAIR) != 0 { return "TCP connection under repair by another" }
             let events = poll(fd)
@@ -150,16 +141,6 @@ public enum TCPSocket {
         return info
     }
 
-    static func get(_ fd: Int32, _ level: Int32, _ name: Int32) throws(KernelError) -> Int32 {
-        var value: Int32 = 0, size = UInt32(4)
-        try check(
-            clx_getsockopt(fd, level, name, &value, &size), "reading option \(level)/\(name) of descriptor \(fd)")
-        return value
-    }
-    static func set(_ fd: Int32, _ level: Int32, _ name: Int32, _ value: Int32) throws(KernelError) {
-        var value = value
-        try check(clx_setsockopt(fd, level, name, &value, 4), "setting option \(level)/\(name) of descriptor \(fd)")
-    }
     static func set(_ fd: Int32, _ name: Int32, _ value: Int32) throws(KernelError) {
         try set(fd, Int32(IPPROTO_TCP), name, value)
     }
@@ -170,36 +151,4 @@ public enum TCPSocket {
     }
     /// include/uapi/linux/sockios.h.
     private static let CLXSIOCINQ: UInt = 0x541b, CLXSIOCOUTQ: UInt = 0x5411
-
-    static func poll(_ fd: Int32) -> Int32 {
-        var entry = pollfd(fd: fd, events: Int16(POLLPRI | POLLRDHUP), revents: 0)
-        return Glibc.poll(&entry, 1, 0) > 0 ? Int32(entry.revents) : 0
-    }
-    private static let POLLRDHUP: Int32 = 0x2000
-
-    /// A socket's own or its peer's address, as the kernel writes it.
-    static func address(_ fd: Int32, peer: Bool) throws(KernelError) -> Data {
-        var storage = sockaddr_storage(), size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        let result = withUnsafeMutablePointer(to: &storage) { pointer in
-            // SAFETY: sockaddr_storage is made to be seen as any sockaddr; size says how long it is.
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                peer ? getpeername(fd, $0, &size) : getsockname(fd, $0, &size)
-            }
-        }
-        try checkC(result, "reading the address of descriptor \(fd)")
-        return withUnsafeBytes(of: storage) { Data($0.prefix(Int(size))) }
-    }
-    /// bind(2) or connect(2) with an address as captured.
-    static func apply(_ address: Data, _ what: StaticString, _ call: (UnsafePointer<sockaddr>, socklen_t) -> Int32)
-        throws(KernelError)
-    {
-        var storage = sockaddr_storage()
-        guard address.count <= MemoryLayout<sockaddr_storage>.size else { throw KernelError("\(what)", .invalid) }
-        withUnsafeMutableBytes(of: &storage) { $0.copyBytes(from: address) }
-        let result = withUnsafePointer(to: &storage) { pointer in
-            // SAFETY: as in address(_:peer:).
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { call($0, socklen_t(address.count)) }
-        }
-        try checkC(result, "\(what)")
-    }
 }

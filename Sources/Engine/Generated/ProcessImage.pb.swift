@@ -497,6 +497,14 @@ public nonisolated struct OpenFile: Sendable {
     set {kind = .tcp(newValue)}
   }
 
+  public var udp: UDPEndpoint {
+    get {
+      if case .udp(let v)? = kind {return v}
+      return UDPEndpoint()
+    }
+    set {kind = .udp(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -507,6 +515,7 @@ public nonisolated struct OpenFile: Sendable {
     case epoll(EpollSet)
     case tcpListener(TCPListener)
     case tcp(TCPConnection)
+    case udp(UDPEndpoint)
 
   }
 
@@ -799,6 +808,113 @@ public nonisolated struct TCPConnection: @unchecked Sendable {
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+public nonisolated struct UDPEndpoint: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var family: Int32 = 0
+
+  /// sockaddr bytes; empty: not bound, not connected.
+  public var local: Data = Data()
+
+  public var remote: Data = Data()
+
+  public var options: SocketOptions {
+    get {_options ?? SocketOptions()}
+    set {_options = newValue}
+  }
+  /// Returns true if `options` has been explicitly set.
+  public var hasOptions: Bool {self._options != nil}
+  /// Clears the value of `options`. Subsequent reads from it will return its default value.
+  public mutating func clearOptions() {self._options = nil}
+
+  public var queue: DatagramQueue {
+    get {_queue ?? DatagramQueue()}
+    set {_queue = newValue}
+  }
+  /// Returns true if `queue` has been explicitly set.
+  public var hasQueue: Bool {self._queue != nil}
+  /// Clears the value of `queue`. Subsequent reads from it will return its default value.
+  public mutating func clearQueue() {self._queue = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _options: SocketOptions? = nil
+  fileprivate var _queue: DatagramQueue? = nil
+}
+
+/// What has arrived and was not read, in order.
+public nonisolated struct DatagramQueue: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var datagrams: [Datagram] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct Datagram: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// sockaddr bytes of its sender.
+  public var source: Data = Data()
+
+  public var content: Data = Data()
+
+  /// Of several that the kernel has joined (UDP_GRO): the size of each but the last; 0: it is one.
+  public var segment: UInt32 = 0
+
+  /// What the program can ask for; absent where it has not asked (IP_PKTINFO, IP_RECVTTL and the like).
+  /// The address it was sent to.
+  public var destination: Data {
+    get {_destination ?? Data()}
+    set {_destination = newValue}
+  }
+  /// Returns true if `destination` has been explicitly set.
+  public var hasDestination: Bool {self._destination != nil}
+  /// Clears the value of `destination`. Subsequent reads from it will return its default value.
+  public mutating func clearDestination() {self._destination = nil}
+
+  public var ttl: UInt32 {
+    get {_ttl ?? 0}
+    set {_ttl = newValue}
+  }
+  /// Returns true if `ttl` has been explicitly set.
+  public var hasTtl: Bool {self._ttl != nil}
+  /// Clears the value of `ttl`. Subsequent reads from it will return its default value.
+  public mutating func clearTtl() {self._ttl = nil}
+
+  public var trafficClass: UInt32 {
+    get {_trafficClass ?? 0}
+    set {_trafficClass = newValue}
+  }
+  /// Returns true if `trafficClass` has been explicitly set.
+  public var hasTrafficClass: Bool {self._trafficClass != nil}
+  /// Clears the value of `trafficClass`. Subsequent reads from it will return its default value.
+  public mutating func clearTrafficClass() {self._trafficClass = nil}
+
+  public var flowLabel: UInt32 = 0
+
+  /// It came from the container itself.
+  public var overLoopback: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _destination: Data? = nil
+  fileprivate var _ttl: UInt32? = nil
+  fileprivate var _trafficClass: UInt32? = nil
 }
 
 public nonisolated struct Credentials: Sendable {
@@ -1531,7 +1647,7 @@ nonisolated extension Descriptor: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension OpenFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".OpenFile"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}flags\0\u{1}owner\0\u{3}owner_signal\0\u{2}\u{7}path\0\u{1}stream\0\u{1}pipe\0\u{1}event\0\u{1}epoll\0\u{3}tcp_listener\0\u{1}tcp\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}flags\0\u{1}owner\0\u{3}owner_signal\0\u{2}\u{7}path\0\u{1}stream\0\u{1}pipe\0\u{1}event\0\u{1}epoll\0\u{3}tcp_listener\0\u{1}tcp\0\u{1}udp\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1633,6 +1749,19 @@ nonisolated extension OpenFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
           self.kind = .tcp(v)
         }
       }()
+      case 17: try {
+        var v: UDPEndpoint?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .udp(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .udp(v)
+        }
+      }()
       default: break
       }
     }
@@ -1680,6 +1809,10 @@ nonisolated extension OpenFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     case .tcp?: try {
       guard case .tcp(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
+    }()
+    case .udp?: try {
+      guard case .udp(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 17)
     }()
     case nil: break
     }
@@ -2266,6 +2399,159 @@ nonisolated extension TCPConnection: SwiftProtobuf.Message, SwiftProtobuf._Messa
       }
       if !storagesAreEqual {return false}
     }
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension UDPEndpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".UDPEndpoint"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}family\0\u{1}local\0\u{1}remote\0\u{1}options\0\u{1}queue\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt32Field(value: &self.family) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.local) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.remote) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._options) }()
+      case 5: try { try decoder.decodeSingularMessageField(value: &self._queue) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.family != 0 {
+      try visitor.visitSingularInt32Field(value: self.family, fieldNumber: 1)
+    }
+    if !self.local.isEmpty {
+      try visitor.visitSingularBytesField(value: self.local, fieldNumber: 2)
+    }
+    if !self.remote.isEmpty {
+      try visitor.visitSingularBytesField(value: self.remote, fieldNumber: 3)
+    }
+    try { if let v = self._options {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    } }()
+    try { if let v = self._queue {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: UDPEndpoint, rhs: UDPEndpoint) -> Bool {
+    if lhs.family != rhs.family {return false}
+    if lhs.local != rhs.local {return false}
+    if lhs.remote != rhs.remote {return false}
+    if lhs._options != rhs._options {return false}
+    if lhs._queue != rhs._queue {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension DatagramQueue: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DatagramQueue"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}datagrams\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.datagrams) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.datagrams.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.datagrams, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: DatagramQueue, rhs: DatagramQueue) -> Bool {
+    if lhs.datagrams != rhs.datagrams {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Datagram: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Datagram"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}source\0\u{1}content\0\u{1}segment\0\u{1}destination\0\u{1}ttl\0\u{3}traffic_class\0\u{3}flow_label\0\u{3}over_loopback\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.source) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.content) }()
+      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.segment) }()
+      case 4: try { try decoder.decodeSingularBytesField(value: &self._destination) }()
+      case 5: try { try decoder.decodeSingularUInt32Field(value: &self._ttl) }()
+      case 6: try { try decoder.decodeSingularUInt32Field(value: &self._trafficClass) }()
+      case 7: try { try decoder.decodeSingularUInt32Field(value: &self.flowLabel) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.overLoopback) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.source.isEmpty {
+      try visitor.visitSingularBytesField(value: self.source, fieldNumber: 1)
+    }
+    if !self.content.isEmpty {
+      try visitor.visitSingularBytesField(value: self.content, fieldNumber: 2)
+    }
+    if self.segment != 0 {
+      try visitor.visitSingularUInt32Field(value: self.segment, fieldNumber: 3)
+    }
+    try { if let v = self._destination {
+      try visitor.visitSingularBytesField(value: v, fieldNumber: 4)
+    } }()
+    try { if let v = self._ttl {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 5)
+    } }()
+    try { if let v = self._trafficClass {
+      try visitor.visitSingularUInt32Field(value: v, fieldNumber: 6)
+    } }()
+    if self.flowLabel != 0 {
+      try visitor.visitSingularUInt32Field(value: self.flowLabel, fieldNumber: 7)
+    }
+    if self.overLoopback != false {
+      try visitor.visitSingularBoolField(value: self.overLoopback, fieldNumber: 8)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Datagram, rhs: Datagram) -> Bool {
+    if lhs.source != rhs.source {return false}
+    if lhs.content != rhs.content {return false}
+    if lhs.segment != rhs.segment {return false}
+    if lhs._destination != rhs._destination {return false}
+    if lhs._ttl != rhs._ttl {return false}
+    if lhs._trafficClass != rhs._trafficClass {return false}
+    if lhs.flowLabel != rhs.flowLabel {return false}
+    if lhs.overLoopback != rhs.overLoopback {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -224,7 +224,7 @@ public final class DestinationSession {
             network = try DestinationHandover.prepare(
                 DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
             rehearseConnection(spec, attachment)
-            tools.injector = try TCPInjector(in: NetworkNamespace(opening: attachment.namespace))
+            tools = try restoreTools(spec, attachment)
         }
         try appendToLog(stage.log)
         try Stub.install(at: host.stubPath)
@@ -247,6 +247,15 @@ public final class DestinationSession {
         guard try ProcessStatus(pid: pid).numbers("NSpid").last == UInt64(offer.pid) else {
             throw MigrationError.refused(["the runtime gave the stub another PID than \(offer.pid)"])
         }
+    }
+
+    private func restoreTools(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws -> RestoreTools {
+        let namespace = try NetworkNamespace(opening: attachment.namespace)
+        return RestoreTools(
+            injector: try TCPInjector(in: namespace),
+            datagrams: try UDPInjector(
+                port: try NetlinkSocket().link(attachment.port).index, namespace: namespace, mac: spec.mac,
+                mtu: spec.mtu, addresses: spec.addresses.compactMap { IPPrefix($0)?.address }))
     }
 
     /// The first connection of a namespace costs more than all others: it is made for practice, before the freeze.
@@ -361,6 +370,12 @@ public final class DestinationSession {
                 throw MigrationError.protocolViolation("a connection that the image does not have")
             }
             image.files[Int(index)].tcp = connection
+        }
+        for (index, queue) in promise.datagrams {
+            guard Int(index) < image.files.count, case .udp = image.files[Int(index)].kind else {
+                throw MigrationError.protocolViolation("datagrams for a socket that the image does not have")
+            }
+            image.files[Int(index)].udp.queue = queue
         }
         if !promise.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(promise.files) } }
         try steps.measure("connections and registers") { try stub.finish(image, tools) }

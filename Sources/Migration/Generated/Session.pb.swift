@@ -286,6 +286,9 @@ public nonisolated struct WirePromise: Sendable {
   /// The last changes of the container's files.
   public var files: [WireTreeChanges] = []
 
+  /// Queues of UDP sockets by the sockets' index in the image's files.
+  public var datagrams: Dictionary<UInt32,Engine.DatagramQueue> = [:]
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -940,7 +943,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Promise"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connections\0\u{1}files\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connections\0\u{1}files\0\u{1}datagrams\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -950,6 +953,7 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
       switch fieldNumber {
       case 1: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.TCPConnection>.self, value: &self.connections) }()
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
+      case 3: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: &self.datagrams) }()
       default: break
       }
     }
@@ -962,12 +966,16 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.files.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 2)
     }
+    if !self.datagrams.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: self.datagrams, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WirePromise, rhs: WirePromise) -> Bool {
     if lhs.connections != rhs.connections {return false}
     if lhs.files != rhs.files {return false}
+    if lhs.datagrams != rhs.datagrams {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

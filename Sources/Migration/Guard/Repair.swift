@@ -60,6 +60,7 @@ enum Repair {
             // While its cgroup holds the process: a send in repair mode would fail.
             for case .socketRepair(let pid, let reusing) in content.undo {
                 attempt { try TCPSocket.endRepairs(pid: pid, reusing: reusing) }
+                attempt { try UDPSocket.endPeeks(pid: pid) }
                 FaultPoint.reach(.guardRepaired)
                 if let network = header.network {
                     attempt { try SourceHandoverRecord(network.spec, network.attachment).rollback() }

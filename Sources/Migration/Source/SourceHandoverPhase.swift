@@ -68,6 +68,7 @@ extension SourceSession {
             FaultPoint.reach(.sourceRedirected)
             try steps.measure("capture connections") { try capture!.captureConnections() }
             FaultPoint.reach(.sourceRepaired)
+            if capture!.hasQueues { try steps.measure("wait for frames") { _ = try ReceiveBacklog.drain() } }
             try steps.measure("mute port") { try network.silence() }
             FaultPoint.reach(.sourceSilenced)
             try steps.measure("check connections") { try checkConnections() }
@@ -77,6 +78,7 @@ extension SourceSession {
         try steps.measure("promise") {
             var promise = WirePromise()
             promise.connections = capture!.connectionImages
+            promise.datagrams = capture!.queueImages
             promise.files = files
             if control.isCancelled { throw MigrationError.cancelled }
             // From here on nothing but the other side's word ends it.
@@ -152,10 +154,13 @@ extension SourceSession {
         return pass
     }
 
-    /// The port is silent: what moved since the capture is captured again, and nothing may be under way that has no
+    /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be under way that has no
     /// descriptor.
     private func checkConnections() throws {
         try capture!.settleConnections()
+        do { try capture!.captureQueues() } catch EngineError.obstacles(let list) {
+            throw Postponed(why: list.map(\.description).joined(separator: "; "), told: true)
+        }
         try checkDrained()
     }
 

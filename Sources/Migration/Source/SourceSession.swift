@@ -200,19 +200,21 @@ public final class SourceSession {
     func findObstacles() throws -> [String] {
         var found = try Engine.findObstacles(pid: container.pid, layout, descriptors).map(\.description)
         if container.network == nil {
-            found += try tcpWithoutNetwork()
+            found += try socketsWithoutNetwork()
         } else if let diagnosis {
             found += try TCPDrain.pending(diagnosis).signed.map { "\($0): signed (TCP MD5), not carried" }
         }
         return found
     }
 
-    private func tcpWithoutNetwork() throws -> [String] {
+    private func socketsWithoutNetwork() throws -> [String] {
         try ProcessFiles.descriptors(of: container.pid).compactMap { number in
             guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), link.hasPrefix("socket:")
             else { return nil }
-            return
-                "fd \(number) of pid \(container.pid): a socket, and the container has no network of its own that could move with it"
+            let reason = "a socket, and the container has no network of its own that could move with it"
+            return Obstacle(
+                pid: container.pid, process: processName(container.pid), subject: "fd \(number)", reason: reason
+            ).description
         }
     }
 
@@ -374,4 +376,4 @@ struct Postponed: Error {
 }
 
 /// The version of the session's protocol that this code speaks.
-public let sessionProtocolVersion: UInt32 = 1
+public let sessionProtocolVersion: UInt32 = 2

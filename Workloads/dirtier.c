@@ -45,18 +45,24 @@ _Static_assert(sizeof(struct page) == PAGE, "a page is a page");
 enum distribution { UNIFORM, SEQUENTIAL, ZIPF };
 static const char *const distribution_names[] = {"uniform", "sequential", "zipf", NULL};
 
+// How the rate changes within a period; the mean is the same for all.
+enum profile { CONSTANT, SQUARE, SINE, BURSTS };
+static const char *const profile_names[] = {"constant", "square", "sine", "bursts", NULL};
+
 // Ways to spoil the memory on purpose: they show that the oracle can fail.
 enum spoil { SPOIL_BIT, SPOIL_ZERO, SPOIL_STALE, SPOIL_BOTH, SPOIL_SWAP };
 static const char *const spoil_names[] = {"bit", "zero", "stale", "both", "swap", NULL};
 
 static struct {
-  uint64_t memory, rate, seed, run_for, corrupt_after;
+  uint64_t memory, rate, write_size, profile_period, seed, run_for, corrupt_after;
   unsigned share, working_set, threads;
   enum distribution distribution;
+  enum profile profile;
   enum spoil spoil;
   bool idle, huge;
   const char *ticks, *verdict;
-} options = {.memory = 64 << 20, .rate = 1000, .seed = 1, .share = 100, .working_set = 100, .threads = 1};
+} options = {.memory = 64 << 20, .rate = 1000, .write_size = PAGE, .profile_period = 1000, .seed = 1, .share = 100,
+             .working_set = 100, .threads = 1};
 
 struct bad {
   const char *reason;
@@ -312,23 +318,44 @@ static void attend_until(struct worker *worker, uint64_t instant) {
   attend(worker);
 }
 
-static void write_pages(struct worker *worker, uint64_t count) {
+// Each event writes --write-size contiguous bytes (those past the working set's end at its start).
+static void write_events(struct worker *worker, uint64_t count) {
   for (; count; count--) {
-    attend(worker);
-    rewrite_page(worker, choose_page(worker));
-    atomic_store_explicit(&worker->writes, written - worker->count, memory_order_relaxed);
+    uint64_t first = choose_page(worker);
+    for (uint64_t part = 0; part < options.write_size / PAGE; part++) {
+      attend(worker);
+      rewrite_page(worker, (first + part) % worker->hot);
+      atomic_store_explicit(&worker->writes, written - worker->count, memory_order_relaxed);
+    }
   }
 }
 
-// Batches on a fixed grid of instants: about one a millisecond, or one page each if the rate is lower than that.
+// The profile's part of a period's events that are due in the first `share` of the period; both 0 to 1.
+static double profile_integral(double share) {
+  switch (options.profile) {
+    case SQUARE: return share < 0.5 ? 1.8 * share : 0.9 + 0.2 * (share - 0.5);
+    case SINE: return share + (1 - cos(2 * M_PI * share)) / (2 * M_PI);
+    case BURSTS: return share < 0.1 ? 10 * share : 1;
+    default: return share;
+  }
+}
+
+// Events on a fixed grid of instants: about one a millisecond, or one for each event if the rate is constant and lower
+// than that. After a long gap there is no burst: the profile goes on where it was.
 static void __attribute__((noreturn)) write_at_rate(struct worker *worker, double rate) {
-  uint64_t batch = rate > 1000 ? (uint64_t)(rate / 1000) : 1, late = 100 * MILLISECOND;
-  double period = (double)batch / rate * (double)SECOND, from = (double)now_ns();
-  for (uint64_t done = 1;; done++) {
-    double next = from + (double)done * period;
-    if ((double)now_ns() > next + (double)late) from = (double)now_ns(), done = 0;  // After a long gap: no burst.
-    else attend_until(worker, (uint64_t)next);
-    write_pages(worker, batch);
+  double step = options.profile == CONSTANT && rate < 1000 ? (double)SECOND / rate : (double)MILLISECOND;
+  double period = (double)(options.profile_period * MILLISECOND), late = 100 * (double)MILLISECOND;
+  double from = (double)now_ns();
+  uint64_t done = 0;
+  for (double next = step;; next += step) {
+    double now = (double)now_ns();
+    if (now > from + next + late) from = now - next;
+    else attend_until(worker, (uint64_t)(from + next));
+    double periods = floor(next / period), share = next / period - periods;
+    // Against rounding: an event that is due at this very instant is due.
+    uint64_t due = (uint64_t)((periods + profile_integral(share)) * rate * period / (double)SECOND + 1e-6);
+    write_events(worker, due > done ? due - done : 0);
+    done = due;
   }
 }
 
@@ -341,8 +368,8 @@ static void *__attribute__((noreturn)) work(void *argument) {
   atomic_store_explicit(&worker->request_done, worker->request_seen = 1, memory_order_release);
   if (options.idle)
     for (;;) attend_until(worker, now_ns() + 20 * MILLISECOND);
-  while (!options.rate) write_pages(worker, 1000);
-  write_at_rate(worker, (double)options.rate / options.threads);
+  while (!options.rate) write_events(worker, 1000);
+  write_at_rate(worker, (double)options.rate * PAGE / (double)options.write_size / options.threads);
 }
 
 // -- The main thread: verdicts
@@ -439,6 +466,10 @@ static const char usage[] =
     "Writes pages of its memory at a steady rate and verifies them.\n"
     "  --memory BYTES         memory to fill and write, K, M or G may follow (64M)\n"
     "  --rate N|idle          pages written a second by all threads, 0 for as fast as can be (1000)\n"
+    "  --write-size BYTES     contiguous bytes that are written at once, pages of 4 KiB up to 1M (4K)\n"
+    "  --profile NAME         how the rate varies around its mean: constant, square (1.8 and 0.2 times the mean, half\n"
+    "                         a period each), sine (0 to 2 times), bursts (10 times for a tenth, then 0) (constant)\n"
+    "  --profile-period MS    the profile's period, 10-3600000 (1000)\n"
     "  --share PERCENT        share of each page that a write changes, 1-100 (100)\n"
     "  --working-set PERCENT  share of the memory that is written again, 1-100 (100)\n"
     "  --distribution NAME    uniform, sequential or zipf (uniform)\n"
@@ -452,10 +483,11 @@ static const char usage[] =
     "Exit status: 0, 2 wrong use, 3 corruption found.\n";
 
 static void parse_options(int count, char **arguments) {
-  enum { MEMORY = 1, RATE, SHARE, WORKING_SET, DISTRIBUTION, THREADS, HUGE, SEED, TICKS, VERDICT, RUN_FOR, HELP,
+  enum { MEMORY = 1, RATE, WRITE_SIZE, PROFILE, PROFILE_PERIOD, SHARE, WORKING_SET, DISTRIBUTION, THREADS, HUGE, SEED, TICKS, VERDICT, RUN_FOR, HELP,
          CORRUPT_AFTER, CORRUPT_KIND };
   static const struct option table[] = {
-      {"memory", 1, 0, MEMORY}, {"rate", 1, 0, RATE}, {"share", 1, 0, SHARE}, {"working-set", 1, 0, WORKING_SET},
+      {"memory", 1, 0, MEMORY}, {"rate", 1, 0, RATE}, {"write-size", 1, 0, WRITE_SIZE},
+      {"profile", 1, 0, PROFILE}, {"profile-period", 1, 0, PROFILE_PERIOD}, {"share", 1, 0, SHARE}, {"working-set", 1, 0, WORKING_SET},
       {"distribution", 1, 0, DISTRIBUTION}, {"threads", 1, 0, THREADS}, {"huge-pages", 0, 0, HUGE},
       {"seed", 1, 0, SEED}, {"ticks", 1, 0, TICKS}, {"verdict", 1, 0, VERDICT}, {"run-for", 1, 0, RUN_FOR},
       {"help", 0, 0, HELP}, {"corrupt-after", 1, 0, CORRUPT_AFTER}, {"corrupt-kind", 1, 0, CORRUPT_KIND}, {0}};
@@ -468,6 +500,13 @@ static void parse_options(int count, char **arguments) {
         options.idle = !strcmp(optarg, "idle") || !strcmp(optarg, "none");
         options.rate = options.idle ? 0 : parse_number(name, optarg, 0, 1000000000);
         break;
+      case WRITE_SIZE:
+        options.write_size = parse_size(name, optarg);
+        if (options.write_size % PAGE || options.write_size < PAGE || options.write_size > 1 << 20)
+          fail("--write-size %s: want a multiple of 4K from 4K to 1M", optarg);
+        break;
+      case PROFILE: options.profile = parse_choice(name, optarg, profile_names); break;
+      case PROFILE_PERIOD: options.profile_period = parse_number(name, optarg, 10, 3600000); break;
       case SHARE: options.share = (unsigned)parse_number(name, optarg, 1, 100); break;
       case WORKING_SET: options.working_set = (unsigned)parse_number(name, optarg, 1, 100); break;
       case DISTRIBUTION: options.distribution = parse_choice(name, optarg, distribution_names); break;

@@ -51,6 +51,16 @@ for distribution in uniform sequential zipf; do
 done
 drive 1 dirtier --memory 16M --rate 0 --threads 3 --huge-pages
 check "dirtier at full speed is right" found '"oracle":"ok"'
+for profile in square sine bursts; do
+  drive 2.4 dirtier --memory 64M --rate 5000 --profile $profile --profile-period 200 --write-size 32K
+  check "dirtier $profile is right" found '"oracle":"ok"'
+  check "dirtier $profile keeps the mean rate" about "$(($(field writes) * 1000 / ($(field elapsed_us) / 1000)))" 5000
+  spoil dirtier stale 1 "--memory 4M --rate 500 --profile $profile --write-size 64K"
+  check "dirtier $profile notices: stale" [ $status -eq 3 ]
+done
+# A period's writes are all made in its first tenth: not the constant rate's.
+drive 1 dirtier --memory 64M --rate 5000 --profile bursts --profile-period 4000
+check "dirtier bursts are bursts" about "$(field writes)" 20000
 drive 1 dirtier --memory 16M --rate idle
 check "dirtier at rest is right" found '"oracle":"ok"'
 

@@ -23,6 +23,17 @@ public struct DirtierVerdict: Codable, Sendable {
     func disturbance(_ report: MigrationReport) -> Double { gaps.disturbance(report) }
 }
 
+/// How a dirtier's rate changes within a period; the mean is the same for all. `Workloads/dirtier.c` has the shapes.
+public enum DirtyProfile: String, Codable, Sendable, CaseIterable {
+    case constant
+    /// 1.8 times the mean for half a period, then 0.2 times.
+    case square
+    /// 0 to 2 times.
+    case sine
+    /// 10 times for a tenth of a period, then none.
+    case bursts
+}
+
 /// A dirtier on the testbed.
 final class Dirtier: Workload {
     /// What the program is called with; `Workloads/dirtier.c` describes it.
@@ -31,6 +42,11 @@ final class Dirtier: Workload {
         var memory: UInt64
         /// Pages written a second.
         var rate: UInt64 = 5000
+        /// Contiguous bytes written at once.
+        var writeSize: UInt64 = 4096
+        var profile = DirtyProfile.constant
+        /// Seconds.
+        var profilePeriod = 1.0
         /// Percent of the memory that is written again.
         var workingSet = 100
         /// Percent of a page that a write changes.
@@ -38,8 +54,9 @@ final class Dirtier: Workload {
 
         var arguments: [String] {
             [
-                "--memory", "\(memory)", "--rate", rate == 0 ? "idle" : "\(rate)", "--working-set", "\(workingSet)",
-                "--share", "\(share)", "--threads", "1",
+                "--memory", "\(memory)", "--rate", rate == 0 ? "idle" : "\(rate)", "--write-size", "\(writeSize)",
+                "--profile", profile.rawValue, "--profile-period", "\(Int((profilePeriod * 1000).rounded()))",
+                "--working-set", "\(workingSet)", "--share", "\(share)", "--threads", "1",
             ]
         }
     }

@@ -102,7 +102,7 @@ struct PlanTests {
         #expect(error.description.contains("/nowhere/plan.yaml") && error.line == nil)
     }
 
-    @Test(arguments: ["quick", "paper", "sensitivity"])
+    @Test(arguments: ["quick", "paper", "sensitivity", "microservices"])
     func shippedPlansAreRead(name: String) throws {
         let plan = try EvaluationPlan(file: "Plans/\(name).yaml")
         #expect(plan.name == name && plan.runs.count > 10)

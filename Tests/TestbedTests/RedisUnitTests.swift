@@ -56,7 +56,7 @@ struct RedisUnitTests {
     private let ms: Int64 = 1_000_000
 
     /// Requests each millisecond, answered after 0.1 ms, but none between 100 and 600 ms: those come at 600.
-    private func recording(_ events: [RedisRecording.TimeoutEvent], resumeAt: Int64 = 600) -> RedisRecording {
+    private func recording(_ events: [RetransmissionEvent], resumeAt: Int64 = 600) -> RedisRecording {
         let samples = (1...2000).map { at in
             let sent = Int64(at) * ms
             let answered = (100...resumeAt).contains(Int64(at)) ? resumeAt * ms : sent + ms / 10
@@ -89,7 +89,7 @@ struct RedisUnitTests {
     }
 
     @Test func timeoutsInsideABlackoutAreToldNotBlamed() {
-        let event = RedisRecording.TimeoutEvent(at: 320 * ms, timeouts: 1, retransmitted: 1, timer: 400)
+        let event = RetransmissionEvent(at: 320 * ms, timeouts: 1, retransmitted: 1, timer: 400)
         let blackout = (100 * ms)...(599 * ms)
         func timer(_ recording: RedisRecording, _ blackouts: [ClosedRange<Int64>]) -> Verdict {
             recording.verdicts(blackouts: blackouts).last!

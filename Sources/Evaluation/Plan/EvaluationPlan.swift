@@ -170,6 +170,11 @@ extension EvaluationPlan.Experiment {
         for point in points where point.workload == .dirtier && point.lambda ?? 0 > 0 && point.bandwidth == .unlimited {
             throw value.mistake("lambda has no meaning on an unlimited link: give dirty-rate instead")
         }
+        for point in points {
+            if let rate = point.rate, let fastest = point.workload.fastestRate, rate > fastest {
+                throw value.mistake("\(point.workload.rawValue): a rate of at most \(plain(fastest)) a second")
+            }
+        }
         points = points.flatMap { point in
             techniques.map { technique in
                 var point = point

@@ -7,7 +7,11 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
     case technique, workload, memory, containers, bandwidth, lambda
     case dirtyRate = "dirty-rate"
     case workingSet = "working-set"
-    case share, rate, vehicles, transport, handover
+    case share
+    case writeSize = "write-size"
+    case profile
+    case profilePeriod = "profile-period"
+    case rate, mix, distribution, vehicles, transport, handover
     case triggerAfter = "trigger-after"
     case events
     case eventPages = "event-pages"
@@ -58,10 +62,22 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                 .only(\.isDirtier)
         case .share:
             .whole("share of a page rewritten (%)", "share_percent", \.share, 1...100, "percent").only(\.isDirtier)
+        case .writeSize:
+            ParameterDefinition(
+                title: "bytes written at once (KiB)", column: "write_kib", applies: \.isDirtier,
+                number: { Double($0.writeSize) / 1024 }, text: { ParameterDefinition.text($0.writeSize) },
+                read: { $1.writeSize = try wholePages($0) }, reset: { $0.writeSize = RunParameters().writeSize })
+        case .profile: .choice("profile of the dirty rate", "profile", \.profile).only(\.isDirtier)
+        case .profilePeriod:
+            .number("period of the profile (s)", "profile_period_s", \.profilePeriod, 0.01...3600, "seconds")
+                .only { $0.isDirtier && $0.profile != .constant }
         case .rate:
             .number(
-                "reports or frames (Hz)", "rate_hz", \.rate, or: "auto", absent: "20 or 90", 1...240, "a second"
-            ).only(\.isEdgeService)
+                "requests, reports or frames (Hz)", "rate_hz", \.rate, or: "auto", absent: "the workload's own",
+                1...100_000, "a second"
+            ).only { $0.workload.fastestRate != nil }
+        case .mix: .choice("YCSB workload", "mix", \.mix).only(\.workload.isKeyValue)
+        case .distribution: .choice("choice of keys", "distribution", \.distribution).only(\.workload.isKeyValue)
         case .vehicles:
             .whole("vehicles", "vehicles", \.vehicles, 1...1000, "vehicles").only { $0.workload == .vehicular }
         case .transport: .choice("transport", "transport", \.transport).only(\.isEdgeService)
@@ -121,4 +137,12 @@ extension RunParameters {
     fileprivate var isEdgeService: Bool { workload == .vehicular || workload == .ar }
     fileprivate var isMirrored: Bool { technique.copy == .mirroring }
     fileprivate var isInRounds: Bool { technique.copy == .rounds }
+}
+
+private func wholePages(_ value: YAMLValue) throws -> UInt64 {
+    let size = try ParameterDefinition.bytes(value, atLeast: 4096)
+    guard size % 4096 == 0, size <= 1 << 20 else {
+        throw value.mistake("\"\(try value.text())\": whole pages of 4KiB, at most 1MiB")
+    }
+    return size
 }

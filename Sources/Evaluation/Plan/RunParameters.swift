@@ -21,8 +21,17 @@ public struct RunParameters: Hashable, Sendable {
     public var workingSet = 100
     /// dirtier: percent of a page that a write changes.
     public var share = 100
-    /// vehicular: reports a second of each vehicle; ar: frames a second; nil: the workload's default.
+    /// dirtier: contiguous bytes written at once.
+    public var writeSize: UInt64 = 4096
+    /// dirtier: how the dirty rate changes within a period (seconds) around its mean.
+    public var profile = DirtyProfile.constant
+    public var profilePeriod = 1.0
+    /// vehicular: reports a second of each vehicle; ar: frames a second; ycsb-redis, ycsb-memcached, distributed:
+    /// requests a second; nil: the workload's default.
     public var rate: Double?
+    /// ycsb-redis, ycsb-memcached: what is asked for, and of which keys.
+    public var mix = KeyValueMix.a
+    public var distribution = KeyDistribution.zipf
     /// vehicular.
     public var vehicles = 50
     /// vehicular, ar: how reports and poses travel.
@@ -68,6 +77,8 @@ extension RunParameters {
             kind: workload, memory: memory, dirtyRate: pagesPerSecond / UInt64(containers), workingSet: workingSet,
             share: share)
         (options.rate, options.vehicles, options.transport) = (rate, vehicles, transport)
+        (options.writeSize, options.profile, options.profilePeriod) = (writeSize, profile, profilePeriod)
+        (options.mix, options.distribution) = (mix, distribution)
         return options
     }
 

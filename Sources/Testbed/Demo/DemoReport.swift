@@ -59,7 +59,7 @@ public struct DemoReport: Codable, Sendable {
     /// The client before the first move.
     public var calm: Calm?
     public var moves: [Move] = []
-    public var timeoutEvents: [RedisRecording.TimeoutEvent] = []
+    public var timeoutEvents: [RetransmissionEvent] = []
     public var tcp: TCPCounters?
     public var verdicts: [Verdict] = []
     /// What went wrong, in words; empty when all is well.

@@ -50,7 +50,7 @@ public final class RedisProbe: @unchecked Sendable {
     // Only the thread touches these while it runs; `stop` reads them after joining it.
     private var samples = SampleStore()
     private var oracle: RedisOracle
-    private var timeoutEvents: [RedisRecording.TimeoutEvent] = []
+    private var retransmissions = RetransmissionWatch(nil)
     private var counters = TCPCounters()
     private var closed: (at: Int64, why: String)?
     private var unanswered = 0
@@ -101,7 +101,7 @@ public final class RedisProbe: @unchecked Sendable {
         thread?.join()
         var recording = RedisRecording(
             period: 1e9 / options.rate, samples: samples.all(), unanswered: unanswered, closed: closed?.why,
-            closedAt: closed?.at, timeoutEvents: timeoutEvents, counters: counters, realTime: realTime)
+            closedAt: closed?.at, timeoutEvents: retransmissions.events, counters: counters, realTime: realTime)
         do {
             try endpoint.run { try oracle.check(RedisConnection(endpoint, timeout: 10)) }
         } catch {
@@ -125,7 +125,7 @@ public final class RedisProbe: @unchecked Sendable {
         _ = clx_prctl(29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0)
         let period = Int64(1e9 / options.rate)
         var next = monotonicNow() + period
-        var lastInfo = connection.tcp
+        retransmissions = RetransmissionWatch(connection.tcp)
         var giveUp = Int64.max
         var position = 0
         do {
@@ -154,16 +154,7 @@ public final class RedisProbe: @unchecked Sendable {
                     try connection.fill(blocking: false)
                     try takeReplies(connection)
                 }
-                if let info = connection.tcp {
-                    if let last = lastInfo, info.timeouts != last.timeouts || info.retransmitted != last.retransmitted {
-                        timeoutEvents.append(
-                            RedisRecording.TimeoutEvent(
-                                at: monotonicNow(), timeouts: Int(info.timeouts &- last.timeouts),
-                                retransmitted: Int(info.retransmitted &- last.retransmitted),
-                                timer: Double(info.retransmissionTimeout) / 1000))
-                    }
-                    lastInfo = info
-                }
+                retransmissions.look(connection.tcp)
             }
         } catch {
             // What arrived before the end still counts.

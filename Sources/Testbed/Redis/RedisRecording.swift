@@ -2,17 +2,6 @@
 
 /// Everything a `RedisProbe` recorded. Times are CLOCK_MONOTONIC nanoseconds where nothing else is said.
 public struct RedisRecording: Sendable {
-    /// A change of the connection's retransmission counters, noticed at most one period after it happened.
-    public struct TimeoutEvent: Sendable, Codable {
-        public var at: Int64
-        /// Retransmission timeouts since the last event.
-        public var timeouts: Int
-        /// Segments sent again since the last event, for whatever reason.
-        public var retransmitted: Int
-        /// The connection's retransmission timer after it, milliseconds.
-        public var timer: Double
-    }
-
     /// Nanoseconds between two requests.
     public let period: Double
     public let samples: [ProbeSample]
@@ -20,7 +9,7 @@ public struct RedisRecording: Sendable {
     /// Why the connection ended before `stop`; nil: it did not.
     public let closed: String?
     public let closedAt: Int64?
-    public let timeoutEvents: [TimeoutEvent]
+    public let timeoutEvents: [RetransmissionEvent]
     /// The namespace's TCP counters, end minus begin.
     public let counters: TCPCounters
     /// Whether the client ran in the real-time class.
@@ -142,38 +131,12 @@ public struct Verdict: Sendable, Codable {
 }
 
 extension RedisRecording {
-    /// No timer of TCP is shorter than this in Linux (TCP_RTO_MIN), milliseconds.
-    public static let shortestTimeout = 200.0
-
     /// The verdicts.
     ///
-    /// - Parameter blackouts: freeze begun to release of each migration. A blackout longer than the client's timer
-    ///   lets it fire, whatever is done with the frames: such timeouts are told but not held against the migration.
-    ///   What counts is that no answer *waited* for a timer: none fired outside a blackout, and the first answer came
-    ///   within 150 ms of the release, before any timer begun then could have fired.
+    /// - Parameter blackouts: freeze begun to release of each migration.
     public func verdicts(blackouts: [ClosedRange<Int64>] = []) -> [Verdict] {
-        var inside = 0
-        var outside = 0
-        for event in timeoutEvents where event.timeouts > 0 {
-            // Timeouts are noticed up to a period late, and the release reaches the client a little after it.
-            if blackouts.contains(where: { $0.lowerBound <= event.at && event.at <= $0.upperBound + 5_000_000 }) {
-                inside += event.timeouts
-            } else {
-                outside += event.timeouts
-            }
-        }
-        var slow: [Double] = []
-        for blackout in blackouts {
-            let first = samples.first { $0.answered >= blackout.upperBound }?.answered ?? .max
-            if first - blackout.upperBound > 150_000_000 { slow.append(Double(first - blackout.upperBound) / 1e6) }
-        }
         // Everything that was asked was answered, except after the connection's end.
         let kept = closed == nil && unanswered == 0
-        var timer = outside == 0 ? "none fired" : "\(outside) fired"
-        if inside > 0 { timer += ", \(inside) inside a blackout longer than the timer" }
-        if let worst = slow.max() {
-            timer += worst > 1e6 ? ", no answer after a release" : ", first answer \(Int(worst)) ms after a release"
-        }
         return [
             Verdict(
                 "every acknowledged write present", writesLost == 0 && staleReads == 0 && otherErrors == 0,
@@ -185,7 +148,7 @@ extension RedisRecording {
             Verdict(
                 "TCP connection never closed", kept,
                 closed ?? (unanswered == 0 ? "one connection throughout" : "\(unanswered) requests without an answer")),
-            Verdict("no wait for a retransmission timeout", outside == 0 && slow.isEmpty, timer),
+            .noRetransmissionWait(timeoutEvents, [asked.requests], blackouts: blackouts),
         ]
     }
 }

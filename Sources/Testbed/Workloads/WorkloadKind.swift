@@ -2,12 +2,29 @@
 
 public enum WorkloadKind: String, Codable, Sendable, CaseIterable {
     case dirtier, redis, vehicular, ar
+    case ycsbRedis = "ycsb-redis"
+    case ycsbMemcached = "ycsb-memcached"
+    case distributed
+
+    /// Whether its client is a `KeyValueProbe`.
+    public var isKeyValue: Bool { self == .ycsbRedis || self == .ycsbMemcached }
+
+    /// The highest rate that its client can be given, a second; nil: it has none, or a fixed one.
+    public var fastestRate: Double? {
+        switch self {
+        case .dirtier, .redis: nil
+        case .vehicular: 100
+        case .ar: 240
+        case .ycsbRedis, .ycsbMemcached, .distributed: 100_000
+        }
+    }
 
     /// What of the programs that Workloads/Makefile builds it needs.
     public var programs: [String] {
         switch self {
         case .dirtier, .vehicular, .ar: [rawValue]
-        case .redis: []
+        case .distributed: ["gateway", "worker"]
+        case .redis, .ycsbRedis, .ycsbMemcached: []
         }
     }
 }
@@ -23,9 +40,18 @@ public struct WorkloadOptions: Sendable, Hashable {
     public var workingSet: Int
     /// dirtier: percent of a page that a write changes (1...100).
     public var share: Int
+    /// dirtier: contiguous bytes written at once (4 KiB...1 MiB, whole pages).
+    public var writeSize: UInt64 = 4096
+    /// dirtier: how the rate changes within a period (seconds, 0.01...3600).
+    public var profile = DirtyProfile.constant
+    public var profilePeriod = 1.0
+    /// Key-value stores: what is asked for.
+    public var mix = KeyValueMix.a
+    public var distribution = KeyDistribution.zipf
     /// vehicular: how many vehicles report (1...10,000).
     public var vehicles = 50
     /// vehicular: reports a second of each (1...100), nil: 20. ar: frames a second (1...240), nil: 90.
+    /// Key-value stores and distributed: requests a second (1...100,000), nil: 1,000.
     public var rate: Double?
     /// vehicular, ar: how reports and poses travel.
     public var transport = Transport.tcp
@@ -78,9 +104,16 @@ extension Testbed {
         case .dirtier:
             return Dirtier(
                 .init(
-                    memory: options.memory, rate: options.dirtyRate, workingSet: options.workingSet,
+                    memory: options.memory, rate: options.dirtyRate, writeSize: options.writeSize,
+                    profile: options.profile, profilePeriod: options.profilePeriod, workingSet: options.workingSet,
                     share: options.share), place)
         case .redis: return Redis(memory: options.memory, place)
+        case .ycsbRedis, .ycsbMemcached:
+            var client = KeyValueProbe.Options(bytes: options.memory)
+            (client.mix, client.distribution, client.rate) = (options.mix, options.distribution, options.rate ?? 1000)
+            return KeyValueStore(options.kind == .ycsbRedis ? .redis : .memcached, client, place)
+        case .distributed:
+            return DistributedApplication(memory: options.memory, rate: options.rate ?? 1000, place)
         case .vehicular:
             return Vehicular(
                 .init(

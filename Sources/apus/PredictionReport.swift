@@ -6,7 +6,7 @@ struct PredictionReport: Encodable {
     struct Scenario: Encodable {
         var size, dirtyRate, roundTrip, downtimeLimit: Double
         var workingSet, bandwidth: Double?
-        var maxRounds: Int
+        var maxRounds, containers: Int
     }
     var scenario: Scenario
     var engine: EngineParameters
@@ -23,7 +23,8 @@ struct PredictionReport: Encodable {
         scenario = Scenario(
             size: given.size, dirtyRate: given.dirtyRate, roundTrip: given.roundTrip,
             downtimeLimit: given.downtimeLimit, workingSet: given.workingSet,
-            bandwidth: given.bandwidth.isFinite ? given.bandwidth : nil, maxRounds: given.maxRounds)
+            bandwidth: given.bandwidth.isFinite ? given.bandwidth : nil, maxRounds: given.maxRounds,
+            containers: given.containers)
         (engine, goodput, lambda) = (predictor.engine, predictor.goodput, predictor.load)
         (fixed, predictions) = (predictor.fixed, predictor.all)
         publishedSimulation = PublishedRow.all(given)

@@ -23,10 +23,11 @@ struct PredictionText {
     private var given: String {
         let scenario = predictor.scenario
         let set = scenario.workingSet.map { ", working set \(Human.bytes(UInt64($0)))" } ?? ""
+        let others = scenario.containers > 1 ? " of each of \(scenario.containers) containers" : ""
         let link = scenario.bandwidth.isFinite ? Human.rate(scenario.bandwidth) : "unlimited"
         return """
             state   \(Human.bytes(UInt64(scenario.size))), dirtied at \(Human.bytes(UInt64(scenario.dirtyRate)))/s\(set)
-            link    \(link), of which \(Human.rate(predictor.goodput)) reach memory; round trip \
+            link    \(link), of which \(Human.rate(predictor.goodput)) reach memory\(others); round trip \
             \(Human.fixed(scenario.roundTrip, 2)) ms
             λ       \(Human.fixed(predictor.load, 3))
             fixed   \(Human.duration(predictor.fixed)) of every freeze of Apus, for a server with connections

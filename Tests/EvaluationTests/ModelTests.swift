@@ -25,6 +25,18 @@ struct ModelTests {
         #expect(model.outcome.rounds.last == 1000, "nothing can be dirty beyond the whole state")
     }
 
+    /// What is written again and again counts once: 1000, then no more than 50, then halves of it until 10 fit.
+    @Test func preCopyIsBoundByTheWorkingSet() {
+        var model = PreCopyModel(size: 1000, bandwidth: 100, dirtyRate: 50)
+        (model.downtimeLimit, model.workingSet) = (100, 50)
+        #expect(model.outcome.rounds == [1000, 50, 25, 12.5, 6.25])
+    }
+
+    /// 1000 B at 100 B/s, and 20 ms.
+    @Test func coldIsTheTransfer() {
+        #expect(close(ColdModel(size: 1000, bandwidth: 100, fixed: 20).downtime, 10_020))
+    }
+
     /// In sync after (M/b)/(1 - λ) = 10 s / 0.75.
     @Test func mirrorIsInSyncAfterTheClosedForm() throws {
         var model = MirrorModel(size: 1000, bandwidth: 100, dirtyRate: 25)
@@ -79,6 +91,26 @@ struct ModelTests {
         #expect(close(PAMModel.criu.cold(size: 1e8, bandwidth: 1e8), 424 + 1000 + 140))
     }
 
+    /// 10⁸ bytes at 10⁸ bytes a second, dirtied at 10⁷: pre-dump 84 + 6 + 10 + 1.8 + 300 = 401.8, sent in 1000; dirtied
+    /// meanwhile 1.4018·10⁷, so dump 124 + 300·0.14018 = 166.054, sent in 140.18, restored in 140.
+    @Test func pamWithAPredump() {
+        let outcome = PAMModel.criu.withPredump(size: 1e8, bandwidth: 1e8, dirtyRate: 1e7)
+        #expect(close(outcome.rest, 1.4018e7))
+        #expect(close(outcome.downtime, 166.054 + 140.18 + 140))
+        #expect(close(outcome.migrationTime, 401.8 + 1000 + 446.234))
+    }
+
+    /// 100/s until 1 s, nothing until 2 s, 50/s from then on.
+    @Test func ratesAddUp() throws {
+        let rate = try #require(
+            PiecewiseConstant(steps: [
+                .init(start: 0, rate: 100), .init(start: 1000, rate: 0), .init(start: 2000, rate: 50),
+            ]))
+        #expect(close(rate.integral(from: 500, to: 3000), 50 + 50))
+        #expect(close(rate.instant(of: 100, since: 500), 3000))
+        #expect(PiecewiseConstant(steps: [.init(start: 1, rate: 1)]) == nil, "the first step is at 0")
+    }
+
     /// 128 MiB at 1 Gbit/s: base 1073.741824 ms.
     @Test func publishedSimulationIsConstants() throws {
         func technique(_ name: String) throws -> PublishedSimulation {
@@ -102,6 +134,11 @@ struct ModelTests {
         let predictor = Predictor(scenario)
         #expect(predictor.predict(.cold).downtime > 1000)
         #expect(predictor.predict(.preCopy).downtime < 10 && predictor.predict(.migrror).downtime < 10)
+        // Two at a time have half of the link each.
+        var two = scenario
+        two.containers = 2
+        #expect(close(Predictor(two).goodput, predictor.goodput / 2))
+        #expect(close(Predictor(two).load, predictor.load * 2))
         var overloaded = scenario
         overloaded.dirtyRate = 200e6
         #expect(Predictor(overloaded).predict(.migrror).downtime > 500)

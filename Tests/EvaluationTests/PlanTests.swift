@@ -88,6 +88,7 @@ struct PlanTests {
         ("name: x\nexperiments: [{name: a}, {name: a}]", 2, "two experiments"),
         ("name: x\nexperiments: []", 2, "expected a list"),
         ("name: [\n", 2, "no YAML"),
+        ("name: x\nexperiments:\n  - {name: a, set: {rtt: 2, jitter: 3}}", 3, "jitter of 3 ms"),
         ("name: x\nbase: {bandwidth: unlimited}\nexperiments:\n  - name: a", 4, "lambda has no meaning"),
     ])
     func mistakesNameTheirLine(text: String, line: Int, reason: String) throws {
@@ -95,6 +96,14 @@ struct PlanTests {
         #expect(error.line == line)
         #expect(error.reason.contains(reason))
         #expect(error.description.hasPrefix("p.yaml:\(line): "))
+    }
+
+    @Test func theRoundTripIsHalfADelayEachWay() throws {
+        let plan = try EvaluationPlan(
+            "name: x\nexperiments: [{name: a, techniques: [cold], set: {rtt: 10, loss: 1}}]", file: "p.yaml")
+        let backhaul = plan.points[0].parameters.backhaul
+        #expect(backhaul.delay == 5 && backhaul.loss == 1 && backhaul.jitter == 0 && !backhaul.isRateOnly)
+        #expect(RunParameters().backhaul.isRateOnly)
     }
 
     @Test func missingFileIsNamed() throws {

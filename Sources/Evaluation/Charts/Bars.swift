@@ -110,6 +110,7 @@ struct HeatMap {
         case "MiGrror": "fill=\"#9fd0ef\""
         case "pre-copy": "fill=\"#f6bf94\""
         case "cold": "fill=\"#c9c9c9\""
+        case "criu-cold": "fill=\"#e6c2d8\""
         case "no difference shown": "fill=\"#f4f0d8\""
         case "not measured": "fill=\"#ffffff\""
         default: "fill=\"#bfe6d6\""

@@ -125,6 +125,7 @@ struct Look: Hashable {
         case "pre-copy": palette[1]
         case "cold": palette[6]
         case "post-copy": palette[2]
+        case "criu-cold": palette[3]
         default: palette[index % palette.count]
         }
     }

@@ -1,6 +1,6 @@
 // What is to be predicted.
 
-/// A migration to predict.
+/// A migration to predict, or one of several that go over one link at the same time.
 public struct MigrationScenario: Sendable, Hashable, Codable {
     /// The state in bytes, above 0.
     public var size: Double
@@ -12,6 +12,8 @@ public struct MigrationScenario: Sendable, Hashable, Codable {
     public var bandwidth: Double
     /// Milliseconds, 0 or more.
     public var roundTrip: Double
+    /// Alike, moved at the same time; each gets its part of the link. 1 or more.
+    public var containers = 1
     /// Pre-copy's, in milliseconds.
     public var downtimeLimit = 5.0
     /// Pre-copy's rounds before the last one.

@@ -1,7 +1,7 @@
 // All techniques' models on one migration.
 import Migration
 
-/// All techniques in one scenario.
+/// All techniques in one scenario; the figures are those of one container.
 public struct Predictor: Sendable {
     public var scenario: MigrationScenario
     public var engine: EngineParameters
@@ -10,8 +10,8 @@ public struct Predictor: Sendable {
         (self.scenario, self.engine) = (scenario, engine)
     }
 
-    /// What reaches the destination, in bytes a second.
-    public var goodput: Double { engine.goodput(scenario.bandwidth) }
+    /// What reaches the destination of each container, in bytes a second.
+    public var goodput: Double { engine.goodput(scenario.bandwidth) / Double(scenario.containers) }
     /// λ: dirty rate over goodput.
     public var load: Double { scenario.dirtyRate / goodput }
     /// Everything in the freeze but bytes of memory, in milliseconds.
@@ -80,7 +80,7 @@ public struct Predictor: Sendable {
     /// By PAM: CRIU alone and as Podman calls it, cold and after one pre-dump.
     private var criu: [Prediction] {
         [("CRIU", PAMModel.criu), ("Podman", .podman)].flatMap { name, model in
-            let link = scenario.bandwidth * engine.linkEfficiency
+            let link = scenario.bandwidth * engine.linkEfficiency / Double(scenario.containers)
             let cold = model.cold(size: scenario.size, bandwidth: link)
             let predump = model.withPredump(
                 size: scenario.size, bandwidth: link, dirtyRate: scenario.dirtyRate, workingSet: scenario.workingSet)

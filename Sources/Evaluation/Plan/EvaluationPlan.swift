@@ -167,6 +167,7 @@ extension EvaluationPlan.Experiment {
                 }
             }
         }
+        if let mistake = points.lazy.compactMap(\.backhaul.mistake).first { throw value.mistake("the backhaul has \(mistake)") }
         for point in points where point.workload == .dirtier && point.lambda ?? 0 > 0 && point.bandwidth == .unlimited {
             throw value.mistake("lambda has no meaning on an unlimited link: give dirty-rate instead")
         }

@@ -4,7 +4,7 @@ import Testbed
 
 /// What a plan can set or vary.
 public enum Parameter: String, CaseIterable, Sendable, Codable {
-    case technique, workload, memory, containers, bandwidth, lambda
+    case technique, workload, memory, containers, bandwidth, rtt, jitter, loss, lambda
     case dirtyRate = "dirty-rate"
     case workingSet = "working-set"
     case share
@@ -41,6 +41,11 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                     $1.bandwidth = try $0.choice(["a rate such as 100mbit or 1gbit", "unlimited"]) { LinkRate($0) }
                 },
                 reset: { $0.bandwidth = RunParameters().bandwidth })
+        case .rtt: .number("round trip of the backhaul (ms)", "rtt_ms", \.roundTrip, 0...10_000, "milliseconds")
+        case .jitter:
+            .number("jitter of the backhaul, each way (ms)", "jitter_ms", \.jitter, 0...5000, "milliseconds")
+                .only { $0.roundTrip > 0 }
+        case .loss: .number("loss on the backhaul, each way (%)", "loss_percent", \.loss, 0...50, "percent")
         case .lambda:
             ParameterDefinition(
                 title: "λ = dirty rate / bandwidth", column: "lambda", applies: \.isDirtier,
@@ -85,25 +90,25 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .triggerAfter:
             .number("trigger after the decision (s)", "trigger_after_s", \.triggerAfter, 0...3600, "seconds")
                 .only { $0.handover == .atTrigger }
-        case .events: .choice("event source", "events", \.events).only(\.isMirrored)
+        case .events: .choice("event source", "events", \.events).only(.mirroring)
         case .eventPages:
             .whole("event size (pages of 4 KiB)", "event_pages", \.eventPages, 1...1_000_000, "pages")
-                .only(\.isMirrored)
+                .only(.mirroring)
         case .minSpacing:
             .number(
                 "least spacing of syncs (ms)", "min_spacing_ms", \.minSpacing, or: "auto", absent: "adaptive",
                 0...60_000, "milliseconds"
-            ).only(\.isMirrored)
+            ).only(.mirroring)
         case .maxRounds:
-            .whole("most rounds", "max_rounds", \.maxRounds, 1...1000, "rounds").only(\.isInRounds)
+            .whole("most rounds", "max_rounds", \.maxRounds, 1...1000, "rounds").only(.rounds)
         case .roundInterval:
             .number(
                 "round interval (ms)", "round_interval_ms", \.roundInterval, or: "none", absent: "none",
                 0...3_600_000, "milliseconds"
-            ).only(\.isInRounds)
+            ).only(.rounds)
         case .downtimeLimit:
             .number("downtime limit (ms)", "downtime_limit_ms", \.downtimeLimit, 0.001...3_600_000, "milliseconds")
-                .only(\.isInRounds)
+                .only(.rounds)
         }
     }
 
@@ -135,8 +140,6 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
 extension RunParameters {
     fileprivate var isDirtier: Bool { workload == .dirtier }
     fileprivate var isEdgeService: Bool { workload == .vehicular || workload == .ar }
-    fileprivate var isMirrored: Bool { technique.copy == .mirroring }
-    fileprivate var isInRounds: Bool { technique.copy == .rounds }
 }
 
 private func wholePages(_ value: YAMLValue) throws -> UInt64 {

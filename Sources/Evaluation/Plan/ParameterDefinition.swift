@@ -1,4 +1,5 @@
 // What a parameter is made of, and the usual kinds of them.
+import Migration
 import Testbed
 
 /// Everything that plan, store and report need to know of a parameter.
@@ -13,6 +14,8 @@ struct ParameterDefinition {
     var absent = "–"
     /// Whether it means something to a run. Where it does not, it has its default, and its column is NULL.
     var applies: (RunParameters) -> Bool = { _ in true }
+    /// Whether it is a technique's own: others do not have it.
+    var isOfTechnique = false
     /// Its value in the unit of `title`; nil: it is none ("auto", "unlimited", a name).
     var number: (RunParameters) -> Double? = { _ in nil }
     /// As a plan writes it; nil: it is not set.
@@ -79,6 +82,13 @@ extension ParameterDefinition {
     func only(_ applies: @escaping (RunParameters) -> Bool) -> Self {
         var result = self
         result.applies = applies
+        return result
+    }
+
+    /// A technique's own.
+    func only(_ copy: CopyPhase) -> Self {
+        var result = self
+        (result.applies, result.isOfTechnique) = ({ $0.technique.copy == copy }, true)
         return result
     }
 

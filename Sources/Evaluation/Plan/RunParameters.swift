@@ -11,6 +11,12 @@ public struct RunParameters: Hashable, Sendable {
     public var containers = 1
     /// The backhaul's rate, each way.
     public var bandwidth = LinkRate("1gbit")!
+    /// What delay adds to the backhaul's round trip, half of it each way, milliseconds. 0: a pair of interfaces, shaped.
+    public var roundTrip = 0.0
+    /// By which each frame's delay differs at most, milliseconds; at most half of the round trip.
+    public var jitter = 0.0
+    /// Percent of the backhaul's frames that are lost, each way.
+    public var loss = 0.0
     /// dirtier: dirty rate over bandwidth (bytes of whole pages written a second / bytes a second), 0...10; of all
     /// containers together.
     public var lambda: Double? = 0.1
@@ -57,6 +63,13 @@ public struct RunParameters: Hashable, Sendable {
 extension RunParameters {
     /// Bytes a second that the backhaul carries; nil: unlimited.
     public var bytesPerSecond: Double? { bandwidth.bitsPerSecond.map { Double($0) / 8 } }
+
+    /// The backhaul, each way.
+    public var backhaul: LinkQuality {
+        var quality = LinkQuality()
+        (quality.rate, quality.delay, quality.jitter, quality.loss) = (bandwidth, roundTrip / 2, jitter, loss)
+        return quality
+    }
 
     /// dirtier: pages of 4 KiB written a second, by all containers together.
     public var pagesPerSecond: UInt64 {

@@ -52,4 +52,15 @@ extension Answer {
                         + points.map { PlotPoint($0.value, $0.fraction) })
             })
     }
+
+    /// Where the medians of a series rise above a level for good, on the line between the last place below and the first
+    /// above; nil: they do not.
+    func knee(_ name: String, at level: Double) -> Double? {
+        let line = groups.filter { $0.series == name }.compactMap { group in
+            group.x.map { (x: $0, y: group.sample.median) }
+        }.sorted { $0.x < $1.x }
+        guard let below = line.lastIndex(where: { $0.y <= level }), below + 1 < line.count else { return nil }
+        let (a, b) = (line[below], line[below + 1])
+        return a.x + (level - a.y) / (b.y - a.y) * (b.x - a.x)
+    }
 }

@@ -24,6 +24,7 @@ struct ReportTable {
 }
 
 enum ReportBlock {
+    case heading(String)
     case text(String)
     case list([String])
     case table(ReportTable)
@@ -65,6 +66,7 @@ struct Page {
 
     private func html(_ block: ReportBlock, _ number: inout Int) -> String {
         switch block {
+        case .heading(let text): return "<h3>\(escaped(text))</h3>"
         case .text(let text): return "<p>\(escaped(text))</p>"
         case .list(let items): return "<ul>" + items.map { "<li>\(escaped($0))</li>" }.joined() + "</ul>"
         case .code(let text): return "<pre>\(escaped(text))</pre>"
@@ -94,8 +96,8 @@ struct Page {
         h1{line-height:1.2;margin-bottom:0}h2{margin-top:2.2em;border-bottom:1px solid #ccc}.sub{color:#555}
         .contents{columns:2;font-size:15px}figure{margin:1.6em 0;page-break-inside:avoid}figure svg{max-width:100%;height:auto}
         figcaption{font-size:14.5px;margin-top:.3em}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
-        .t{overflow-x:auto}h1,h2,p,ul,figure,pre,details{max-width:780px}th,td{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:bottom}
-        .n{text-align:right;white-space:nowrap}.note{font-size:14px;color:#444}pre{font-size:12.5px;background:#f6f6f6;padding:.6em;overflow-x:auto}
+        .t{overflow-x:auto}h3{margin:1.6em 0 .2em}h1,h2,h3,p,ul,figure,pre,details{max-width:780px}th,td{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:left;vertical-align:bottom}
+        td:first-child{min-width:8.5em}.n{text-align:right;white-space:nowrap}.note{font-size:14px;color:#444}pre{font-size:12.5px;background:#f6f6f6;padding:.6em;overflow-x:auto}
         details{font-size:13px;color:#555}@media print{details{display:none}body{margin:0}}
         """
 }

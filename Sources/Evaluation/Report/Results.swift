@@ -91,8 +91,7 @@ extension Parameter {
         case .memory: "MiB "
         case .bandwidth: "Mbit/s "
         case .lambda: "λ "
-        case .workload, .technique, .handover, .events: ""
-        default: rawValue + " "
+        default: isNumeric ? rawValue + " " : ""
         }
     }
 }

@@ -18,9 +18,11 @@ struct EngineMigration {
             try await Task.sleep(for: .seconds(max(0, parameters.triggerAfter - elapsed)))
             _ = try await client.handOver(id)
         }
-        // Twenty times what sending the memory once takes: who needs longer does not converge.
-        let once = Double(parameters.memory) * Double(parameters.containers) / (parameters.bytesPerSecond ?? 1e8)
+        // What sending the memory once takes. Who needs twenty times as long does not converge; and nobody is ready
+        // before: until then the agent is left alone, it shares its processors with what is measured.
+        let once = Double(parameters.memory) * Double(parameters.containers) / (parameters.bytesPerSecond ?? 1e9)
         let limit = 60 + 20 * once
+        if parameters.handover == .whenReady { try await Task.sleep(for: .seconds(0.9 * once)) }
         while true {
             let info = try await client.migration(id)
             if info.isOver {
@@ -31,13 +33,14 @@ struct EngineMigration {
                 }
                 return report
             }
-            if Double(monotonicNow() - decided) / 1e9 > limit {
+            let elapsed = Double(monotonicNow() - decided) / 1e9
+            if elapsed > limit {
                 _ = try? await client.cancel(id)
                 _ = try? await client.wait(for: id)
                 throw TestbedError(
                     "not over after \(Int(limit)) s: \(info.progress.remark ?? info.progress.state.rawValue)")
             }
-            try await Task.sleep(for: .milliseconds(100))
+            try await Task.sleep(for: .seconds(min(0.1, max(0.02, elapsed / 20))))
         }
     }
 }

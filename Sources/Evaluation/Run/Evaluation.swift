@@ -57,17 +57,18 @@ public struct Evaluation: Sendable {
         var summary = Summary(left: runs.count)
         progress("\(plan.name): \(wanted.count) runs, \(wanted.count - runs.count) of them made before")
         guard !runs.isEmpty else { return summary }
-        let bed = try EvaluationBed(options)
-        defer {
-            // Reached on every way out; the teardown does it for signals.
-            bed.finish()
-        }
-        try await bed.up()
+        let loadBefore = try SmallFile.text("/proc/loadavg").split(separator: " ").prefix(3).joined(separator: " ")
+        let testbeds = try [false, true].map { try EvaluationBed.testbed(options, emulated: $0) }
+        let teardown = try Teardown { for testbed in testbeds { testbed.down() } }
+        // Reached on every way out; the teardown does it for signals.
+        defer { teardown.finish() }
+        let beds = testbeds.map { EvaluationBed($0, options, teardown) }
+        try await beds[0].up()
         let session = try store.beginSession(
             SessionRecord(
-                runtime: bed.runtime,
+                runtime: beds[0].runtime,
                 program: try SessionRecord.digest(ofProgram: options.agentProgram ?? "/proc/self/exe"),
-                load: bed.loadBefore, leftOut: leftOut))
+                load: loadBefore, leftOut: leftOut))
         let begin = monotonicNow()
         for (index, planned) in runs.enumerated() {
             let elapsed = Double(monotonicNow() - begin) / 1e9
@@ -75,6 +76,7 @@ public struct Evaluation: Sendable {
                 progress("the time is up; \(runs.count - index) runs are left for next time")
                 break
             }
+            let bed = beds[planned.parameters.backhaul.isRateOnly ? 0 : 1]
             let record = try await bed.make(planned, settle: plan.settle)
             try store.add(record, session: session)
             summary.made += 1
@@ -82,8 +84,8 @@ public struct Evaluation: Sendable {
             if !record.passed { summary.failed += 1 }
             progress(line(index + 1, of: runs.count, record, elapsed: Double(monotonicNow() - begin) / 1e9))
         }
-        bed.finish()
-        summary.leftovers = bed.leftovers()
+        teardown.finish()
+        summary.leftovers = testbeds.flatMap { $0.leftovers() }
         return summary
     }
 

@@ -11,14 +11,12 @@ final class EvaluationBed: Sendable {
     private let teardown: Teardown
     private let programs: String
     private let agentProgram: String?
-    let loadBefore = ((try? SmallFile.text("/proc/loadavg")) ?? "?").split(separator: " ").prefix(3)
-        .joined(separator: " ")
     private let state = State()
 
     /// What changes while runs are made; one task makes them, one after the other.
     private final class State: @unchecked Sendable {
         var runtime = ""
-        var bandwidth: LinkRate?
+        var backhaul: LinkQuality?
         var warm: Set<WarmUp> = []
         var stands = false
         /// Of the source's and the destination's agent.
@@ -31,35 +29,42 @@ final class EvaluationBed: Sendable {
         var technique: EvaluatedTechnique
     }
 
-    init(_ options: Evaluation.Options) throws {
-        let instance = options.instance
-        let testbed = Testbed(try Topology(instance: instance, backhaul: .unlimited))
+    /// - Parameters:
+    ///   - testbed: which must not stand yet; made when a run needs it.
+    ///   - teardown: takes it down, whatever happens.
+    init(_ testbed: Testbed, _ options: Evaluation.Options, _ teardown: Teardown) {
+        (self.testbed, programs, agentProgram) = (testbed, options.programs, options.agentProgram)
+        self.teardown = teardown
+    }
+
+    /// - Parameter emulated: whether the backhaul can have delays and losses; otherwise it is a pair of interfaces, shaped.
+    static func testbed(_ options: Evaluation.Options, emulated: Bool) throws -> Testbed {
+        let instance = emulated ? options.instance + "-l" : options.instance
+        var topology = try Topology(instance: instance, backhaul: .unlimited)
+        for index in topology.links.indices where topology.links[index].kind == .backhaul {
+            topology.links[index].isEmulated = emulated
+        }
         if let old = try TestbedState.load(instance: instance), old.owner?.isAlive ?? true {
             throw TestbedError("testbed \(instance) stands: choose another --instance, or take it down")
         }
-        (self.testbed, programs, agentProgram) = (testbed, options.programs, options.agentProgram)
-        teardown = try Teardown { testbed.down() }
+        return Testbed(topology)
     }
 
     var runtime: String { state.runtime }
 
     func up() async throws {
-        try teardown.making { try testbed.upNetwork(owned: true) }
+        try teardown.making { try testbed.upNetwork(owned: true, executable: agentProgram) }
         let children = try teardown.making { try testbed.spawnAgents(executable: agentProgram) }
         try await testbed.waitForAgents(children)
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
         state.runtime = host.runtimeVersion?.split(separator: "\n").first.map(String.init) ?? host.runtime
-        (state.bandwidth, state.warm, state.stands, state.agents) = (.unlimited, [], true, children.map(\.pid))
+        (state.backhaul, state.warm, state.stands, state.agents) = (nil, [], true, children.map(\.pid))
     }
 
     func down() throws {
         try teardown.making { testbed.down() }
         state.stands = false
     }
-
-    /// Takes everything down; once.
-    func finish() { teardown.finish() }
-    func leftovers() -> [String] { testbed.leftovers() }
 
     /// Makes a run. After one that failed, whatever still stands is not trusted: the next one gets a new testbed.
     ///
@@ -92,9 +97,11 @@ final class EvaluationBed: Sendable {
     private func measure(_ record: inout RunRecord, settle: Double) async throws {
         let parameters = record.planned.parameters
         // Starting and filling cost no backhaul.
-        if state.bandwidth != parameters.bandwidth {
-            try testbed.setBackhaul(parameters.bandwidth)
-            state.bandwidth = parameters.bandwidth
+        if state.backhaul != parameters.backhaul {
+            for link in testbed.topology.links where link.kind == .backhaul {
+                try testbed.change(link, to: LinkChange(parameters.backhaul))
+            }
+            state.backhaul = parameters.backhaul
         }
         let workloads = (0..<parameters.containers).map {
             testbed.workload(parameters.workloadOptions, index: $0, programs: programs)
@@ -104,7 +111,8 @@ final class EvaluationBed: Sendable {
             try await Task.sleep(for: .seconds(settle))
             let moves = try await migrate(workloads.map(\.containers), parameters)
             record.moves = moves.flatMap(\.self)
-            try await Task.sleep(for: .seconds(min(settle, 0.5)))
+            // A client sees a blackout whole only some time after it: longer than any timer that it may have started.
+            if parameters.workload != .dirtier { try await Task.sleep(for: .milliseconds(300)) }
             var observations: [Observation] = []
             for (workload, moves) in zip(workloads, moves) {
                 let outcome = try await workload.finish(

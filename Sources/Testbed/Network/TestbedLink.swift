@@ -18,7 +18,7 @@ public struct TestbedLink: Sendable, Hashable, Codable {
     /// What it does from `b` to `a` (down).
     public var backward = LinkQuality()
     /// Made by the link process, which can do all that a quality says. Other links are veth pairs and know rates only.
-    public internal(set) var isEmulated = false
+    public package(set) var isEmulated = false
 
     init(_ kind: Kind, _ a: String, _ b: String) { (self.kind, self.a, self.b) = (kind, a, b) }
 

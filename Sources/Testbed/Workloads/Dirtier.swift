@@ -107,7 +107,8 @@ final class Dirtier: Workload {
 
     func finish(after moves: [Move]) async throws -> Outcome {
         at = moves.last?.end ?? at
-        try await Task.sleep(for: .milliseconds(200))
+        // The gap of the last blackout is known with the first tick after it.
+        try await Task.sleep(for: .milliseconds(50))
         let verdict = try await verdict()
         var result = Outcome()
         result.observations = moves.map { move in

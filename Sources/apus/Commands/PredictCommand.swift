@@ -24,6 +24,8 @@ struct PredictCommand: ParsableCommand {
     var bandwidth = "1gbit"
     @Option(help: ArgumentHelp("Round trip between the hosts.", valueName: "ms"))
     var rtt = 0.1
+    @Option(help: "Containers like it that are moved at the same time over the link.")
+    var containers = 1
     @Option(help: ArgumentHelp("Pre-copy: hand over when the rest can be sent in this time.", valueName: "ms"))
     var downtimeLimit = 5.0
 
@@ -49,6 +51,8 @@ struct PredictCommand: ParsableCommand {
         let link = rate.bitsPerSecond.map { Double($0) / 8 } ?? .infinity
         var scenario = MigrationScenario(size: size, dirtyRate: 0, bandwidth: link, roundTrip: rtt)
         scenario.downtimeLimit = downtimeLimit
+        guard (1...1000).contains(containers) else { throw ValidationError("--containers \(containers): 1 to 1000") }
+        scenario.containers = containers
         if let workingSet {
             let set = try bytes("--working-set", workingSet, from: 4096)
             guard set <= size else {

@@ -1,0 +1,130 @@
+// The points of a plan as a reader calls them, and what was measured at each.
+import GRDB
+
+/// A point and the migrations that passed there.
+struct PlaceRuns {
+    let parameters: RunParameters
+    /// Rows of `run`, and `latency` before and during as `before_p50` ... `during_p99`.
+    var rows: [Row]
+    var technique: String { parameters.technique.name }
+
+    /// A column's values; NULL is left out.
+    func values(_ column: String) -> [Double] { rows.compactMap { $0[column] } }
+    /// Downtime as the client saw it; as the workload saw it where there is no client.
+    var seenDowntimes: [Double] {
+        rows.compactMap { $0["client_downtime_ms"] ?? $0["workload_downtime_ms"] ?? $0["engine_downtime_ms"] }
+    }
+    var hasClient: Bool { rows.contains { ($0["client_downtime_ms"] as Double?) != nil } }
+}
+
+struct Places {
+    static let query = """
+        SELECT p.key, r.*, b.p50_ms AS before_p50, b.p99_ms AS before_p99, d.p50_ms AS during_p50, d.p99_ms AS during_p99
+        FROM run r JOIN point p ON p.id = r.point
+        LEFT JOIN latency b ON b.run = r.id AND b.stretch = 'before'
+        LEFT JOIN latency d ON d.run = r.id AND d.stretch = 'during'
+        WHERE r.passed = 1 ORDER BY p.id, r.repetition, r.move
+        """
+
+    /// Where something was measured, in the plan's order.
+    let all: [PlaceRuns]
+    private let usual: [Parameter: String]
+
+    init(_ results: Results) throws {
+        let points = results.plan.points.map(\.parameters)
+        var counts: [Parameter: [String: Int]] = [:]
+        for point in points {
+            for parameter in Parameter.allCases {
+                if let text = parameter.text(point) { counts[parameter, default: [:]][text, default: 0] += 1 }
+            }
+        }
+        usual = counts.mapValues { $0.max { ($0.value, $1.key) < ($1.value, $0.key) }!.key }
+        var rows: [String: [Row]] = [:]
+        for row in try results.rows(Self.query) { rows[row["key"], default: []].append(row) }
+        all = points.compactMap { point in rows[point.key].map { PlaceRuns(parameters: point, rows: $0) } }
+    }
+
+    /// Whether the technique's own parameters are the plan's usual ones.
+    func isPlain(_ run: RunParameters) -> Bool {
+        Parameter.allCases.allSatisfy { parameter in
+            !parameter.definition.isOfTechnique || parameter.text(run).map { $0 == usual[parameter] } ?? true
+        }
+    }
+
+    /// What two points share at which techniques are compared: everything but the technique and its own parameters.
+    ///
+    /// - Parameter without: what may differ as well.
+    func conditions(_ run: RunParameters, without: [Parameter] = []) -> String {
+        Parameter.allCases.filter { $0 != .technique && !$0.definition.isOfTechnique && !without.contains($0) }
+            .compactMap { parameter in parameter.text(run).map { "\(parameter.rawValue)=\($0)" } }.joined(
+                separator: " ")
+    }
+
+    /// The workload, and whatever is not as at most points: "redis, memory 256MiB".
+    func name(_ run: RunParameters, without: [Parameter] = []) -> String {
+        let unusual = Parameter.allCases.filter {
+            ![.technique, .workload].contains($0) && !without.contains($0)
+        }.compactMap { parameter -> String? in
+            guard let text = parameter.text(run), text != usual[parameter] else { return nil }
+            return parameter.isNumeric ? "\(parameter.rawValue) \(text)" : text
+        }
+        return ([run.workload.rawValue] + unusual).joined(separator: ", ")
+    }
+
+    /// Two techniques under equal conditions.
+    struct Pair {
+        var first: PlaceRuns
+        var second: PlaceRuns
+    }
+
+    /// Every place at which both were measured with their usual parameters.
+    func pairs(_ first: EvaluatedTechnique, _ second: EvaluatedTechnique) -> [Pair] {
+        let plain = all.filter { isPlain($0.parameters) }
+        return plain.filter { $0.parameters.technique == first }.compactMap { one in
+            plain.first {
+                $0.parameters.technique == second && conditions($0.parameters) == conditions(one.parameters)
+            }.map { Pair(first: one, second: $0) }
+        }
+    }
+
+    /// Places that differ in some parameters only, in the plan's order.
+    func groups(by parameters: [Parameter], of places: [PlaceRuns]) -> [[PlaceRuns]] {
+        func rest(_ place: PlaceRuns) -> String {
+            Parameter.allCases.filter { !parameters.contains($0) }
+                .compactMap { parameter in parameter.text(place.parameters).map { "\(parameter.rawValue)=\($0)" } }
+                .joined(separator: " ")
+        }
+        let names = places.map(rest).uniqued
+        return names.map { name in places.filter { rest($0) == name } }
+    }
+}
+
+/// Two samples held against each other.
+struct Difference {
+    /// Of the medians, first less second.
+    var value: Double
+    var interval: ConfidenceInterval?
+
+    init(_ first: [Double], _ second: [Double]) {
+        value = Sample(first).median - Sample(second).median
+        interval = Bootstrap(resamples: 2000).differenceOfMedians(first, second)
+    }
+
+    /// -1: the first is shown to be less; 1: more; 0: neither is shown.
+    var sign: Int {
+        guard let interval else { return 0 }
+        return interval.lower > 0 ? 1 : interval.upper < 0 ? -1 : 0
+    }
+    var text: String {
+        (value > 0 ? "+" : "") + measured(value)
+            + (interval.map { " [\(measured($0.lower)), \(measured($0.upper))]" } ?? "")
+    }
+}
+
+/// A median with its interval: "3.21 [3.02, 3.40]".
+func medianText(_ values: [Double]) -> String {
+    guard !values.isEmpty else { return "–" }
+    let interval = Bootstrap(resamples: 2000).median(of: values)
+    return measured(Sample(values).median)
+        + (interval.map { " [\(measured($0.lower)), \(measured($0.upper))]" } ?? "")
+}

@@ -1,0 +1,105 @@
+// The report's first sections: where MiGrror is worse and where it is better; what the machine cannot say.
+import GRDB
+
+extension EvaluationReport {
+    /// What techniques are compared by: columns of `run`, times their factor.
+    static let compared: [(column: String, factor: Double, name: String, unit: String)] = [
+        ("engine_downtime_ms", 1, "engine downtime", "ms"), ("client_downtime_ms", 1, "client downtime", "ms"),
+        ("migration_time_ms", 1, "migration time", "ms"), ("handover_ms", 1, "time from trigger to release", "ms"),
+        ("disturbance_ms", 1, "largest gap while copying", "ms"), ("bytes_sent", 1 / 1_048_576.0, "traffic", "MiB"),
+    ]
+
+    func findings(_ places: Places) throws -> ReportSection {
+        var (worse, better, open): ([(ratio: Double, row: [String])], [(ratio: Double, row: [String])], Int) = (
+            [], [], 0
+        )
+        for pair in places.pairs(.migrror, .preCopy) {
+            let run = pair.first.parameters
+            for metric in Self.compared {
+                let first = pair.first.values(metric.column).map { $0 * metric.factor }
+                let second = pair.second.values(metric.column).map { $0 * metric.factor }
+                guard let test = RankTest(first, second) else { continue }
+                let difference = Difference(first, second)
+                let row = [
+                    metric.name, places.name(run, without: [.handover]), run.handover.rawValue,
+                    "\(measured(Sample(first).median)) \(metric.unit)",
+                    "\(measured(Sample(second).median)) \(metric.unit)", difference.text, Self.probability(test.p),
+                    "\(first.count)+\(second.count)",
+                ]
+                let ratio = Sample(first).median / Sample(second).median
+                switch difference.sign {
+                case 1: worse.append((ratio, row))
+                case -1: better.append((ratio, row))
+                default: open += 1
+                }
+            }
+        }
+        return ReportSection(
+            title: "What the measurements say",
+            blocks: [
+                .text(
+                    "MiGrror against pre-copy, both on the same engine, links and workloads, under the same handover policy. A "
+                        + "difference is named when the 95 % bootstrap interval of the difference of the medians leaves out 0; p is "
+                        + "the Mann-Whitney test's, two-sided. Many places are compared, so a few differences are expected by "
+                        + "chance; \(open) comparisons show none. Greatest ratios first."),
+                .table(Self.comparison("Where MiGrror is worse", worse.sorted { $0.ratio > $1.ratio }.map(\.row))),
+                .table(Self.comparison("Where MiGrror is better", better.sorted { $0.ratio < $1.ratio }.map(\.row))),
+                .table(try overview()),
+            ])
+    }
+
+    private static func probability(_ p: Double) -> String { p < 0.001 ? "< 0.001" : "\((p * 1000).rounded() / 1000)" }
+
+    private static func comparison(_ title: String, _ rows: [[String]]) -> ReportTable {
+        ReportTable(
+            columns: [
+                .init(title, false), .init("at", false), .init("handover", false), .init("MiGrror"), .init("pre-copy"),
+                .init("difference [95 %]"), .init("p"), .init("runs"),
+            ], rows: rows.isEmpty ? [["nowhere that these runs show", "", "", "", "", "", "", ""]] : rows,
+            note: "A point is named by its workload and what is not as at most points of the plan.", query: Places.query
+        )
+    }
+
+    private func overview() throws -> ReportTable {
+        let query = """
+            SELECT p.technique, p.workload, p.handover, count(*) AS runs,
+                sum(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms) < 10) AS under,
+                max(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms)) AS worst
+            FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 1
+            GROUP BY p.technique, p.workload, p.handover ORDER BY p.workload, p.handover, p.technique
+            """
+        return ReportTable(
+            columns: [
+                .init("workload", false), .init("handover", false), .init("technique", false), .init("runs"),
+                .init("under 10 ms"), .init("worst (ms)"),
+            ],
+            rows: try results.rows(query).map { row in
+                [
+                    row["workload"], row["handover"], row["technique"], "\(row["runs"] as Int)",
+                    "\(row["under"] as Int)",
+                    measured(row["worst"]),
+                ]
+            },
+            note:
+                "Downtime as the client saw it; as the workload saw it, where it has no client. All points of the plan "
+                + "together, those at which nothing can be under 10 ms too.", query: query)
+    }
+
+    func limits() throws -> ReportSection {
+        let processors = try results.rows("SELECT DISTINCT processors FROM session").map { $0["processors"] as Int }
+        let counts = processors.sorted().map { "\($0)" }.joined(separator: " or ")
+        return ReportSection(
+            title: "What this machine cannot say",
+            blocks: [
+                .text(
+                    "Both edge hosts, the containers, their clients and the links share one machine and its \(counts) processors: "
+                        + "the engine's work at the source, at the destination, and the client compete, so downtime and slowdown "
+                        + "are upper bounds for hosts of their own, most of all where a workload keeps a processor busy. What a "
+                        + "technique costs on a host with processors to spare cannot be told. One clock serves all, so no "
+                        + "error of clocks is in the figures. Links are veth pairs shaped by htb, or emulated in user space where "
+                        + "they have a delay or losses: rates and delays are kept, a real network's queues, interrupts "
+                        + "and cross traffic are absent. Virtual processors are taken away at times by others: single "
+                        + "outliers are kept, medians reported.")
+            ])
+    }
+}

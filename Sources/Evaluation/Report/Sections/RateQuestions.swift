@@ -1,0 +1,61 @@
+// Questions of the report about dirty rates: where an advantage ends, and whether the mean tells enough.
+import GRDB
+
+extension EvaluationReport {
+    // ---- At what λ does the advantage end? -----------------------------------------------------------------
+
+    func advantageEnd(_ places: Places) -> Answered {
+        let question = "At what λ does MiGrror's advantage over pre-copy end?"
+        let pairs = places.pairs(.migrror, .preCopy).filter { $0.first.parameters.lambda != nil }
+        let names = pairs.map { places.conditions($0.first.parameters, without: [.lambda]) }.uniqued
+        var (sentences, rows): ([String], [[String]]) = ([], [])
+        for name in names {
+            let line = pairs.filter { places.conditions($0.first.parameters, without: [.lambda]) == name }
+                .sorted { $0.first.parameters.lambda! < $1.first.parameters.lambda! }
+            guard line.count > 2 else { continue }
+            let place =
+                "\(places.name(line[0].first.parameters, without: [.lambda, .handover])), \(line[0].first.parameters.handover.rawValue)"
+            let held = line.map { pair in
+                (
+                    lambda: pair.first.parameters.lambda!,
+                    difference: Difference(pair.first.seenDowntimes, pair.second.seenDowntimes), pair: pair
+                )
+            }
+            sentences.append(Self.end(place, held.map { ($0.lambda, $0.difference.sign) }))
+            rows += held.map { lambda, difference, pair in
+                let time = Difference(pair.first.values("handover_ms"), pair.second.values("handover_ms"))
+                return [
+                    place, tickText(lambda), medianText(pair.first.seenDowntimes),
+                    medianText(pair.second.seenDowntimes),
+                    difference.text, time.text, "\(pair.first.rows.count)+\(pair.second.rows.count)",
+                ]
+            }
+        }
+        guard !rows.isEmpty else {
+            return Answered(
+                question: question, answer: Answered.silent + "they need both techniques at three values of λ or more.")
+        }
+        return Answered(
+            question: question, answer: sentences.joined(separator: " "),
+            table: ReportTable(
+                columns: [
+                    .init("at", false), .init("λ"), .init("MiGrror (ms)"), .init("pre-copy (ms)"),
+                    .init("difference (ms)"), .init("trigger to release, difference (ms)"), .init("runs"),
+                ], rows: rows, note: "Downtime as the client saw it, or the workload where there is none.",
+                query: Places.query))
+    }
+
+    /// - Parameter signs: of MiGrror's downtime less pre-copy's, by rising λ.
+    static func end(_ place: String, _ signs: [(lambda: Double, sign: Int)]) -> String {
+        let lost = signs.filter { $0.sign > 0 }.map { tickText($0.lambda) }
+        let losses = lost.isEmpty ? "" : "; it is longer at λ = \(lost.joined(separator: ", "))"
+        guard let last = signs.lastIndex(where: { $0.sign < 0 }) else {
+            return "\(place): MiGrror's downtime is at no λ shown to be shorter\(losses)."
+        }
+        let won = signs.filter { $0.sign < 0 }.map { tickText($0.lambda) }.joined(separator: ", ")
+        guard last + 1 < signs.count else {
+            return "\(place): shorter at λ = \(won), the greatest measured among them, so no end is seen\(losses)."
+        }
+        return "\(place): shorter at λ = \(won), no longer from λ = \(tickText(signs[last + 1].lambda)) on\(losses)."
+    }
+}

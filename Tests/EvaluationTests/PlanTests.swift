@@ -89,6 +89,15 @@ struct PlanTests {
         ("name: x\nexperiments: []", 2, "expected a list"),
         ("name: [\n", 2, "no YAML"),
         ("name: x\nexperiments:\n  - {name: a, set: {rtt: 2, jitter: 3}}", 3, "jitter of 3 ms"),
+        (
+            "name: x\nbase: {workload: redis, mobility: proactive}\nexperiments: [{name: a}]", 1,
+            "users move among access points"
+        ),
+        (
+            "name: x\ntopology: t\nexperiments:\n  - {name: a, set: {mobility: reactive}}", 4,
+            "the dirtier has no client"
+        ),
+        ("name: x\nbase: {mobility: sideways}\nexperiments: [{name: a}]", 2, "none of off, none, reactive"),
         ("name: x\nbase: {bandwidth: unlimited}\nexperiments:\n  - name: a", 4, "lambda has no meaning"),
     ])
     func mistakesNameTheirLine(text: String, line: Int, reason: String) throws {
@@ -106,12 +115,32 @@ struct PlanTests {
         #expect(RunParameters().backhaul.isRateOnly)
     }
 
+    /// Where services stay no technique is at work, so one point stands for all; the handover follows from the strategy.
+    @Test func strategiesMakePoints() throws {
+        let plan = try EvaluationPlan(
+            """
+            name: x
+            topology: t
+            base: {workload: redis, users: 2, trigger-after: 9}
+            experiments:
+              - name: a
+                vary: {mobility: ["off", none, reactive, proactive]}
+            """, file: "p.yaml")
+        let keys = plan.points.map(\.parameters.key)
+        #expect(keys.count == 3 + 1 + 3 + 3)
+        #expect(keys.filter { $0.contains("mobility=none") }.count == 1)
+        #expect(
+            plan.points.map(\.parameters).filter { $0.handover == .atTrigger }.allSatisfy { $0.mobility == .proactive })
+        #expect(keys.filter { $0.contains("users=2") }.count == 7, "\(keys)")
+        #expect(!keys.contains { $0.contains("trigger-after") })
+    }
+
     @Test func missingFileIsNamed() throws {
         let error = try #require(throws: InputError.self) { try EvaluationPlan(file: "/nowhere/plan.yaml") }
         #expect(error.description.contains("/nowhere/plan.yaml") && error.line == nil)
     }
 
-    @Test(arguments: ["quick", "paper", "sensitivity", "microservices"])
+    @Test(arguments: ["quick", "paper", "sensitivity", "microservices", "mobility"])
     func shippedPlansAreRead(name: String) throws {
         let plan = try EvaluationPlan(file: "Plans/\(name).yaml")
         #expect(plan.name == name && plan.runs.count > 10)

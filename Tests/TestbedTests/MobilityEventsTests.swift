@@ -114,7 +114,7 @@ struct MobilityEventsTests {
             }
         }
         #expect(!mover.isMoving)
-        #expect(strategy == .none || mover.at == mover.userHost)
+        #expect(strategy == .staying || mover.at == mover.userHost)
         return said
     }
     private func text(_ action: ServiceMover.Action) -> String {
@@ -126,7 +126,7 @@ struct MobilityEventsTests {
     }
 
     @Test func strategiesOnARecordedTrace() throws {
-        #expect(try actions(.none, car: 0) == [])
+        #expect(try actions(.staying, car: 0) == [])
         #expect(try actions(.reactive, car: 0) == ["40 start 1 when-ready"])
         #expect(try actions(.proactive, car: 0) == ["29 start 1 at-trigger", "40 hand over"])
         // 960 m are 5 s away at 890 m.

@@ -21,3 +21,30 @@ struct ProbeRecordingTests {
         #expect(ProbeRecording([]).summary("before", 0, 10).buckets.isEmpty)
     }
 }
+
+struct InterruptionTests {
+    /// An answer each 10 ms, but for the stretches without any, ms.
+    private func recording(without silent: [ClosedRange<Int64>]) -> ProbeRecording {
+        ProbeRecording(
+            (0..<1000).map { $0 * 10 }.filter { at in !silent.contains { $0.contains(at) } }
+                .map { ProbeRequest(intended: $0 * 1_000_000, sent: $0 * 1_000_000, answered: $0 * 1_000_000) })
+    }
+    private func stretch(_ from: Int64, _ to: Int64) -> ClosedRange<Int64> { from * 1_000_000...to * 1_000_000 }
+
+    @Test func interruptionAddsWhatIsApart() {
+        // 1,000 to 1,200: no link, of which 1,000 to 1,150 for sure; 5,000 to 5,100: frozen; 8,000 to 8,700: neither.
+        let recording = recording(without: [1001...1199, 5001...5099, 8001...8699])
+        let (radio, freeze) = (stretch(1010, 1150), stretch(5020, 5090))
+        #expect(recording.interruption([radio]) == 190)
+        #expect(recording.interruption([radio, freeze]) == 190 + 90)
+        // Both in one gap count once.
+        #expect(recording.interruption([radio, stretch(1050, 1100)]) == 190)
+        #expect(recording.interruption([]) == 0)
+        #expect(recording.largestGap(outside: [radio, freeze]) == 700)
+        #expect(recording.largestGap(outside: [stretch(8100, 8200)]) == 200)
+    }
+
+    @Test func overlappingStretchesMerge() {
+        #expect([5...9 as ClosedRange<Int64>, 1...3, 8...12, 3...4].merged == [1...4, 5...12])
+    }
+}

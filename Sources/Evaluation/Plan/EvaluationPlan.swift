@@ -14,6 +14,8 @@ public struct EvaluationPlan: Sendable {
     public var seed: UInt64
     /// Seconds between the workload's steady state and the decision.
     public var settle: Double
+    /// The testbed's file; nil: two edge hosts and a user device.
+    public var topology: String?
     public var experiments: [Experiment]
     /// The file's text.
     public var source: String
@@ -83,7 +85,7 @@ extension EvaluationPlan {
         var base = RunParameters()
         var techniques = EvaluatedTechnique.engines
         var list: YAMLValue?
-        let known = ["name", "title", "repetitions", "seed", "settle", "techniques", "base", "experiments"]
+        let known = ["name", "title", "repetitions", "seed", "settle", "topology", "techniques", "base", "experiments"]
         for (key, value) in try root.entries(known: known) {
             switch key {
             case "name": name = try Self.name(value)
@@ -91,6 +93,7 @@ extension EvaluationPlan {
             case "repetitions": repetitions = try value.integer(1...10_000, "runs a point")
             case "seed": seed = UInt64(try value.integer(0...Int.max, "seed"))
             case "settle": settle = try value.number(0...600, "seconds")
+            case "topology": topology = try value.text()
             case "techniques": techniques = try Self.techniques(value)
             case "base": try Self.read(value, into: &base)
             default: list = value
@@ -103,6 +106,9 @@ extension EvaluationPlan {
         source = text
         experiments = try list.items().map {
             try Experiment($0, base: base, techniques: techniques, repetitions: repetitions)
+        }
+        if topology == nil, points.contains(where: { $0.parameters.mobility != nil }) {
+            throw root.mistake("users move among access points: \"topology\" names the file that has them")
         }
         var names: Set<String> = []
         for experiment in experiments where !names.insert(experiment.name).inserted {
@@ -168,6 +174,9 @@ extension EvaluationPlan.Experiment {
             }
         }
         if let mistake = points.lazy.compactMap(\.backhaul.mistake).first { throw value.mistake("the backhaul has \(mistake)") }
+        for point in points where point.mobility != nil && point.workload == .dirtier {
+            throw value.mistake("the dirtier has no client, so nobody who moves: mobility needs another workload")
+        }
         for point in points where point.workload == .dirtier && point.lambda ?? 0 > 0 && point.bandwidth == .unlimited {
             throw value.mistake("lambda has no meaning on an unlimited link: give dirty-rate instead")
         }

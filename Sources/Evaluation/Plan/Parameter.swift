@@ -19,6 +19,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
     case maxRounds = "max-rounds"
     case roundInterval = "round-interval"
     case downtimeLimit = "downtime-limit"
+    case mobility, users, trace, speed, duration, reconnection
 
     var definition: ParameterDefinition {
         switch self {
@@ -33,6 +34,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                 reset: { $0.memory = RunParameters().memory })
         case .containers:
             .whole("containers moved at once", "containers", \.containers, 1...10, "containers")
+                .only { $0.mobility == nil }
         case .bandwidth:
             ParameterDefinition(
                 title: "bandwidth (Mbit/s)", column: "bandwidth_mbit", absent: "unlimited",
@@ -89,7 +91,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .handover: .choice("handover policy", "handover", \.handover)
         case .triggerAfter:
             .number("trigger after the decision (s)", "trigger_after_s", \.triggerAfter, 0...3600, "seconds")
-                .only { $0.handover == .atTrigger }
+                .only { $0.handover == .atTrigger && $0.mobility == nil }
         case .events: .choice("event source", "events", \.events).only(.mirroring)
         case .eventPages:
             .whole("event size (pages of 4 KiB)", "event_pages", \.eventPages, 1...1_000_000, "pages")
@@ -109,6 +111,27 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .downtimeLimit:
             .number("downtime limit (ms)", "downtime_limit_ms", \.downtimeLimit, 0.001...3_600_000, "milliseconds")
                 .only(.rounds)
+        case .mobility:
+            ParameterDefinition(
+                title: "when services follow their users", column: "mobility", isNumeric: false, absent: "nobody moves",
+                text: { $0.mobility?.rawValue },
+                read: {
+                    $1.mobility = try $0.choice(["off"] + MobilityStrategy.allCases.map(\.rawValue)) {
+                        (text: String) -> MobilityStrategy?? in
+                        text == "off" ? .some(nil) : MobilityStrategy(rawValue: text).map(Optional.some)
+                    }
+                }, reset: { $0.mobility = nil })
+        case .users: .whole("users", "users", \.users, 1...11, "users").only(\.isMobile)
+        case .trace:
+            ParameterDefinition(
+                title: "trace", column: "trace", isNumeric: false, applies: \.isMobile, text: { $0.trace },
+                read: { $1.trace = try $0.text() }, reset: { $0.trace = RunParameters.grid })
+        case .speed:
+            .number("speed (m/s)", "speed_m_s", \.speed, 0.1...100, "metres a second").only(\.isGenerated)
+        case .duration:
+            .number("length of the ways (s)", "duration_s", \.duration, 10...86_400, "seconds").only(\.isGenerated)
+        case .reconnection:
+            .number("reconnection (ms)", "reconnection_ms", \.reconnection, 0...60_000, "milliseconds").only(\.isMobile)
         }
     }
 
@@ -140,6 +163,8 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
 extension RunParameters {
     fileprivate var isDirtier: Bool { workload == .dirtier }
     fileprivate var isEdgeService: Bool { workload == .vehicular || workload == .ar }
+    fileprivate var isMobile: Bool { mobility != nil }
+    fileprivate var isGenerated: Bool { mobility != nil && trace == Self.grid }
 }
 
 private func wholePages(_ value: YAMLValue) throws -> UInt64 {

@@ -57,6 +57,20 @@ public struct RunParameters: Hashable, Sendable {
     /// Milliseconds.
     public var downtimeLimit = 5.0
 
+    /// When services follow their users; nil: nobody moves.
+    public var mobility: MobilityStrategy?
+    /// Mobility: users, each with a service of its own.
+    public var users = 3
+    /// Mobility: "grid" for made-up ways, or a file.
+    public var trace = Self.grid
+    /// Mobility, made-up ways: metres a second, give or take 30 %.
+    public var speed = 11.0
+    /// Mobility, made-up ways: seconds.
+    public var duration = 300.0
+    /// Mobility: milliseconds without a link at a handoff.
+    public var reconnection = 100.0
+
+    static let grid = "grid"
     public init() {}
 }
 
@@ -111,6 +125,9 @@ extension RunParameters {
             let definition = parameter.definition
             if !definition.applies(self) { definition.reset(&result) }
         }
+        // When the handover comes is the strategy's matter, and where nothing is migrated the technique is none.
+        if let mobility { result.handover = mobility.isAhead ? .atTrigger : .whenReady }
+        if mobility == .staying { result.technique = .cold }
         return result
     }
 

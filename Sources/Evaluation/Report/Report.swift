@@ -33,7 +33,7 @@ public struct EvaluationReport {
         let places = try Places(results)
         var sections = [try findings(places), questions(places), try limits()]
         for experiment in plan.experiments { sections.append(try section(experiment)) }
-        sections += [try inside(), try requests()]
+        sections += [try mobility(), try inside(), try requests()]
         sections.append(try models(places))
         sections.append(published())
         sections.append(try provenance())

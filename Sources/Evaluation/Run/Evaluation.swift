@@ -47,6 +47,9 @@ public struct Evaluation: Sendable {
             let program = "\(options.programs)/\(name)"
             guard access(program, X_OK) == 0 else { throw TestbedError("\(program) is missing: `make build` makes it") }
         }
+        // Mistakes in a trace are told before anything is made.
+        for trace in Set(plan.points.map(\.parameters).filter { $0.mobility != nil }.map(\.trace))
+        where trace != RunParameters.grid { _ = try MobilityTrace.read(trace) }
         try store.register(plan)
         if options.retryFailed { progress("\(try store.forgetFailed()) failed runs are made again") }
         let (available, leftOut) = techniques()
@@ -58,11 +61,11 @@ public struct Evaluation: Sendable {
         progress("\(plan.name): \(wanted.count) runs, \(wanted.count - runs.count) of them made before")
         guard !runs.isEmpty else { return summary }
         let loadBefore = try SmallFile.text("/proc/loadavg").split(separator: " ").prefix(3).joined(separator: " ")
-        let testbeds = try [false, true].map { try EvaluationBed.testbed(options, emulated: $0) }
+        let testbeds = try [false, true].map { try EvaluationBed.testbed(plan, options, emulated: $0) }
         let teardown = try Teardown { for testbed in testbeds { testbed.down() } }
         // Reached on every way out; the teardown does it for signals.
         defer { teardown.finish() }
-        let beds = testbeds.map { EvaluationBed($0, options, teardown) }
+        let beds = testbeds.map { EvaluationBed($0, plan, options, teardown) }
         try await beds[0].up()
         let session = try store.beginSession(
             SessionRecord(
@@ -105,12 +108,15 @@ public struct Evaluation: Sendable {
     private func line(_ number: Int, of count: Int, _ record: RunRecord, elapsed: Double) -> String {
         let point = record.planned.parameters
         var text = "\(number)/\(count) \(point.technique.name) \(point.workload.rawValue) \(ByteCount(point.memory))"
+        if let strategy = point.mobility { text += " \(strategy.rawValue)" }
         if point.containers > 1 { text += " × \(point.containers)" }
         text += " \(point.bandwidth)"
         if let lambda = point.effectiveLambda { text += " λ \((lambda * 1000).rounded() / 1000)" }
         text += " #\(record.planned.repetition): "
         let reports = record.moves.compactMap(\.report)
-        if record.passed, let downtime = reports.map(\.engineDowntime).max(),
+        if record.passed, let mobility = record.mobility {
+            text += mobility.words
+        } else if record.passed, let downtime = reports.map(\.engineDowntime).max(),
             let time = reports.map(\.migrationTime).max()
         {
             text += "downtime \((downtime * 100).rounded() / 100) ms, \(Int(time)) ms in all"

@@ -7,9 +7,11 @@ import Migration
 import Testbed
 
 final class EvaluationBed: Sendable {
-    private let testbed: Testbed
+    let testbed: Testbed
     private let teardown: Teardown
-    private let programs: String
+    let programs: String
+    /// Of the ways that users are made to go.
+    let seed: UInt64
     private let agentProgram: String?
     private let state = State()
 
@@ -18,6 +20,8 @@ final class EvaluationBed: Sendable {
         var runtime = ""
         var backhaul: LinkQuality?
         var warm: Set<WarmUp> = []
+        /// Workloads whose files every host has.
+        var known: Set<WorkloadKind> = []
         var stands = false
         /// Of the source's and the destination's agent.
         var agents: [Int32] = []
@@ -32,15 +36,18 @@ final class EvaluationBed: Sendable {
     /// - Parameters:
     ///   - testbed: which must not stand yet; made when a run needs it.
     ///   - teardown: takes it down, whatever happens.
-    init(_ testbed: Testbed, _ options: Evaluation.Options, _ teardown: Teardown) {
-        (self.testbed, programs, agentProgram) = (testbed, options.programs, options.agentProgram)
+    init(_ testbed: Testbed, _ plan: EvaluationPlan, _ options: Evaluation.Options, _ teardown: Teardown) {
+        (self.testbed, seed) = (testbed, plan.seed)
+        (programs, agentProgram) = (options.programs, options.agentProgram)
         self.teardown = teardown
     }
 
     /// - Parameter emulated: whether the backhaul can have delays and losses; otherwise it is a pair of interfaces, shaped.
-    static func testbed(_ options: Evaluation.Options, emulated: Bool) throws -> Testbed {
+    static func testbed(_ plan: EvaluationPlan, _ options: Evaluation.Options, emulated: Bool) throws -> Testbed {
         let instance = emulated ? options.instance + "-l" : options.instance
-        var topology = try Topology(instance: instance, backhaul: .unlimited)
+        var topology =
+            try plan.topology.map { try Topology(file: $0, instance: instance) }
+            ?? Topology(instance: instance, backhaul: .unlimited)
         for index in topology.links.indices where topology.links[index].kind == .backhaul {
             topology.links[index].isEmulated = emulated
         }
@@ -59,6 +66,7 @@ final class EvaluationBed: Sendable {
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
         state.runtime = host.runtimeVersion?.split(separator: "\n").first.map(String.init) ?? host.runtime
         (state.backhaul, state.warm, state.stands, state.agents) = (nil, [], true, children.map(\.pid))
+        state.known = []
     }
 
     func down() throws {
@@ -103,6 +111,7 @@ final class EvaluationBed: Sendable {
             }
             state.backhaul = parameters.backhaul
         }
+        if let strategy = parameters.mobility { return try await move(&record, strategy, settle: settle) }
         let workloads = (0..<parameters.containers).map {
             testbed.workload(parameters.workloadOptions, index: $0, programs: programs)
         }
@@ -126,6 +135,9 @@ final class EvaluationBed: Sendable {
             throw error
         }
     }
+
+    /// Whether every host has a workload's files already; from now on it does.
+    func firstMeets(_ kind: WorkloadKind) -> Bool { state.known.insert(kind).inserted }
 
     private var source: EdgeHost { testbed.topology.hosts[0] }
     private var destination: EdgeHost { testbed.topology.hosts[1] }

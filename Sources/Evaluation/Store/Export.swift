@@ -8,7 +8,7 @@ extension ResultStore {
     /// What can be exported besides the runs with their points.
     public static let tables = [
         "point", "session", "run", "verdict", "phase", "pass", "step", "mirror_age", "latency", "latency_bucket",
-        "timeline",
+        "timeline", "handoff", "mobility_user", "mobility_event",
     ]
 
     /// Writes a line for each row (CSV by RFC 4180, with a head) or one JSON array.

@@ -32,6 +32,8 @@ struct RunRecord {
     var planned: PlannedRun
     /// In the order in which they were decided.
     var moves: [MoveRecord] = []
+    /// Users who moved; their services may do without migrations.
+    var mobility: MobilityOutcome?
     /// What must hold at the run's end, and counts for each of its migrations. Empty: it could not be judged.
     var verdicts: [Verdict] = []
     /// Why the run as a whole failed, or could not be judged.
@@ -39,22 +41,26 @@ struct RunRecord {
 
     init(_ planned: PlannedRun) { self.planned = planned }
 
-    var passed: Bool { !moves.isEmpty && moves.allSatisfy(passed) }
+    var passed: Bool { rows.allSatisfy(passed) }
     private func passed(_ move: MoveRecord) -> Bool {
-        error == nil && move.error == nil && move.report != nil && !verdicts.isEmpty && verdicts.allSatisfy(\.passed)
+        let isMade = move.report != nil || move.container.isEmpty && mobility != nil
+        return error == nil && move.error == nil && isMade && !verdicts.isEmpty && verdicts.allSatisfy(\.passed)
     }
+    /// A run without a migration is one row too, so that it counts: of a run that failed before its first one, or whose
+    /// services stayed.
+    private var rows: [MoveRecord] { moves.isEmpty ? [MoveRecord("", from: "", to: "")] : moves }
 
     /// The first error, or what verdict is wrong.
-    var problem: String? { error ?? moves.lazy.compactMap { problem($0) }.first }
+    var problem: String? { error ?? rows.lazy.compactMap { problem($0) }.first }
     private func problem(_ move: MoveRecord) -> String? {
         error ?? move.error ?? verdicts.first { !$0.passed }.map { "\($0.name): \($0.detail)" }
     }
 
-    /// A run that failed before its first migration is one row too, so that it counts.
     func insert(_ db: Database, session: Int64) throws {
         let point = try Int64.fetchOne(
             db, sql: "SELECT id FROM point WHERE key = ?", arguments: [planned.parameters.key])
-        for (index, move) in (moves.isEmpty ? [MoveRecord("", from: "", to: "")] : moves).enumerated() {
+        var ids: [Int64] = []
+        for (index, move) in rows.enumerated() {
             let (report, seen) = (move.report, move.observation)
             var row = RowValues("run")
             row["session"] = session
@@ -85,8 +91,10 @@ struct RunRecord {
             row["source_cpu_s"] = move.sourceCPU
             row["destination_cpu_s"] = move.destinationCPU
             try row.insert(db)
+            ids.append(db.lastInsertedRowID)
             try insertDetails(of: move, run: db.lastInsertedRowID, db)
         }
+        try mobility?.insert(db, run: ids[0], migrations: ids)
     }
 
     private func insertDetails(of move: MoveRecord, run: Int64, _ db: Database) throws {

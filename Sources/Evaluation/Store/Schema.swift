@@ -3,7 +3,7 @@ import GRDB
 
 enum Schema {
     /// Raised with every change of a table but `point`, whose columns follow from `Parameter`.
-    static let version = 2
+    static let version = 3
 
     static let migrator: DatabaseMigrator = {
         var migrator = DatabaseMigrator()
@@ -85,6 +85,27 @@ enum Schema {
         );
         CREATE TABLE timeline (              -- each answer around the freeze; of the first repetition only
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, at_ms REAL, latency_ms REAL
+        );
+        CREATE TABLE handoff (               -- a user device changed its access point
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, -- the first row of the run of the plan
+            user TEXT, at_s REAL,            -- this and all other seconds: of the trace
+            from_point TEXT, to_point TEXT,
+            radio_ms REAL,                   -- the device had no link
+            interruption_ms REAL,            -- the user got no answers, for this or for the migration that belongs to it
+            was_local INTEGER,               -- 1: the service ran at the new access point when the device had joined it
+            migration INTEGER,               -- row of run; NULL: none belongs to it
+            zone_s REAL, decided_s REAL, released_s REAL,
+            state TEXT,                      -- of the migration when the handoff came; NULL: it was not asked
+            was_ready INTEGER                -- MiGrror: in sync, pre-copy: first round over, when the handoff came
+        );
+        CREATE TABLE mobility_user (         -- a user's service over the whole run
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, user TEXT, trace TEXT,
+            requests INTEGER, answered INTEGER, late INTEGER,
+            largest_gap_ms REAL              -- between answers, outside handoffs and blackouts
+        );
+        CREATE TABLE mobility_event (
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, user TEXT, at_s REAL, event TEXT, distance_m REAL,
+            action TEXT                      -- what was done about it
         );
         CREATE INDEX pass_run ON pass (run);
         CREATE INDEX phase_run ON phase (run);

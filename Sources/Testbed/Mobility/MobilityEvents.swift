@@ -23,6 +23,10 @@ public struct MobilityEvent: Sendable, Hashable, Codable {
     public var target: Int?
     /// Metres from the one that serves.
     public var distance: Double
+
+    public init(time: Double, kind: Kind, serving: Int, target: Int?, distance: Double) {
+        (self.time, self.kind, self.serving, self.target, self.distance) = (time, kind, serving, target, distance)
+    }
 }
 
 extension MobilityTrace {

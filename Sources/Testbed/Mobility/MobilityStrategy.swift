@@ -4,13 +4,16 @@ import Migration
 /// When a migration is decided.
 public enum MobilityStrategy: String, Sendable, Hashable, Codable, CaseIterable {
     /// Never: the service stays where it is.
-    case none
+    case staying = "none"
     /// At the handoff: decided and handed over as soon as the technique can.
     case reactive
     /// At the entry of the migration zone; the handoff triggers the handover.
     case proactive
     /// So long before the expected handoff as the migration is expected to take; the handoff triggers the handover.
     case predicted
+
+    /// A migration begins before the handoff, which triggers its handover.
+    public var isAhead: Bool { self == .proactive || self == .predicted }
 }
 
 /// One user's service and what is wanted of it. Hosts are indices.
@@ -44,6 +47,10 @@ public struct ServiceMover: Sendable, Hashable {
     }
 
     public var isMoving: Bool { pending != nil }
+    /// The migration that is under way waits for the handoff.
+    public var awaitsTrigger: Bool { pending?.awaitsTrigger ?? false }
+    /// The migration that is under way has been cancelled.
+    public var isCancelled: Bool { pending?.isCancelled ?? false }
 
     /// Takes an event, and says what is to be done now.
     public mutating func take(_ event: MobilityEvent) -> Action? {
@@ -69,7 +76,7 @@ public struct ServiceMover: Sendable, Hashable {
 
     /// Towards where the service ought to be; one migration at a time, so one to another host has to end first.
     private mutating func nextAction() -> Action? {
-        guard strategy != .none else { return nil }
+        guard strategy != .staying else { return nil }
         let wanted = expected ?? userHost
         guard let now = pending else {
             if wanted == at { return nil }

@@ -13,6 +13,7 @@ final class KeyValueStore: Workload {
     private let place: WorkloadPlace
     private var probe: KeyValueProbe?
     private var at: EdgeHost?
+    private var outages: [ClosedRange<Int64>] = []
 
     init(_ dialect: KeyValueDialect, _ options: KeyValueProbe.Options, _ place: WorkloadPlace) {
         (self.dialect, self.options, self.place) = (dialect, options, place)
@@ -29,14 +30,18 @@ final class KeyValueStore: Workload {
         probe = try KeyValueProbe(server, options: options)
     }
 
+    func hadNoLink(_ outages: [ClosedRange<Int64>]) { self.outages = outages.map(\.untilTimersFired) }
+
     func finish(after moves: [Move]) async throws -> Outcome {
         guard let probe else { throw TestbedError("\(container) was not started") }
         at = moves.last?.end ?? at
         let recording = probe.stop()
         self.probe = nil
         var result = Outcome()
-        result.observations = moves.observations(by: recording.asked)
-        result.verdicts = recording.verdicts(blackouts: moves.compactMap(\.report?.blackout))
+        let asked = recording.asked
+        result.observations = moves.observations(by: asked)
+        result.recording = asked
+        result.verdicts = recording.verdicts(blackouts: (moves.compactMap(\.report?.blackout) + outages).merged)
         if let problem = recording.problems.first, let wrong = result.verdicts.firstIndex(where: { !$0.passed }) {
             result.verdicts[wrong].detail += "; first: \(problem)"
         }

@@ -13,6 +13,7 @@ final class Redis: Workload {
     private var filler: RedisFiller?
     private var probe: RedisProbe?
     private var at: EdgeHost?
+    private var outages: [ClosedRange<Int64>] = []
 
     /// - Parameter memory: bytes of values.
     init(memory: UInt64, _ place: WorkloadPlace) {
@@ -37,6 +38,8 @@ final class Redis: Workload {
         probe = try RedisProbe(endpoint)
     }
 
+    func hadNoLink(_ outages: [ClosedRange<Int64>]) { self.outages = outages.map(\.untilTimersFired) }
+
     func finish(after moves: [Move]) async throws -> Outcome {
         guard let probe, let filler else { throw TestbedError("redis was not started") }
         at = moves.last?.end ?? at
@@ -44,7 +47,9 @@ final class Redis: Workload {
         let recording = probe.stop()
         self.probe = nil
         var result = Outcome()
-        result.observations = moves.observations(by: recording.asked)
+        let asked = recording.asked
+        result.observations = moves.observations(by: asked)
+        result.recording = asked
         for (index, move) in moves.enumerated() {
             guard let report = move.report else { continue }
             // The server's own clock tells when it was at work.
@@ -57,7 +62,7 @@ final class Redis: Workload {
                 Verdict(
                     "every value of the fill intact", content.passed,
                     "\(content.checked) compared, \(content.missing) missing, \(content.wrong) wrong")
-            ] + recording.verdicts(blackouts: moves.compactMap(\.report?.blackout))
+            ] + recording.verdicts(blackouts: (moves.compactMap(\.report?.blackout) + outages).merged)
         try await remove()
         return result
     }

@@ -65,7 +65,7 @@ extension EvaluationReport {
             SELECT p.technique, p.workload, p.handover, count(*) AS runs,
                 sum(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms) < 10) AS under,
                 max(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms)) AS worst
-            FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 1
+            FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 1 AND r.engine_downtime_ms IS NOT NULL
             GROUP BY p.technique, p.workload, p.handover ORDER BY p.workload, p.handover, p.technique
             """
         return ReportTable(

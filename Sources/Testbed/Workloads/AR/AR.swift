@@ -45,6 +45,7 @@ final class AR: Workload {
         let recording = ProbeRecording(oracle.frames.map(\.request), deadline: Int64(options.deadline * 1e6))
         var result = Outcome()
         result.observations = moves.observations(by: recording, and: oracle.state.gaps)
+        result.recording = recording
         result.verdicts = oracle.verdicts()
         try await service.remove()
         return result

@@ -65,6 +65,20 @@ struct PlanTests {
         #expect(a.normalised != b.normalised)
     }
 
+    @Test func parametersReachTheWorkload() throws {
+        func run(_ set: String) throws -> RunParameters {
+            try EvaluationPlan("name: x\nexperiments: [{name: a, techniques: [cold], set: {\(set)}}]", file: "p.yaml")
+                .points[0].parameters
+        }
+        let dirtier = try run("profile: sine, profile-period: 0.5, write-size: 64KiB, mix: c, rate: 7").workloadOptions
+        #expect(dirtier.profile == .sine && dirtier.profilePeriod == 0.5 && dirtier.writeSize == 65536)
+        #expect(dirtier.mix == .a && dirtier.rate == nil, "means nothing to a dirtier")
+        let store = try run("workload: ycsb-memcached, mix: c, distribution: uniform, rate: 2500, profile: sine")
+        let options = store.workloadOptions
+        #expect(options.mix == .c && options.distribution == .uniform && options.rate == 2500)
+        #expect(options.profile == .constant && store.key.contains("mix=c") && !store.key.contains("profile"))
+    }
+
     /// λ = 0.1 of 1 Gbit/s: 12.5 MB/s, 3,051 whole pages.
     @Test func lambdaMakesARate() {
         var run = RunParameters()
@@ -98,6 +112,9 @@ struct PlanTests {
             "the dirtier has no client"
         ),
         ("name: x\nbase: {mobility: sideways}\nexperiments: [{name: a}]", 2, "none of off, none, reactive"),
+        ("name: x\nexperiments:\n  - {name: a, set: {write-size: 5KiB}}", 3, "whole pages"),
+        ("name: x\nexperiments:\n  - {name: a, set: {profile: waves}}", 3, "none of constant, square, sine, bursts"),
+        ("name: x\nexperiments:\n  - {name: a, set: {workload: ar, rate: 241}}", 3, "ar: a rate of at most 240"),
         ("name: x\nbase: {bandwidth: unlimited}\nexperiments:\n  - name: a", 4, "lambda has no meaning"),
     ])
     func mistakesNameTheirLine(text: String, line: Int, reason: String) throws {
@@ -140,7 +157,7 @@ struct PlanTests {
         #expect(error.description.contains("/nowhere/plan.yaml") && error.line == nil)
     }
 
-    @Test(arguments: ["quick", "paper", "sensitivity", "microservices", "mobility"])
+    @Test(arguments: ["quick", "paper", "sensitivity", "microservices", "mobility", "massive"])
     func shippedPlansAreRead(name: String) throws {
         let plan = try EvaluationPlan(file: "Plans/\(name).yaml")
         #expect(plan.name == name && plan.runs.count > 10)

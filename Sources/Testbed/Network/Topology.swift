@@ -17,7 +17,7 @@ public struct Topology: Sendable, Codable, Hashable {
     /// At least one.
     public let userDevices: [UserDevice]
     /// Every link with what it does, per direction.
-    public internal(set) var links: [TestbedLink]
+    public var links: [TestbedLink]
 
     public static let defaultInstance = "default"
 

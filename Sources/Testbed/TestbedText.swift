@@ -44,7 +44,8 @@ extension Testbed {
         var table = TextTable([
             .init("kind", left: true), .init("from", left: true), .init("to", left: true), .init("rate"),
             .init("delay", "ms"), .init("jitter", "ms"), .init("loss", "%"), .init("reorder", "%"), .init("frames"),
-            .init("lost"), .init("over-", "flowed"), .init("", left: true),
+            .init("lost"), .init("over-", "flowed"),
+            .init("remark", left: true),
         ])
         for status in links {
             let link = status.link

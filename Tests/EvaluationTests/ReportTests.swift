@@ -75,7 +75,9 @@ struct ReportTests {
     /// 4 at x = 1, 24 at x = 2: 10 at 1.3.
     @Test func theKneeLiesBetween() {
         func answer(_ values: [Double]) -> Answer {
-            Answer(query: "", groups: values.enumerated().map { Group(series: "m", x: Double($0), xText: "", values: [$1]) })
+            Answer(
+                query: "",
+                groups: values.enumerated().map { Group(series: "m", x: Double($0), xText: "", values: [$1]) })
         }
         #expect(answer([2, 4, 24, 30]).knee("m", at: 10) == 1.3)
         #expect(answer([2, 4]).knee("m", at: 10) == nil && answer([20, 40]).knee("m", at: 10) == nil)

@@ -173,7 +173,9 @@ extension EvaluationPlan.Experiment {
                 }
             }
         }
-        if let mistake = points.lazy.compactMap(\.backhaul.mistake).first { throw value.mistake("the backhaul has \(mistake)") }
+        if let mistake = points.lazy.compactMap(\.backhaul.mistake).first {
+            throw value.mistake("the backhaul has \(mistake)")
+        }
         for point in points where point.mobility != nil && point.workload == .dirtier {
             throw value.mistake("the dirtier has no client, so nobody who moves: mobility needs another workload")
         }

@@ -119,7 +119,6 @@ public struct MobilityRun: Sendable {
         guard let recording = result.recording else {
             throw TestbedError("\(workload.containers[0]) has no client that tells of its answers: mobility needs one")
         }
-        debugGaps(recording, outages)
         let blackouts = moves.compactMap(\.report?.blackout)
         for index in outcome.handoffs.indices where outcome.handoffs[index].user == user {
             let handoff = outcome.handoffs[index]
@@ -136,14 +135,5 @@ public struct MobilityRun: Sendable {
                 "\(record.answered) of \(record.requests) answered, longest gap outside handoffs and blackouts "
                     + "\(Int(record.largestGap)) ms of \(Int(options.longestGap)) ms allowed"))
         outcome.users.append(record)
-    }
-}
-
-func debugGaps(_ r: ProbeRecording, _ o: [ClosedRange<Int64>]) {
-    let a = r.requests.map(\.answered).filter { $0 > 0 }.sorted()
-    for x in o {
-        for (f, t) in zip(a, a.dropFirst()) where t - f > 15_000_000 && abs(f - x.lowerBound) < 3_000_000_000 {
-            print("GAP", Double(f - x.lowerBound) / 1e6, Double(t - x.lowerBound) / 1e6, "joined", Double(x.upperBound - x.lowerBound) / 1e6)
-        }
     }
 }

@@ -28,7 +28,8 @@ extension EvaluationReport {
         }
         var (sentences, rows): ([String], [[String]]) = ([], [])
         for group in main {
-            let place = "\(places.name(group[0].parameters, without: [.handover])), \(group[0].parameters.handover.rawValue)"
+            let place =
+                "\(places.name(group[0].parameters, without: [.handover])), \(group[0].parameters.handover.rawValue)"
             if let mirror = group.first(where: { $0.parameters.technique == .migrror }),
                 let other = group.first(where: { $0.parameters.technique == .preCopy })
             {

@@ -35,9 +35,11 @@ struct EdgeServiceMoveTests {
         }
     }
 
-    @Test(.timeLimit(.minutes(2)), arguments: [WorkloadKind.vehicular, .ar])
-    func servicesMove(kind: WorkloadKind) async throws {
-        let (outcome, moves) = try await Self.move(WorkloadOptions(kind: kind, memory: 8 << 20), instance: "edge-move")
+    @Test(.timeLimit(.minutes(2)), arguments: [(WorkloadKind.vehicular, Transport.mixed), (.ar, .udp), (.ar, .tcp)])
+    func servicesMove(kind: WorkloadKind, transport: Transport) async throws {
+        var options = WorkloadOptions(kind: kind, memory: 8 << 20)
+        options.transport = transport
+        let (outcome, moves) = try await Self.move(options, instance: "edge-move")
         #expect(outcome.passed, "\(outcome.verdicts)")
         for (observation, move) in zip(outcome.observations, moves) {
             let report = try #require(move.report)

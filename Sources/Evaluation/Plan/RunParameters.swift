@@ -40,8 +40,8 @@ public struct RunParameters: Hashable, Sendable {
     public var distribution = KeyDistribution.zipf
     /// vehicular.
     public var vehicles = 50
-    /// vehicular, ar: how reports and poses travel.
-    public var transport = Transport.tcp
+    /// vehicular, ar: how reports and poses travel; mixed: most vehicles use datagrams, the AR device too.
+    public var transport = Transport.mixed
     public var handover = HandoverPolicy.whenReady
     /// At-trigger: seconds from the decision to the trigger.
     public var triggerAfter = 5.0

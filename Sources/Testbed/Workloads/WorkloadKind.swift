@@ -53,8 +53,8 @@ public struct WorkloadOptions: Sendable, Hashable {
     /// vehicular: reports a second of each (1...100), nil: 20. ar: frames a second (1...240), nil: 90.
     /// Key-value stores and distributed: requests a second (1...100,000), nil: 1,000.
     public var rate: Double?
-    /// vehicular, ar: how reports and poses travel.
-    public var transport = Transport.tcp
+    /// vehicular, ar: how reports and poses travel; mixed: most vehicles use datagrams, the AR device too.
+    public var transport = Transport.mixed
     /// vehicular, ar: milliseconds after which an answer is late.
     public var deadline = 20.0
 

@@ -8,7 +8,7 @@ final class AR: Workload {
         var memory: UInt64
         /// Frames a second.
         var rate = 90.0
-        var transport = Transport.tcp
+        var transport = Transport.udp
         /// Milliseconds from motion to photon.
         var deadline = 20.0
         /// Bytes of an overlay.

@@ -11,7 +11,7 @@ final class Vehicular: Workload {
         var vehicles = 50
         /// Reports a second of each.
         var rate = 20.0
-        var transport = Transport.tcp
+        var transport = Transport.mixed
         /// Milliseconds.
         var deadline = 20.0
     }

@@ -130,8 +130,20 @@ private final class NumberingClient: Sendable {
         try checkC(result, "connect")
         var room: Int32 = 4 << 20
         setsockopt(fd.number, SOL_SOCKET, SO_RCVBUFFORCE, &room, 4)
+        try warmUp()
         let running = try OwnThread("datagrams") { [self] in run(spacing * 1_000_000) }
         thread.withLock { $0 = running }
+    }
+
+    /// While its neighbour's address is asked for, later datagrams may overtake the first.
+    private func warmUp() throws {
+        for _ in 0..<100 {
+            _ = Glibc.send(fd.number, [0], 1, 0)
+            var entry = pollfd(fd: fd.number, events: Int16(POLLIN), revents: 0)
+            var byte: UInt8 = 0
+            if poll(&entry, 1, 1000) > 0, recv(fd.number, &byte, 1, Int32(MSG_DONTWAIT)) == 1 { return }
+        }
+        throw Wrong("no answer from port \(port)")
     }
 
     /// Stops sending, and waits for what is still on its way.

@@ -99,6 +99,22 @@ struct ReportTests {
         }
     }
 
+    @Test func theAverageHidesWhatDiffers() throws {
+        try report(
+            """
+            experiments:
+              - {name: p, techniques: [pre-copy, migrror], vary: {profile: [constant, sine, bursts]}}
+            """,
+            downtime: { run, repetition in
+                (run.profile == .bursts && run.technique == .preCopy ? 30 : 3) + Double(repetition) * 0.01
+            }
+        ) { report in
+            let answer = report.averageRate(try Places(report.results)).answer
+            #expect(answer.hasPrefix("Not at 1 of 4 comparisons"))
+            #expect(answer.contains("pre-copy at dirtier, bursts, 1 s: +27.0 "))
+        }
+    }
+
     @Test func requestsAndDeadlinesAreShown() throws {
         try report(
             """

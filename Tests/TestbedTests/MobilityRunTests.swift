@@ -43,11 +43,9 @@ struct MobilityRunTests {
         }
         #expect(proactive.handoffs.allSatisfy { $0.interruption! < 1000 })
 
-        for x in proactive.handoffs { print("HANDOFF", x) }
         // A service that stays goes on answering from afar.
         options.strategy = .staying
         let staying = try await MobilityRun(testbed, traces: traces, options: options).run()
-        for x in staying.handoffs { print("HANDOFF", x) }
         for verdict in staying.verdicts { #expect(verdict.passed, "\(verdict)") }
         #expect(staying.passed && staying.migrations.isEmpty && staying.handoffs.map(\.wasLocal) == [false, false])
 

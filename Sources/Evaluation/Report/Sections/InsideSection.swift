@@ -34,14 +34,17 @@ extension EvaluationReport {
             guard let best = places.max(by: { ($0.value.count, $1.key) < ($1.value.count, $0.key) })?.key else {
                 continue
             }
-            for technique in ["MiGrror", "pre-copy", "cold"] where techniques[best]!.contains(technique) {
+            for technique in EvaluatedTechnique.allCases.map(\.name).reversed()
+            where techniques[best]!.contains(technique) {
                 let mine = rows.filter { place($0) == best && ($0["technique"] as String) == technique }
                 func mean(_ part: String) -> Double { mine.first { ($0["part"] as String) == part }?["mean"] ?? 0 }
                 let downtime: Double = mine[0]["downtime"]
+                // A baseline without a freeze of its own copies in the downtime.
+                let copy = mean("freeze") > 0 ? mean("copy") : 0
                 bars.append(
                     (
                         "\(technique), \(best)",
-                        ["negotiate", "stage", "copy"].map(mean) + [max(0, mean("freeze") - downtime), downtime]
+                        [mean("negotiate"), mean("stage"), copy, max(0, mean("freeze") - downtime), downtime]
                     ))
             }
         }

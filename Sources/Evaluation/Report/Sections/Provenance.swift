@@ -50,18 +50,25 @@ extension EvaluationReport {
             blocks += [.text("Planned and not run (runs made of those planned):"), .list(missing)]
         }
         let sessions = try results.rows("SELECT * FROM session ORDER BY id")
+        let leftOut = sessions.map { $0["left_out"] as String }.filter { !$0.isEmpty }.uniqued
+        if !leftOut.isEmpty {
+            blocks += [
+                .text("Techniques that the machine does not have, and whose runs were left out:"), .list(leftOut),
+            ]
+        }
         blocks.append(
             .table(
                 ReportTable(
                     columns: [
                         .init("started (UTC)", false), .init("kernel", false), .init("processor", false),
                         .init("processors"), .init("memory (GiB)"), .init("runtime", false),
-                        .init("load before", false),
+                        .init("services", false), .init("apus (SHA-256)", false), .init("load before", false),
                     ],
                     rows: sessions.map { row in
                         [
                             row["started_at"], row["kernel"], row["processor"], "\(row["processors"] as Int)",
-                            measured(Double(row["memory"] as Int64) / Double(1 << 30)), row["runtime"], row["load"],
+                            measured(Double(row["memory"] as Int64) / Double(1 << 30)), row["runtime"],
+                            row["services"], String((row["program"] as String).prefix(12)), row["load"],
                         ]
                     })))
         blocks += [

@@ -16,6 +16,7 @@ extension EvaluationReport {
     func questions(_ places: Places) -> ReportSection {
         let answers = [
             underTen(places), against(places), advantageEnd(places), costs(places), eventSize(places),
+            averageRate(places),
         ]
         return ReportSection(
             title: "Questions and answers",

@@ -58,4 +58,57 @@ extension EvaluationReport {
         }
         return "\(place): shorter at λ = \(won), no longer from λ = \(tickText(signs[last + 1].lambda)) on\(losses)."
     }
+
+    // ---- Does the average dirty rate predict it? -----------------------------------------------------------
+
+    func averageRate(_ places: Places) -> Answered {
+        let question = "Does the average dirty rate predict the downtime?"
+        let lines = places.groups(by: [.profile, .profilePeriod], of: places.all).filter { line in
+            line.count > 1 && line.contains { $0.parameters.profile == .constant }
+        }
+        guard !lines.isEmpty else {
+            return Answered(
+                question: question,
+                answer: Answered.silent + "they need a constant and a varying dirty rate of the same mean.")
+        }
+        var (rows, shown, compared): ([[String]], [String], Int) = ([], [], 0)
+        for line in lines {
+            let steady = line.first { $0.parameters.profile == .constant }!
+            let place = places.name(steady.parameters, without: [.profile, .profilePeriod])
+            for one in line {
+                let run = one.parameters
+                let profile =
+                    run.profile.rawValue
+                    + (run.profile == .constant ? "" : ", \(Parameter.profilePeriod.text(run) ?? "") s")
+                let downtime = Difference(one.seenDowntimes, steady.seenDowntimes)
+                let isSteady = run.profile == .constant
+                if !isSteady {
+                    compared += 1
+                    if downtime.sign != 0 {
+                        shown.append("\(one.technique) at \(place), \(profile): \(downtime.text) ms")
+                    }
+                }
+                rows.append([
+                    one.technique, place, profile, "\(one.rows.count)", medianText(one.seenDowntimes),
+                    isSteady ? "–" : downtime.text, measured(Sample(one.seenDowntimes).max),
+                    medianText(one.values("migration_time_ms")),
+                    medianText(one.values("bytes_sent").map { $0 / 1_048_576 }),
+                ])
+            }
+        }
+        let answer =
+            shown.isEmpty
+            ? "No difference to a constant rate of the same mean is shown in any of \(compared) comparisons."
+            : "Not at \(shown.count) of \(compared) comparisons: the downtime differs from that at a constant rate of the "
+                + "same mean. \(shown.joined(separator: "; "))."
+        return Answered(
+            question: question, answer: answer,
+            table: ReportTable(
+                columns: [
+                    .init("technique", false), .init("at", false), .init("dirty rate", false), .init("n"),
+                    .init("downtime (ms)"), .init("difference to constant (ms)"), .init("greatest (ms)"),
+                    .init("migration time (ms)"), .init("traffic (MiB)"),
+                ], rows: rows, note: "All rows of a technique and place have the same mean dirty rate.",
+                query: Places.query))
+    }
 }

@@ -78,7 +78,13 @@ public struct EdgeNetwork: Sendable {
         for user in topology.userDevices {
             var lines = ["link set lo up"]
             if user.accessPoint != nil {
-                lines.append(bridge(mac: user.mac))
+                // Without a port that forwards a bridge loses its carrier, and for up to a second after its return nothing
+                // is sent (the kernel looks at carriers once a second): this port always forwards, and leads nowhere.
+                lines += [
+                    bridge(mac: user.mac), "link add hold type veth peer name nowhere", "link set hold master br0",
+                    "link set hold type bridge_slave flood off mcast_flood off bcast_flood off learning off",
+                    "link set nowhere up", "link set hold up",
+                ]
                 for point in topology.accessPoints {
                     let radio = user.radio(to: point)
                     // What it knew by one access point would be wrong at the next: it sends to the one it is attached to.

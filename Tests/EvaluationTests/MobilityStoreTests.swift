@@ -36,6 +36,8 @@ struct MobilityStoreTests {
             (made.end, made.decidedAt, made.zoneAt, made.handoffAt, made.releasedAt) = (.arrived, 29, 29, 40, 40.1)
             made.report = MigrationReport(plan: MigrationPlan(technique: .migrror))
             made.report?.engineDowntime = 3
+            made.observation = Observation()
+            made.observation?.clientDowntime = 4
             made.wasReady = true
             outcome.migrations = [cancelled, made]
             handoff.migration = 1

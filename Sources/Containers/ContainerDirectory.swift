@@ -1,4 +1,5 @@
 // This host's folder for one container.
+import CLinux
 import FoundationEssentials
 import Glibc
 import LinuxKernel
@@ -69,9 +70,11 @@ public struct ContainerDirectory: Sendable, Equatable {
         return try JSONDecoder().decode(type, from: Data(try SmallFile.read(record)))
     }
 
-    /// A reader sees the old content or the new, never half of it.
+    /// A reader sees the old content or the new, never half of it. Of several that replace a file at once the last one
+    /// counts.
     static func replace(_ path: String, with bytes: [UInt8]) throws(KernelError) {
-        let fresh = path + ".new"
+        // Migrations of one host share files, each on its own thread.
+        let fresh = "\(path).\(clx_gettid()).new"
         let file = try FileDescriptor(opening: fresh, O_WRONLY | O_CREAT | O_TRUNC)
         try bytes.withUnsafeBufferPointer { buffer throws(KernelError) in
             try file.write(UnsafeRawBufferPointer(buffer))

@@ -363,6 +363,19 @@ struct TreeTests {
         #expect(try DigestCache(file: pair.folder + "/digests").digest(of: file, name: "f").0 == Digest(of: "y".utf8))
     }
 
+    /// Several migrations of a host keep what they have learned in one file.
+    @Test func digestsAreSavedAtOnce() async throws {
+        let pair = try TreePair { try put("x", $0 + "/f") }
+        let path = pair.folder + "/digests"
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 {
+                group.addTask { for _ in 0..<500 { try DigestCache(file: path).save() } }
+            }
+            try await group.waitForAll()
+        }
+        #expect(access(path, F_OK) == 0)
+    }
+
     @Test func verifiesMappedFiles() throws {
         let pair = try TreePair {
             try shell("mkdir lib; echo lib > lib/so.1; ln -s so.1 lib/so; ln -s /lib/so abs; ln -s /etc out", in: $0)

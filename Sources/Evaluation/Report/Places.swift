@@ -101,18 +101,24 @@ struct Places {
 
 /// Two samples held against each other.
 struct Difference {
+    /// With fewer runs on either side nothing is shown: resamples of two or three values say little of any others.
+    static let leastRuns = 5
+
     /// Of the medians, first less second.
     var value: Double
     var interval: ConfidenceInterval?
+    /// Whether there are enough runs to show anything.
+    var isJudged: Bool
 
     init(_ first: [Double], _ second: [Double]) {
+        isJudged = min(first.count, second.count) >= Self.leastRuns
         value = Sample(first).median - Sample(second).median
         interval = Bootstrap(resamples: 2000).differenceOfMedians(first, second)
     }
 
     /// -1: the first is shown to be less; 1: more; 0: neither is shown.
     var sign: Int {
-        guard let interval else { return 0 }
+        guard let interval, isJudged else { return 0 }
         return interval.lower > 0 ? 1 : interval.upper < 0 ? -1 : 0
     }
     var text: String {

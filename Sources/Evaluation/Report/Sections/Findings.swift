@@ -10,9 +10,8 @@ extension EvaluationReport {
     ]
 
     func findings(_ places: Places) throws -> ReportSection {
-        var (worse, better, open): ([(ratio: Double, row: [String])], [(ratio: Double, row: [String])], Int) = (
-            [], [], 0
-        )
+        var (worse, better): ([(ratio: Double, row: [String])], [(ratio: Double, row: [String])]) = ([], [])
+        var (open, few) = (0, 0)
         for pair in places.pairs(.migrror, .preCopy) {
             let run = pair.first.parameters
             for metric in Self.compared {
@@ -30,7 +29,7 @@ extension EvaluationReport {
                 switch difference.sign {
                 case 1: worse.append((ratio, row))
                 case -1: better.append((ratio, row))
-                default: open += 1
+                default: if difference.isJudged { open += 1 } else { few += 1 }
                 }
             }
         }
@@ -41,7 +40,8 @@ extension EvaluationReport {
                     "MiGrror against pre-copy, both on the same engine, links and workloads, under the same handover policy. A "
                         + "difference is named when the 95 % bootstrap interval of the difference of the medians leaves out 0; p is "
                         + "the Mann-Whitney test's, two-sided. Many places are compared, so a few differences are expected by "
-                        + "chance; \(open) comparisons show none. Greatest ratios first."),
+                        + "chance; \(open) comparisons show none, \(few) have fewer than \(Difference.leastRuns) runs on a side, too "
+                        + "few to show any. Greatest ratios first."),
                 .table(Self.comparison("Where MiGrror is worse", worse.sorted { $0.ratio > $1.ratio }.map(\.row))),
                 .table(Self.comparison("Where MiGrror is better", better.sorted { $0.ratio < $1.ratio }.map(\.row))),
                 .table(try overview()),

@@ -92,7 +92,8 @@ public struct MigrationReport: Codable, Sendable {
     public var phases: [Phase] = []
     /// Rounds or syncs before the freeze, then the last pass.
     public var passes: [PassReport] = []
-    /// MiGrror: milliseconds after the decision when nothing known to be dirty was unsent for the first time.
+    /// MiGrror: milliseconds after the decision when what was dirty and unsent could for the first time be sent within
+    /// the spacing of two syncs (but 5 to 50 ms); nil: never, as with λ near 1 or above.
     public var inSyncAt: Double?
     /// Age of the mirror over time (milliseconds after the decision, age in milliseconds).
     public var mirrorAge: [MirrorAge] = []

@@ -27,6 +27,10 @@ struct EvaluationTests {
           - name: cold
             techniques: [cold]
             repetitions: 1
+          - name: too-fast
+            techniques: [migrror]
+            repetitions: 1
+            set: {memory: 16MiB, bandwidth: 200mbit, lambda: 1.2}
         """
 
     @Test func smallPlanEndToEnd() async throws {
@@ -53,14 +57,14 @@ struct EvaluationTests {
 
         let report = try EvaluationReport(again)
         let page = try String(contentsOfFile: try report.write(to: folder + "/report"), encoding: .utf8)
-        #expect(page.contains("10 of 10 runs made, 0 failed"))
+        #expect(page.contains("11 of 11 runs made, 0 failed"))
         #expect(page.contains("What this machine cannot say") && page.contains("SELECT p.technique"))
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder + "/report/figures").count > 5)
 
         var lines: [String] = []
         try again.export(.csv) { lines.append($0) }
         // A row a migration: one run makes three.
-        #expect(lines.count == 13 && lines[0].contains("engine_downtime_ms"))
+        #expect(lines.count == 14 && lines[0].contains("engine_downtime_ms"))
         let three = try again.database.read { db in
             try Row.fetchAll(
                 db,
@@ -71,6 +75,11 @@ struct EvaluationTests {
         #expect(three.map { $0["container"] as String } == ["dirtier", "dirtier-2", "dirtier-3"])
         #expect(three.map { $0["move"] as Int } == [1, 2, 3])
         #expect(three.allSatisfy { ($0["workload_downtime_ms"] ?? 0.0) > 0 && ($0["source_cpu_s"] ?? -1.0) >= 0 })
+        // Faster than the link: never in sync, and handed over all the same.
+        let fast = try again.database.read { db in
+            try Row.fetchAll(db, sql: "SELECT r.* FROM run r JOIN point p ON p.id = r.point WHERE p.lambda > 1")
+        }
+        #expect(fast.count == 1 && fast[0]["passed"] as Bool && fast[0]["in_sync_ms"] as Double? == nil)
         var json = ""
         try again.export(.json, table: "pass") { json += $0 }
         let passes = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [[String: Any]])

@@ -9,10 +9,18 @@ enum UDPGroups {
     static func joined(_ fd: Int32, pid: Int32, family: Int32) throws(KernelError) -> IPAddress? {
         for (interface, group) in parse4(try SmallFile.text("/proc/\(pid)/net/igmp"))
         where isMember(fd, interface, group) { return group }
-        // Where IPv6 is off there is no such file.
-        guard family == AF_INET6, let text = try? SmallFile.text("/proc/\(pid)/net/igmp6") else { return nil }
-        for (interface, group) in parse6(text) where isMember(fd, interface, group) { return group }
+        guard family == AF_INET6 else { return nil }
+        for (interface, group) in parse6(try igmp6(pid)) where isMember(fd, interface, group) { return group }
         return nil
+    }
+
+    /// Where IPv6 is off there is no such file, and no group.
+    private static func igmp6(_ pid: Int32) throws(KernelError) -> String {
+        do throws(KernelError) {
+            return try SmallFile.text("/proc/\(pid)/net/igmp6")
+        } catch where error.errno == .noEntry {
+            return ""
+        }
     }
 
     /// "2 eth0 : 1 V3", then "    010000E0 1 0:00000000 0": the address as the processor reads it.

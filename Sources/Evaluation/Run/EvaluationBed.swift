@@ -64,7 +64,10 @@ final class EvaluationBed: Sendable {
         let children = try teardown.making { try testbed.spawnAgents(executable: agentProgram) }
         try await testbed.waitForAgents(children)
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
-        state.runtime = host.runtimeVersion?.split(separator: "\n").first.map(String.init) ?? host.runtime
+        guard let version = host.runtimeVersion?.split(separator: "\n").first else {
+            throw TestbedError("\(host.runtime) does not run here: install it; `apus doctor` tells what else is missing")
+        }
+        state.runtime = String(version)
         (state.backhaul, state.warm, state.stands, state.agents) = (nil, [], true, children.map(\.pid))
         state.known = []
     }

@@ -71,25 +71,43 @@ extension SourceSession {
         report.events = faults == nil ? "scan" : "faults"
         try pass()
         var spacing = plan.minSpacing ?? 1
+        var last = AddressRanges(), leastScan = lastScan, shortest = Double.infinity, inVain = 0
         while true {
             let start = monotonicNow()
             try scan()
-            let found = pending.pages
-            if found >= UInt64(plan.eventPages) {
+            let found = pending
+            leastScan = min(leastScan, lastScan)
+            if found.pages >= UInt64(plan.eventPages) {
                 try sendPending(began: start)
-            } else if found == 0, outstanding.isEmpty {
+            } else if found.isEmpty, outstanding.isEmpty {
                 mirroredUntil = start
             }
-            let took = Double(monotonicNow() - start) / 1e6
-            if report.inSyncAt == nil, outstanding.count <= 1, took < max(spacing, 5) {
+            let took = max(
+                Double(monotonicNow() - start) / 1e6,
+                Double(max(found.bytes, connection.bytesUnsent)) / max(throughput, 1) * 1000)
+            inVain = took < 0.97 * shortest ? 0 : inVain + 1
+            shortest = min(shortest, took)
+            if report.inSyncAt == nil, took < min(max(spacing, 5), Self.shortSpacing) {
                 report.inSyncAt = Double(monotonicNow() - decidedAt) / 1e6
             }
-            if plan.handover == .whenReady ? report.inSyncAt != nil : control.handoverTriggered { break }
-            if plan.minSpacing == nil { spacing = adaptedSpacing(pages: found, scan: lastScan) }
+            // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait for.
+            let ready = report.inSyncAt != nil || inVain >= Self.mostInVain
+            if plan.handover == .whenReady ? ready : control.handoverTriggered { break }
+            if plan.minSpacing == nil {
+                spacing = Self.adaptedSpacing(
+                    pages: found.pages, again: found.intersection(last).pages, scan: lastScan, leastScan: leastScan)
+                if report.inSyncAt == nil { spacing = min(spacing, Self.shortSpacing) }
+            }
+            last = found
             try awaitSpacing(spacing, since: start)
             if let faults { try awaitEvent(faults) }
         }
     }
+
+    /// Syncs in a row, none of them shorter, until a handover when ready takes place all the same.
+    private static let mostInVain = 8
+    /// Milliseconds that make a mirror no older than matters: what takes longer to send is not in sync.
+    private static let shortSpacing = 50.0
 
     /// Page faults as the plan wants them, or nil to scan on the clock.
     private func faultEvents() throws -> FaultEvents? {
@@ -128,9 +146,17 @@ extension SourceSession {
     }
 
     /// Tracking costs the program a fault for each page at its first write after a sync, some 3 µs, and the scan holds
-    /// its page table: together at most a twentieth of the time.
-    private func adaptedSpacing(pages: UInt64, scan: Double) -> Double {
-        min(max(1, (Double(pages) * 0.003 + scan) * 20), 500)
+    /// its page table: together at most a twentieth of the time, as far as waiting helps. Up to 50 ms it is waited for
+    /// that; beyond, only the pages count that were in the last sync too, since a page that is written once costs the
+    /// same whenever the sync comes, while the mirror gets older.
+    ///
+    /// - Parameters:
+    ///   - again: how many of the pages were in the last sync too.
+    ///   - scan: milliseconds of this scan; `leastScan`: what a scan takes that finds little.
+    static func adaptedSpacing(pages: UInt64, again: UInt64, scan: Double, leastScan: Double) -> Double {
+        let ofPages = Double(pages) * 0.003 + scan - leastScan
+        let share = pages == 0 ? 0 : Double(again) / Double(pages)
+        return max(1, min((ofPages + leastScan) * 20, shortSpacing), min((ofPages * share + leastScan) * 20, 500))
     }
 
     // ---- One pass ------------------------------------------------------------------------------------------

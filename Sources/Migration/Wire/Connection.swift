@@ -1,4 +1,5 @@
 // A connection between two agents: frames of a kind and a length, messages in protobuf, page contents raw.
+import CLinux
 import Engine
 import Foundation
 import Glibc
@@ -134,6 +135,14 @@ public final class Connection {
             }
         }
     }
+
+    /// Bytes that the kernel has taken and not sent for the first time yet.
+    var bytesUnsent: UInt64 {
+        var value: Int32 = 0
+        return clx_ioctl(descriptor.number, Self.CLXSIOCOUTQNSD, &value) < 0 ? 0 : UInt64(value)
+    }
+    /// include/uapi/linux/sockios.h.
+    private static let CLXSIOCOUTQNSD: UInt = 0x894b
 
     // ---- Receiving -----------------------------------------------------------------------------------------
 

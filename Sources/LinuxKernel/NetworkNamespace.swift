@@ -38,14 +38,20 @@ public final class NetworkNamespace: Sendable {
     }
 
     /// Makes a new namespace and mounts it on a file at `path`, which keeps it alive (as `ip netns add` does).
+    ///
+    /// - Parameter connectionBuckets: of a table of its own for TCP connections; nil, or before Linux 6.1: it shares the
+    ///   host's, which makes listing them slow.
     /// - Throws: `.exists` if the file is there already.
-    public static func create(at path: String) throws(KernelError) -> NetworkNamespace {
+    public static func create(at path: String, connectionBuckets: Int? = nil) throws(KernelError) -> NetworkNamespace {
         let file = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         try checkC(file, "creating \(path)")
         close(file)
         do throws(KernelError) {
             return try OwnThread.run("apus-netns") { () throws(KernelError) -> NetworkNamespace in
                 try check(clx_unshare(CLONE_NEWNET), "making a network namespace")
+                if let connectionBuckets, try setChildBuckets(connectionBuckets) {
+                    try check(clx_unshare(CLONE_NEWNET), "making a network namespace")
+                }
                 let own = "/proc/self/task/\(clx_gettid())/ns/net"
                 try check(clx_mount(own, path, "", UInt(MS_BIND), nil), "mounting \(own) on \(path)")
                 return try NetworkNamespace(opening: path)
@@ -53,6 +59,16 @@ public final class NetworkNamespace: Sendable {
         } catch {
             unlink(path)
             throw error
+        }
+    }
+
+    /// Gives namespaces that this thread makes from its present one tables of their own; false: the kernel has none.
+    private static func setChildBuckets(_ count: Int) throws(KernelError) -> Bool {
+        do throws(KernelError) {
+            try SmallFile.write("\(count)", to: "/proc/sys/net/ipv4/tcp_child_ehash_entries")
+            return true
+        } catch  where error.errno == .noEntry {
+            return false
         }
     }
 

@@ -37,7 +37,7 @@ extension NetlinkSocket {
     /// All TCP sockets of the namespace whose state is in `states`; the socket must be of `.socketDiagnosis`.
     public func tcpSockets(states: Set<TCPState> = Set(TCPState.allCases)) throws(KernelError) -> [TCPSocketEntry] {
         // The older request lists both families in one walk over the host's hash table, which is what a dump costs:
-        // 145 µs with 262,144 buckets, in each namespace.
+        // 145 to 1,100 µs with 262,144 buckets, in each namespace that has no table of its own.
         var message = NetlinkMessage(CLX_TCPDIAG_GETSOCK, fixed: CLX_INET_DIAG_REQ_SIZE)
         message.fixed(UInt8(AF_INET), at: 0)
         message.fixed(states.reduce(UInt32(0)) { $0 | 1 << UInt32($1.rawValue) }, at: 52)

@@ -18,7 +18,7 @@ enum UDPGroups {
     private static func igmp6(_ pid: Int32) throws(KernelError) -> String {
         do throws(KernelError) {
             return try SmallFile.text("/proc/\(pid)/net/igmp6")
-        } catch where error.errno == .noEntry {
+        } catch  where error.errno == .noEntry {
             return ""
         }
     }

@@ -65,7 +65,8 @@ final class EvaluationBed: Sendable {
         try await testbed.waitForAgents(children)
         let host = try await AgentClient(host: testbed.topology.hosts[0].name).host()
         guard let version = host.runtimeVersion?.split(separator: "\n").first else {
-            throw TestbedError("\(host.runtime) does not run here: install it; `apus doctor` tells what else is missing")
+            throw TestbedError(
+                "\(host.runtime) does not run here: install it; `apus doctor` tells what else is missing")
         }
         state.runtime = String(version)
         (state.backhaul, state.warm, state.stands, state.agents) = (nil, [], true, children.map(\.pid))

@@ -38,7 +38,8 @@ public final class SourceProcess {
     /// The TID of a thread in the container's PID namespace.
     public func innerTID(of tid: Int32) throws -> Int32 {
         if let known = innerTIDs[tid] { return known }
-        guard let found = try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last else {
+        // A thread that has just ended may still have a status, and the number 0.
+        guard let found = try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last, found > 0 else {
             throw EngineError.exited(pid: tid, how: "while its number was asked for")
         }
         innerTIDs[tid] = Int32(found)

@@ -34,7 +34,7 @@ public enum ContainerNetwork {
                 try namespace.setSysctl("net/ipv6/conf/default/accept_dad", "0")
             }
             try route.createVeth(
-                attachment.port, mtu: spec.mtu,
+                attachment.port, mac: portAddress(spec.mac), mtu: spec.mtu,
                 peer: VethPeer(name: spec.interface, mac: spec.mac, namespace: namespace))
             let port = try route.link(attachment.port)
             let inside = try NetlinkSocket(in: namespace)
@@ -65,6 +65,12 @@ public enum ContainerNetwork {
             try? detach(spec, attachment)
             throw error
         }
+    }
+
+    /// A bridge without an address of its own takes the lowest of its ports', so a container's random one could change what the
+    /// host's neighbours know it by. The highest there are never do; and it must not be the container's.
+    static func portAddress(_ container: MACAddress) -> MACAddress {
+        MACAddress([container.bytes[0] == 0xfe ? 0xfa : 0xfe] + container.bytes.dropFirst())!
     }
 
     /// Removes everything that `attach` made, whatever part of it is there, and all entries of the container's address

@@ -62,11 +62,14 @@ extension NetlinkSocket {
         return link
     }
 
-    /// Makes a veth pair: `name` here, the peer in its namespace; both stay down. A nil MTU is the kernel's own.
-    public func createVeth(_ name: String, mtu: Int? = nil, peer: VethPeer) throws(KernelError) {
+    /// Makes a veth pair: `name` here, the peer in its namespace; both stay down. A nil MTU is the kernel's own, a nil MAC a
+    /// random one.
+    public func createVeth(_ name: String, mac: MACAddress? = nil, mtu: Int? = nil, peer: VethPeer) throws(KernelError)
+    {
         var message = NetlinkMessage(
             CLX_RTM_NEWLINK, flags: CLX_NLM_F_CREATE | CLX_NLM_F_EXCL, fixed: CLX_IFINFO_SIZE)
         message.add(CLX_IFLA_IFNAME, name)
+        if let mac { message.add(CLX_IFLA_ADDRESS, mac.bytes) }
         if let mtu { message.add(CLX_IFLA_MTU, UInt32(mtu)) }
         message.nest(CLX_IFLA_LINKINFO) { info in
             info.add(CLX_IFLA_INFO_KIND, "veth")

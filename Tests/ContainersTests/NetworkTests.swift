@@ -59,6 +59,31 @@ import Testing
         #expect(lab.files.isEmpty)
     }
 
+    /// A bridge without an address of its own has its ports' lowest: containers that come must not change what the host is known
+    /// by.
+    @Test func leavesTheBridgeItsAddress() throws {
+        let lab = try Lab()
+        let route = try NetlinkSocket(in: lab.a)
+        let before = try route.link("br").mac
+        for number in 1...16 {
+            let spec = NetworkSpec(
+                mac: MACAddress([0x02, 0, 0, 0, 0x78, UInt8(number)])!, addresses: ["10.77.0.\(100 + number)/24"])
+            let attachment = NetworkAttachment(
+                container: "c\(number)", bridge: "br", backhaul: "bh", folder: lab.folder)
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(spec, attachment) }
+            #expect(try route.link("br").mac == before, "container \(number)")
+        }
+        for number in 1...16 {
+            let spec = NetworkSpec(mac: MACAddress([0x02, 0, 0, 0, 0x78, UInt8(number)])!, addresses: [])
+            let attachment = NetworkAttachment(
+                container: "c\(number)", bridge: "br", backhaul: "bh", folder: lab.folder)
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(spec, attachment) }
+        }
+        // What begins like it must not come to be it.
+        let high = MACAddress("fe:00:00:00:00:01")!
+        #expect(ContainerNetwork.portAddress(high) != high)
+    }
+
     /// Switches and neighbours believe a container where it was heard last. One with the same address that starts
     /// elsewhere is reached at once.
     @Test func announcesItself() throws {

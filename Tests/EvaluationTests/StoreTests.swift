@@ -54,6 +54,23 @@ struct StoreTests {
         }
     }
 
+    /// A plan may lose points; the runs made for them stay, and are nobody's business.
+    @Test func runsOfPointsThatThePlanLostDoNotCount() throws {
+        try withStore { path in
+            let before = try Self.plan("{name: a, techniques: [migrror], vary: {lambda: [0.1, 0.2]}}")
+            let store = try ResultStore(path, create: true)
+            try store.register(before)
+            let session = try store.beginSession(SessionRecord(runtime: "runc", program: "0", load: "0"))
+            for run in before.runs { try store.add(record(run, moves: 1, failing: 1), session: session) }
+            #expect(try store.counts() == (4, 4))
+            try store.register(try Self.plan("{name: a, techniques: [migrror], vary: {lambda: [0.2]}}"))
+            #expect(try store.counts() == (2, 2))
+            let page = try EvaluationReport(store).page().html
+            #expect(page.contains("2 of 2 runs made, 2 failed") && !page.contains("lambda=0.1 #1: broken"))
+            #expect(page.components(separatedBy: ": broken").count == 3)
+        }
+    }
+
     @Test func aRunThatNeverMigratedCounts() throws {
         try withStore { path in
             let plan = try Self.plan("{name: a, techniques: [cold]}")

@@ -86,12 +86,17 @@ public final class ResultStore: Sendable {
         try database.write { db in try run.insert(db, session: session) }
     }
 
-    /// Planned runs that were made, and those of them of which a migration failed.
+    /// Runs of the plan that were made, and those of them of which a migration failed. Runs of points that it has no longer do
+    /// not count.
     public func counts() throws -> (made: Int, failed: Int) {
         try database.read { db in
             func count(_ condition: String) throws -> Int {
                 try Int.fetchOne(
-                    db, sql: "SELECT count(*) FROM (SELECT DISTINCT point, repetition FROM run WHERE \(condition))")
+                    db,
+                    sql: """
+                        SELECT count(*) FROM (SELECT DISTINCT point, repetition FROM run
+                            WHERE point IN (SELECT point FROM experiment_point) AND \(condition))
+                        """)
                     ?? 0
             }
             return (try count("1"), try count("passed = 0"))

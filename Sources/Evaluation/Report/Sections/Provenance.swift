@@ -32,7 +32,10 @@ extension EvaluationReport {
     func provenance() throws -> ReportSection {
         var blocks: [ReportBlock] = []
         let failures = try results.rows(
-            "SELECT p.key, r.repetition, r.error FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 0")
+            """
+            SELECT p.key, r.repetition, r.error FROM run r JOIN point p ON p.id = r.point
+            WHERE r.passed = 0 AND p.id IN (SELECT point FROM experiment_point)
+            """)
         blocks.append(.text(failures.isEmpty ? "No run failed." : "Runs that failed:"))
         if !failures.isEmpty {
             blocks.append(

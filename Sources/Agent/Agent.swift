@@ -59,7 +59,7 @@ public final class Agent: MigrationHost {
         try layout.create()
         try Folder.create(layout.runtimeRoot)
         let lock = try FileDescriptor(opening: configuration.lockPath, O_RDWR | O_CREAT)
-        // A command that looks for agents holds the lock for an instant.
+        // A guard that looks for an agent holds the lock for an instant.
         var tries = 0
         while flock(lock.number, LOCK_EX | LOCK_NB) != 0, tries < 20 {
             usleep(10_000)
@@ -140,7 +140,13 @@ public final class Agent: MigrationHost {
         HostInfo(
             name: layout.hostName, pid: getpid(), migrationAddress: configuration.migrationAddress, layout: layout,
             runtime: runtime.kind, runtimeVersion: runtimeVersion, bridge: configuration.bridge,
-            peers: configuration.peers, facts: facts)
+            peers: configuration.peers, facts: facts, monotonicClock: monotonicNow(), cpuTime: Self.cpuTime())
+    }
+
+    private static func cpuTime() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 
     func allContainers() throws -> [ContainerInfo] {

@@ -18,20 +18,43 @@ public struct AgentClient: Sendable {
     public init(socketPath: String) { self.socketPath = socketPath }
     public init(host: String) { socketPath = AgentConfiguration.socketPath(host: host) }
 
-    /// Hosts of this machine that an agent serves, sorted.
+    /// Hosts whose agents can be reached from this machine, sorted: its own, and those to which a testbed of real
+    /// machines keeps a connection.
     public static func runningHosts(in folder: String = "/run/apus") -> [String] {
-        ((try? Folder.names(folder)) ?? []).sorted().filter { host in
-            // A live agent holds its lock; a socket file may be left from one that was killed.
-            guard let lock = try? FileDescriptor(opening: "\(folder)/\(host)/agent.lock", O_RDONLY) else {
-                return false
+        // A socket file may be left from an agent that was killed: somebody has to listen.
+        ((try? Folder.names(folder)) ?? []).sorted().filter { isServed("\(folder)/\($0)/api.sock") }
+    }
+
+    /// Whether somebody listens at a unix socket.
+    public static func isServed(_ path: String) -> Bool {
+        guard path.utf8.count < 108 else { return false }
+        let probe = FileDescriptor(owning: socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | O_CLOEXEC, 0))
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        // SAFETY: sockaddr_un is one of the layouts that a sockaddr pointer with its length may name.
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(probe.number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
-            return flock(lock.number, LOCK_SH | LOCK_NB) != 0
-        }
+        } == 0
     }
 
     // MARK: - Calls
 
     public func host() async throws(AgentError) -> HostInfo { try await get("host") }
+    /// What has to be added to the host's CLOCK_MONOTONIC to make it ours, and how far that may be off, nanoseconds: of some
+    /// answers the one that came soonest.
+    public func clockOffset() async throws(AgentError) -> (offset: Int64, error: Int64) {
+        var best = (offset: Int64(0), error: Int64.max)
+        for _ in 0..<9 {
+            let asked = monotonicNow()
+            let there = try await host().monotonicClock
+            let error = (monotonicNow() - asked) / 2
+            if error < best.error { best = (asked + error - there, error) }
+        }
+        return best
+    }
     public func containers() async throws(AgentError) -> [ContainerInfo] { try await get("containers") }
     public func container(_ name: String) async throws(AgentError) -> ContainerInfo {
         try await get("containers/\(try plain(name))")

@@ -31,3 +31,22 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
         self.attachment = attachment
     }
 }
+
+extension ContainerNetworkRecord {
+    /// Networks of every container that a host's files still tell of, those of migrations under way included: what is to be
+    /// taken out of its bridge when the host is given up.
+    public static func left(in layout: HostLayout) -> [ContainerNetworkRecord] {
+        var found: [ContainerNetworkRecord] = []
+        for folder in (try? layout.containers()) ?? [] {
+            guard let record = try? folder.readRecord(as: ContainerRecord.self), let spec = record.network,
+                let attachment = record.attachment
+            else { continue }
+            found.append(ContainerNetworkRecord(spec: spec, attachment: attachment))
+        }
+        let journals = layout.runFolder + "/migrations"
+        for name in (try? Folder.names(journals)) ?? [] {
+            if let network = JournalContent(path: "\(journals)/\(name)")?.header.network { found.append(network) }
+        }
+        return found
+    }
+}

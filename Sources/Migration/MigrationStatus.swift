@@ -83,6 +83,9 @@ public struct MigrationReport: Codable, Sendable {
     /// Nanoseconds by which the move made the container's CLOCK_MONOTONIC fall behind the hosts'; nil: it shows the
     /// hosts', as after every technique of Apus.
     public var clockLag: Int64?
+    /// Nanoseconds to be added to what the container's own CLOCK_MONOTONIC shows, before and after the move, to get the clock
+    /// of `frozenAt`; nil: 0.
+    public var containerOffset: Int64?
     /// From the decision to the destination serving, milliseconds.
     public var migrationTime = 0.0
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had

@@ -69,11 +69,12 @@ enum Leftovers {
         }
     }
 
-    /// Processes whose command line names a folder: guards and agents of a host whose PIDs nobody wrote down.
+    /// Processes whose command line names a folder: guards, agents and connections of a host whose PIDs nobody wrote down.
     static func processes(naming folder: String) -> [Int32] {
         ProcessTable.all().filter { pid in
             guard pid != getpid(), let line = try? SmallFile.read("/proc/\(pid)/cmdline"),
-                let program = line.split(separator: 0).first, String(decoding: program, as: UTF8.self).hasSuffix("apus")
+                let program = line.split(separator: 0).first.map({ String(decoding: $0, as: UTF8.self) }),
+                program.hasSuffix("apus") || program.hasSuffix("/ssh")
             else { return false }
             return line.split(separator: 0).dropFirst().contains { argument in
                 let text = String(decoding: argument, as: UTF8.self)

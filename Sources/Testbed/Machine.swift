@@ -9,6 +9,11 @@ public struct Machine: Codable, Sendable {
     /// Bytes.
     public var memory: UInt64
 
+    /// Names edge hosts that are other machines, with what they are, beside this one's processor.
+    public mutating func add(host: String, _ words: String) { processor += "; \(host): \(words)" }
+    /// Whether a processor's text names others.
+    public static func hasOthers(_ processor: String) -> Bool { processor.contains("; ") }
+
     public static func here() -> Machine {
         let kernel = (try? SmallFile.text("/proc/sys/kernel/osrelease")) ?? "?"
         let cpu =

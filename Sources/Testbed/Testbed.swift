@@ -2,7 +2,7 @@
 import Glibc
 import LinuxKernel
 
-/// Edge hosts with their agents, access points and user devices, on one machine.
+/// Edge hosts with their agents, access points and user devices, on one machine; or agents on real machines.
 public struct Testbed: Sendable {
     public let topology: Topology
     public init(_ topology: Topology) { self.topology = topology }
@@ -21,7 +21,7 @@ public struct Testbed: Sendable {
     /// The process that moves the frames of emulated links.
     public var links: LinkService { LinkService(instance: topology.instance) }
 
-    /// Makes the network and checks it. What a dead process left that owned a testbed of this name is removed first.
+    /// Makes the network and checks it; of real machines it looks at each. What a dead process left that owned a testbed of this name is removed first.
     ///
     /// - Parameters:
     ///   - owned: this process takes it down at its end.
@@ -36,23 +36,29 @@ public struct Testbed: Sendable {
                 "testbed \(topology.instance) is \(old.stage == .up ? "up" : "half made or half removed"):"
                     + " `apus testbed down` removes it")
         }
+        // Nothing of ours is there yet: what is found at a machine is somebody else's, and stays.
+        if topology.hasMachines { try examineMachines() }
         var state = TestbedState(topology: topology)
         state.owner = owned ? .here : nil
         try state.save()
         do {
-            let network = EdgeNetwork(topology)
-            try network.up(executable: executable)
-            let failed = network.check().filter { !$0.passed }
-            guard failed.isEmpty else {
-                throw TestbedError(
-                    "the testbed's network does not work: "
-                        + failed.map { "\($0.name): \($0.detail)" }.joined(separator: "; "))
-            }
+            if !topology.hasMachines { try makeNetwork(executable) }
             state.stage = .up
             try state.save()
         } catch {
             down()
             throw error
+        }
+    }
+
+    private func makeNetwork(_ executable: String?) throws {
+        let network = EdgeNetwork(topology)
+        try network.up(executable: executable)
+        let failed = network.check().filter { !$0.passed }
+        guard failed.isEmpty else {
+            throw TestbedError(
+                "the testbed's network does not work: "
+                    + failed.map { "\($0.name): \($0.detail)" }.joined(separator: "; "))
         }
     }
 
@@ -65,8 +71,10 @@ public struct Testbed: Sendable {
     }
 
     /// Removes everything that this instance's names stand for, whether it stands, is half made, or was left behind
-    /// by a crash. Calling it again does nothing.
-    public func down() {
+    /// by a crash. Calling it again does nothing. Where a machine cannot be reached the record stays, for the next call.
+    ///
+    /// - Parameter machines: false: what is at real machines is left there and forgotten.
+    public func down(machines: Bool = true) {
         let record = try? TestbedState.load(instance: topology.instance)
         var state = record ?? TestbedState(topology: topology)
         // What stands, and what was asked for, if that is something else.
@@ -76,6 +84,12 @@ public struct Testbed: Sendable {
         state.stage = .removing
         if record != nil { try? state.save() }
         Self.stopAgents(state)
+        var unreached = false
+        if machines {
+            for topology in topologies where topology.hasMachines {
+                unreached = !Testbed(topology).machineLeftovers(.remove).isEmpty || unreached
+            }
+        }
         for topology in topologies {
             for host in topology.hosts {
                 ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
@@ -89,19 +103,17 @@ public struct Testbed: Sendable {
         Leftovers.removeFolder(folder)
         // Only if nobody else uses them.
         rmdir("/var/lib/apus")
-        state.remove()
+        if !unreached { state.remove() }
         rmdir(TestbedState.folder)
     }
 
     /// What of this instance exists, by name; empty after `down`.
-    public func leftovers() -> [String] {
+    ///
+    /// - Parameter machines: whether real machines are asked.
+    public func leftovers(machines: Bool = true) -> [String] {
         var found = topology.namespaces.filter(\.exists).map { "network namespace \($0.name)" }
-        for host in topology.hosts {
-            found += Leftovers.cgroups(host.cgroupParent).map { "cgroup \($0)" }
-            found += Leftovers.processes(naming: host.runFolder).map { "process \($0)" }
-            found += Leftovers.mounts(below: host.runFolder).map { "mount \($0)" }
-            if fileExists(host.runFolder) { found.append("folder \(host.runFolder)") }
-        }
+        for host in topology.hosts { found += host.leftovers() }
+        if machines { found += machineLeftovers(.examine) }
         found += links.processes.map { "process \($0)" }
         for folder in [folder, links.folder] where fileExists(folder) { found.append("folder \(folder)") }
         let path = TestbedState.path(topology.instance)
@@ -112,6 +124,7 @@ public struct Testbed: Sendable {
     public struct Status: Sendable, Codable {
         public struct Agent: Sendable, Codable {
             public var host: String
+            /// The agent's; of a real machine the connection's to it.
             public var pid: Int32?
             public var running: Bool
             public var socket: String
@@ -131,15 +144,18 @@ public struct Testbed: Sendable {
         let state = try TestbedState.load(instance: topology.instance)
         let agents = (state?.agents ?? []).map { agent in
             Status.Agent(
-                host: agent.host, pid: agent.pid,
-                running: agent.pid.flatMap(ProcessTable.startTime).map { $0 == agent.startTime } ?? false,
-                socket: agent.socket, log: agent.log)
+                host: agent.host, pid: agent.pid, running: agent.isRunning, socket: agent.socket, log: agent.log)
         }
-        let complete = topology.namespaces.allSatisfy(\.exists)
+        let checks: [NetworkCheck]
+        if topology.hasMachines {
+            checks = state?.stage == .up ? checkMachines() : []
+        } else {
+            checks = topology.namespaces.allSatisfy(\.exists) ? EdgeNetwork(topology).check() : []
+        }
         return Status(
             instance: topology.instance, stage: state?.stage.rawValue ?? "down", backhaul: state?.topology.backhaul,
-            topology: state?.topology, agents: agents, checks: complete ? EdgeNetwork(topology).check() : [],
-            remains: leftovers())
+            topology: state?.topology, agents: agents, checks: checks,
+            remains: leftovers(machines: state != nil && state?.stage != .up))
     }
 }
 
@@ -148,4 +164,12 @@ extension EdgeHost {
     public var runFolder: String { "\(TestbedState.folder)/\(name)" }
     public var runtimeRoot: String { "\(runFolder)/runtime" }
     public var cgroupParent: String { "/apus-\(name)" }
+
+    /// What of the host exists on the machine that asks.
+    func leftovers() -> [String] {
+        Leftovers.cgroups(cgroupParent).map { "cgroup \($0)" }
+            + Leftovers.processes(naming: runFolder).map { "process \($0)" }
+            + Leftovers.mounts(below: runFolder).map { "mount \($0)" }
+            + (fileExists(runFolder) ? ["folder \(runFolder)"] : [])
+    }
 }

@@ -23,11 +23,13 @@ extension Testbed {
 
     /// Starts the agents; they are written down before they run. The network must be up.
     ///
-    /// - Parameter executable: the apus program; nil: the running one.
+    /// - Parameter executable: the apus program; nil: the running one. Real machines have their own.
+    /// - Returns: the agents; of real machines the connections to them.
     public func spawnAgents(executable: String? = nil) throws -> [ChildProcess] {
         guard var state = try TestbedState.load(instance: topology.instance) else {
             throw TestbedError("testbed \(topology.instance) is not up")
         }
+        if topology.hasMachines { return try spawnMachineAgents(&state) }
         let program = try executable ?? Self.ownExecutable()
         try makeFolders(folder)
         return try topology.hosts.map { host in
@@ -74,16 +76,17 @@ extension Testbed {
         }
     }
 
-    /// The last lines of an agent's log.
+    /// The last lines of an agent's log; of a real machine, of the connection's.
     func lastWords(_ host: EdgeHost, lines: Int = 15) -> String {
-        ((try? SmallFile.text(logPath(host))) ?? "").split(separator: "\n").suffix(lines)
+        ((try? SmallFile.text(host.machine == nil ? logPath(host) : connectionLog(host))) ?? "").split(separator: "\n")
+            .suffix(lines)
             .map { "  \(host.name): \($0)" }.joined(separator: "\n")
     }
 
     /// Ends the agents of a record, each by its PID and only if that PID is still the same process.
     static func stopAgents(_ state: TestbedState) {
         let pids = state.agents.compactMap { agent in
-            agent.pid.flatMap { ProcessTable.startTime($0) == agent.startTime ? $0 : nil }
+            agent.isRunning ? agent.pid : nil
         }
         ProcessTable.end(pids, grace: 5)
     }

@@ -7,13 +7,15 @@ import LinuxKernel
 public struct TestbedState: Codable, Sendable {
     public struct Agent: Codable, Sendable {
         public var host: String
-        /// nil: it was about to be started.
+        /// Of a real machine: the connection to it. nil: it was about to be started.
         public var pid: Int32?
         /// Clock ticks after boot: with the PID it names the process for good.
         public var startTime: UInt64?
         /// The socket of its API.
         public var socket: String
         public var log: String
+
+        var isRunning: Bool { pid.flatMap(ProcessTable.startTime).map { $0 == startTime } ?? false }
     }
     /// A process that takes the testbed down at its end.
     public struct Owner: Codable, Sendable, Equatable {

@@ -7,7 +7,19 @@ extension Testbed.Status {
 extension Testbed {
     public func text(_ status: Status) -> String {
         var lines = ["testbed \(status.instance) is \(status.stage)"]
-        if let rate = status.backhaul {
+        if status.stage == "up", topology.hasMachines {
+            lines.append("")
+            lines.append("  host          connection  address")
+            for host in topology.hosts {
+                let agent = status.agents.first { $0.host == host.name }
+                let state = agent.map { $0.running ? "\($0.pid ?? 0)" : "ended" } ?? "none"
+                lines.append(
+                    "  " + host.name.padded(14) + state.padded(12) + "\(host.machine?.address.description ?? "")")
+            }
+            if status.agents.contains(where: { !$0.running }) {
+                lines.append("  `apus testbed connect` connects again")
+            }
+        } else if let rate = status.backhaul {
             lines.append("")
             lines.append("  host          agent     access       backhaul (\(rate))")
             for host in topology.hosts {

@@ -12,9 +12,8 @@ struct Apus: ParsableCommand {
         subcommands: [
             AgentCommand.self, RunCommand.self, PsCommand.self, LogsCommand.self, InspectCommand.self,
             MigrateCommand.self, HandoverCommand.self, CancelCommand.self, ResolveCommand.self, KillCommand.self,
-            RmCommand.self, DoctorCommand.self, GuardCommand.self, LinkCommand.self, TestbedCommand.self,
-            DemoCommand.self,
-            BenchCommand.self, EvaluateCommand.self, PredictCommand.self,
+            RmCommand.self, DoctorCommand.self, GuardCommand.self, LinkCommand.self, MachineCommand.self,
+            TestbedCommand.self, DemoCommand.self, BenchCommand.self, EvaluateCommand.self, PredictCommand.self,
         ])
 
     /// Not asynchronous, so that the agent can enter its network namespace while there is one thread only.

@@ -106,8 +106,60 @@ struct TopologyFileTests {
         #expect(Set(topology.links.flatMap(topology.cables).map(\.name)).count == 5)
     }
 
+    @Test func hostsCanBeMachines() throws {
+        let text = """
+            hosts:
+              a: {address: 192.0.2.1}
+              b: {address: "[fd00::1]:7701", ssh: lab-b, bridge: lan, port: eth1, apus: /opt/apus}
+            containers: 192.0.2.0/24
+            """
+        let topology = try Topology(yaml: text, file: "t.yaml", instance: "x")
+        #expect(topology.hasMachines && topology.hosts.map(\.name) == ["x-a", "x-b"])
+        let a = try #require(topology.hosts[0].machine), b = try #require(topology.hosts[1].machine)
+        #expect("\(a.address)" == "192.0.2.1:7700" && a.ssh == "root@192.0.2.1" && a.port == nil && a.bridge == "br0")
+        #expect("\(b.address)" == "[fd00::1]:7701" && b.ssh == "lab-b" && b.program == "/opt/apus")
+        #expect(b.port == "eth1" && b.bridge == "lan")
+        #expect(topology.links.isEmpty && topology.namespaces.isEmpty && topology.containerNetwork == "192.0.2")
+    }
+
+    /// Both ends of a tunnel have to come to the same identifier, different pairs and testbeds to different ones.
+    @Test func tunnelsAreToldApart() {
+        var seen: Set<UInt32> = []
+        for instance in ["default", "evaluate"] {
+            for low in 1...15 {
+                for high in (low + 1)...16 {
+                    let one = Tunnels(instance: instance, number: low),
+                        other = Tunnels(instance: instance, number: high)
+                    #expect(one.identifier(to: high) == other.identifier(to: low))
+                    #expect(seen.insert(one.identifier(to: high)).inserted && one.identifier(to: high) < 1 << 24)
+                    #expect(one.port(to: high).utf8.count <= 15 && MACAddress(one.address(to: high)) != nil)
+                }
+            }
+        }
+    }
+
     @Test(arguments: [
         ("", nil, "empty"),
+        ("hosts:\n  a: {address: 192.0.2.1}\n  b:", 3, "b has no address: all hosts are real machines, or none"),
+        ("hosts:\n  a: {ssh: x}\n  b: {}", 2, "a real machine has an address"),
+        ("hosts:\n  a: {address: lab-a}\n  b: {}", 2, "\"lab-a\" is no numeric address"),
+        ("hosts:\n  a: {address: 127.0.0.1}\n  b: {}", 2, "127.0.0.1 is this machine"),
+        ("hosts:\n  a: {address: 192.0.2.1, ssh: -oX}\n  b: {}", 2, "\"-oX\" is no destination for ssh"),
+        ("hosts:\n  a: {address: 192.0.2.1, port: a/b}\n  b: {}", 2, "cannot be the name of a network interface"),
+        ("hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.1}", 1, "two have the same address"),
+        (
+            "hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.2}\nlinks: {backhaul: {rate: 1gbit}}", 4,
+            "links: the hosts are real machines: their links are left alone"
+        ),
+        ("hosts: [a, b]\ncontainers: 10.0.0.0/24", 2, "containers: belongs to hosts that are real machines"),
+        (
+            "hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.2}\nssh-config: no-such-file", 4,
+            "there is no file no-such-file"
+        ),
+        (
+            "hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.2}\ncontainers: 10.0.0.0/16", 4,
+            "is no network such as"
+        ),
         ("hosts: [a, b]\nhost: [a]", 2, "\"host\" is not known here; known: name, hosts"),
         ("name: x", 1, "it names no hosts"),
         ("hosts: [a]", 1, "from 2 to 16 hosts"),

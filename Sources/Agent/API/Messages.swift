@@ -16,6 +16,10 @@ public struct HostInfo: Codable, Sendable {
     /// Other hosts by name.
     public var peers: [String: PeerAddress]
     public var facts: KernelFacts
+    /// CLOCK_MONOTONIC when the answer was made, nanoseconds.
+    public var monotonicClock: Int64
+    /// CPU time that the agent has used so far, seconds.
+    public var cpuTime: Double
 }
 
 /// One of GET /v1/containers.

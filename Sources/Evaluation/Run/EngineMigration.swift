@@ -31,7 +31,7 @@ struct EngineMigration {
                     throw TestbedError(
                         "migration \(id) ended in state \(info.progress.state.rawValue) without a report")
                 }
-                return report
+                return try await source.onOurClock(report)
             }
             let elapsed = Double(monotonicNow() - decided) / 1e9
             if elapsed > limit {

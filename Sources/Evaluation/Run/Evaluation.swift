@@ -47,12 +47,13 @@ public struct Evaluation: Sendable {
             let program = "\(options.programs)/\(name)"
             guard access(program, X_OK) == 0 else { throw TestbedError("\(program) is missing: `make build` makes it") }
         }
+        try checkMachines()
         // Mistakes in a trace are told before anything is made.
         for trace in Set(plan.points.map(\.parameters).filter { $0.mobility != nil }.map(\.trace))
         where trace != RunParameters.grid { _ = try MobilityTrace.read(trace) }
         try store.register(plan)
         if options.retryFailed { progress("\(try store.forgetFailed()) failed runs are made again") }
-        let (available, leftOut) = techniques()
+        let (available, leftOut) = try techniques()
         for reason in leftOut { progress("left out: \(reason)") }
         let made = try store.made()
         let wanted = plan.runs.filter { available.contains($0.parameters.technique) }
@@ -69,7 +70,7 @@ public struct Evaluation: Sendable {
         try await beds[0].up()
         let session = try store.beginSession(
             SessionRecord(
-                runtime: beds[0].runtime,
+                machine: try await beds[0].machine(), runtime: beds[0].runtime,
                 program: try SessionRecord.digest(ofProgram: options.agentProgram ?? "/proc/self/exe"),
                 load: loadBefore, leftOut: leftOut))
         let begin = monotonicNow()
@@ -92,11 +93,31 @@ public struct Evaluation: Sendable {
         return summary
     }
 
+    private func hasMachines() throws -> Bool { try plan.topology.map { try Topology(file: $0).hasMachines } ?? false }
+
+    /// Of real machines nothing is changed, so a plan for them may not ask for it.
+    private func checkMachines() throws {
+        guard try hasMachines() else { return }
+        let points = plan.points.map(\.parameters)
+        if points.contains(where: { $0.mobility != nil }) {
+            throw TestbedError(
+                "the topology's hosts are real machines: users cannot be made to move among their access points")
+        }
+        if points.contains(where: { !$0.backhaul.isRateOnly }) || Set(points.map(\.bandwidth)).count > 1 {
+            throw TestbedError(
+                "the topology's hosts are real machines, whose links are left alone: no rtt, jitter or loss, and one bandwidth,"
+                    + " that which their line has")
+        }
+    }
+
     /// The plan's techniques that this machine has, and why it lacks the others.
-    private func techniques() -> (available: Set<EvaluatedTechnique>, leftOut: [String]) {
+    private func techniques() throws -> (available: Set<EvaluatedTechnique>, leftOut: [String]) {
         var (available, leftOut): (Set<EvaluatedTechnique>, [String]) = ([], [])
+        let hasMachines = try hasMachines()
         for technique in plan.points.map(\.parameters.technique).uniqued {
-            if let obstacle = technique.obstacle() {
+            if technique == .criuCold && hasMachines {
+                leftOut.append("\(technique.name): made between hosts of one machine only")
+            } else if let obstacle = technique.obstacle() {
                 leftOut.append("\(technique.name): \(obstacle)")
             } else {
                 available.insert(technique)

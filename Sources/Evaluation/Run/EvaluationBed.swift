@@ -23,8 +23,6 @@ final class EvaluationBed: Sendable {
         /// Workloads whose files every host has.
         var known: Set<WorkloadKind> = []
         var stands = false
-        /// Of the source's and the destination's agent.
-        var agents: [Int32] = []
     }
 
     /// What has been moved how.
@@ -59,6 +57,16 @@ final class EvaluationBed: Sendable {
 
     var runtime: String { state.runtime }
 
+    /// The machine of the users, and the hosts where they are others.
+    func machine() async throws -> Machine {
+        var machine = Machine.here()
+        for host in testbed.topology.hosts where host.machine != nil {
+            let facts = try await AgentClient(host: host.name).host().facts
+            machine.add(host: host.name, "\(facts.processor), Linux \(facts.release)")
+        }
+        return machine
+    }
+
     func up() async throws {
         try teardown.making { try testbed.upNetwork(owned: true, executable: agentProgram) }
         let children = try teardown.making { try testbed.spawnAgents(executable: agentProgram) }
@@ -69,8 +77,7 @@ final class EvaluationBed: Sendable {
                 "\(host.runtime) does not run here: install it; `apus doctor` tells what else is missing")
         }
         state.runtime = String(version)
-        (state.backhaul, state.warm, state.stands, state.agents) = (nil, [], true, children.map(\.pid))
-        state.known = []
+        (state.backhaul, state.warm, state.stands, state.known) = (nil, [], true, [])
     }
 
     func down() throws {
@@ -149,8 +156,7 @@ final class EvaluationBed: Sendable {
     /// Moves the workloads' containers: all workloads at the same time, the containers of each one after the other until
     /// one fails.
     private func migrate(_ workloads: [[String]], _ parameters: RunParameters) async throws -> [[MoveRecord]] {
-        let meters = state.agents.map(ProcessMeter.init(pid:))
-        let before = try meters.map { try $0.cpuTime() }
+        let before = try await agentTimes()
         var moves = await withTaskGroup(of: (Int, [MoveRecord]).self) { group in
             for (index, containers) in workloads.enumerated() {
                 group.addTask { (index, await self.migrateInTurn(containers, parameters)) }
@@ -161,13 +167,20 @@ final class EvaluationBed: Sendable {
         if case .criuCold = parameters.technique { return moves }
         // The agents work for all moves at once: what each took cannot be told.
         let count = Double(moves.joined().count)
-        let used = try zip(meters, before).map { (try $0.cpuTime() - $1) / count }
+        let used = try await zip(agentTimes(), before).map { ($0 - $1) / count }
         for index in moves.indices {
             for move in moves[index].indices {
                 (moves[index][move].sourceCPU, moves[index][move].destinationCPU) = (used[0], used[1])
             }
         }
         return moves
+    }
+
+    /// CPU time that the source's and the destination's agent have used so far, seconds.
+    private func agentTimes() async throws -> [Double] {
+        var times: [Double] = []
+        for host in [source, destination] { times.append(try await AgentClient(host: host.name).host().cpuTime) }
+        return times
     }
 
     private func migrateInTurn(_ containers: [String], _ parameters: RunParameters) async -> [MoveRecord] {

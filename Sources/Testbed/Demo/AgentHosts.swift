@@ -7,6 +7,7 @@ public struct AgentHosts: ContainerHosts {
     public init() {}
 
     public func run(_ container: ScenarioContainer, on host: EdgeHost) async throws {
+        try host.machine?.bring(container.bundle)
         _ = try await AgentClient(host: host.name).run(
             RunRequest(
                 name: container.name, bundle: container.bundle,
@@ -24,7 +25,7 @@ public struct AgentHosts: ContainerHosts {
         guard let report = end.report else {
             throw TestbedError("migration \(id) ended in state \(end.progress.state.rawValue) without a report")
         }
-        return report
+        return try await source.onOurClock(report)
     }
 
     public func isRunning(_ name: String, on host: EdgeHost) async throws -> Bool {

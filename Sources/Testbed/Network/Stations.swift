@@ -6,6 +6,12 @@ public struct EdgeHost: Sendable, Hashable, Codable {
     public let name: String
     /// Its position, from 1: its addresses follow from it.
     public let number: Int
+    /// The machine that it is; nil: a network namespace of this one.
+    public let machine: RemoteMachine?
+
+    init(name: String, number: Int, machine: RemoteMachine? = nil) {
+        (self.name, self.number, self.machine) = (name, number, machine)
+    }
 
     public var namespace: NamedNetwork { NamedNetwork(name) }
     /// The bridge of its containers.

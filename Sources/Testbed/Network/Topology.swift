@@ -1,6 +1,7 @@
 // What a testbed consists of, by name: everything else is derived, so that it can be found and removed after a crash.
 
-/// Edge hosts, access points, user devices and the links between them, as network namespaces.
+/// Edge hosts, access points, user devices and the links between them, as network namespaces; or edge hosts that are real
+/// machines, whose links are theirs.
 ///
 ///     ue ── access ──┬── acc0 [edge-a: br0] x2 ──┐ unicast with static FDB entries
 ///                    └── acc0 [edge-b: br0] x1 ──┘
@@ -16,8 +17,10 @@ public struct Topology: Sendable, Codable, Hashable {
     public let accessPoints: [AccessPoint]
     /// At least one.
     public let userDevices: [UserDevice]
-    /// Every link with what it does, per direction.
+    /// Every link with what it does, per direction. None between real machines.
     public var links: [TestbedLink]
+    /// The first three bytes of the addresses of containers, a /24: they get .10 to .97.
+    public private(set) var containerNetwork = "10.78.0"
 
     public static let defaultInstance = "default"
 
@@ -35,7 +38,7 @@ public struct Topology: Sendable, Codable, Hashable {
     ///
     /// - Parameter setting: gives a link its quality; before, it does nothing to what passes through it.
     init(
-        instance: String, name: String, hosts: [String],
+        instance: String, name: String, hosts: [String], machines: [RemoteMachine] = [],
         accessPoints: [(name: String, host: String?, x: Double, y: Double)],
         users: [(name: String, accessPoint: String?)], setting: (inout TestbedLink) -> Void
     ) throws {
@@ -44,7 +47,9 @@ public struct Topology: Sendable, Codable, Hashable {
         }
         (self.instance, self.name) = (instance, name)
         let prefix = Self.prefix(instance)
-        self.hosts = hosts.enumerated().map { EdgeHost(name: prefix + $1, number: $0 + 1) }
+        self.hosts = hosts.enumerated().map {
+            EdgeHost(name: prefix + $1, number: $0 + 1, machine: machines.isEmpty ? nil : machines[$0])
+        }
         self.accessPoints = accessPoints.enumerated().map {
             AccessPoint(name: prefix + $1.name, number: $0 + 1, host: $1.host.map { prefix + $0 }, x: $1.x, y: $1.y)
         }
@@ -52,11 +57,25 @@ public struct Topology: Sendable, Codable, Hashable {
             UserDevice(name: prefix + $1.name, number: $0 + 1, accessPoint: $1.accessPoint.map { prefix + $0 })
         }
         links = []
+        if hasMachines { return }
         links = allLinks.map {
             var link = $0
             setting(&link)
             return link
         }
+    }
+
+    /// Edge hosts that are machines of their own; the user device is this machine, as it is.
+    ///
+    /// - Parameter containerNetwork: the first three bytes of the containers' addresses, "10.78.0".
+    init(
+        instance: String, name: String, machines: [(name: String, machine: RemoteMachine)], containerNetwork: String
+    ) throws {
+        try self.init(
+            instance: instance, name: name, hosts: machines.map(\.name), machines: machines.map(\.machine),
+            accessPoints: [], users: [("ue", nil)]
+        ) { _ in }
+        self.containerNetwork = containerNetwork
     }
 
     static func isPlain(_ byte: UInt8) -> Bool {
@@ -78,6 +97,9 @@ public struct Topology: Sendable, Codable, Hashable {
     /// The full name of a station.
     public func name(of station: String) -> String? { namespaces.map(\.name).first { isName($0, station) } }
 
+    /// Whether its hosts are real machines.
+    public var hasMachines: Bool { hosts.contains { $0.machine != nil } }
+
     /// The first user device.
     public var userDevice: NamedNetwork { userDevices[0].namespace }
     public var userDeviceAddress: String { userDevices[0].address }
@@ -85,6 +107,7 @@ public struct Topology: Sendable, Codable, Hashable {
     public var access: NamedNetwork { NamedNetwork(prefix + Self.accessName) }
     static let accessName = "access"
     public var namespaces: [NamedNetwork] {
-        hosts.map(\.namespace) + accessPoints.map(\.namespace) + userDevices.map(\.namespace) + [access]
+        hasMachines
+            ? [] : hosts.map(\.namespace) + accessPoints.map(\.namespace) + userDevices.map(\.namespace) + [access]
     }
 }

@@ -90,6 +90,7 @@ final class Dirtier: Workload {
         try builder.build(in: bundle)
         let copy = try FileDescriptor(opening: bundle + "/rootfs/bin/dirtier", O_WRONLY | O_CREAT | O_EXCL, mode: 0o755)
         try SmallFile.read(program).withUnsafeBytes { try copy.write($0) }
+        try host.machine?.bring(bundle)
         _ = try await AgentClient(host: host.name).run(RunRequest(name: container, bundle: bundle))
         (at, logOffset, unread) = (host, 0, [])
         guard try await line(seconds: 120).contains("\"ready\"") else { throw TestbedError("the dirtier is not ready") }

@@ -12,7 +12,9 @@ public struct TickGap: Codable, Sendable {
 
 extension [TickGap] {
     /// The gap in which a migration's blackout lies. nil: it is not among those that the ticker keeps.
-    private func blackout(_ report: MigrationReport) -> TickGap? {
+    private func blackout(_ report: MigrationReport) -> TickGap? { onClock(of: report).blackoutOnItsClock(report) }
+
+    private func blackoutOnItsClock(_ report: MigrationReport) -> TickGap? {
         // The gap ends on the clock that the service has after the move.
         let lag = report.clockLag ?? 0
         guard var gap = first(where: { $0.start < report.releasedAt - lag && $0.end > report.frozenAt }) else {
@@ -30,8 +32,16 @@ extension [TickGap] {
     }
     /// The largest other gap between the migration's decision and its release, milliseconds.
     func disturbance(_ report: MigrationReport) -> Double {
-        let others = filter { $0.start > report.decidedAt && $0.end <= report.frozenAt }
+        let others = onClock(of: report).filter { $0.start > report.decidedAt && $0.end <= report.frozenAt }
         return (others.map(\.microseconds).max() ?? 0) / 1000
+    }
+}
+
+extension [TickGap] {
+    /// The service's clock need not be that of the report.
+    private func onClock(of report: MigrationReport) -> [TickGap] {
+        guard let offset = report.containerOffset else { return self }
+        return map { TickGap(microseconds: $0.microseconds, start: $0.start + offset, end: $0.end + offset) }
     }
 }
 

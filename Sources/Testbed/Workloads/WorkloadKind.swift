@@ -69,8 +69,8 @@ struct WorkloadPlace {
     /// From 0: several of a kind have names and addresses of their own.
     var index: Int
     var topology: Topology
-    /// The namespace of the client.
-    var client: NamedNetwork
+    /// The namespace of the client; nil: this process's own.
+    var client: NamedNetwork?
     /// The folder in which bundles are made.
     var folder: String
     /// The folder of the programs that Workloads/Makefile builds.
@@ -84,7 +84,7 @@ struct WorkloadPlace {
     func address(part: Int = 0) -> (ip: String, mac: String) {
         let byte = 10 + index * 8 + part
         let hex = String(byte, radix: 16)
-        return ("10.78.0.\(byte)", "02:42:0a:4e:00:\(hex.count == 1 ? "0" : "")\(hex)")
+        return ("\(topology.containerNetwork).\(byte)", "02:42:0a:4e:00:\(hex.count == 1 ? "0" : "")\(hex)")
     }
 }
 
@@ -93,13 +93,14 @@ extension Testbed {
     ///
     /// - Parameters:
     ///   - index: from 0 to 10; several workloads of a testbed have different ones.
-    ///   - client: where its client runs; nil: the user device.
+    ///   - client: where its client runs; nil: the user device. With real machines it is always this one.
     ///   - programs: the folder in which Workloads/Makefile leaves its programs.
     public func workload(
         _ options: WorkloadOptions, index: Int = 0, client: NamedNetwork? = nil, programs: String
     ) -> any Workload {
         let place = WorkloadPlace(
-            index: index, topology: topology, client: client ?? topology.userDevice, folder: folder, programs: programs)
+            index: index, topology: topology,
+            client: topology.hasMachines ? nil : client ?? topology.userDevice, folder: folder, programs: programs)
         switch options.kind {
         case .dirtier:
             return Dirtier(

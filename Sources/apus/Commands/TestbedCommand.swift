@@ -4,8 +4,9 @@ import Testbed
 struct TestbedCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "testbed",
-        abstract: "Edge hosts, access points and user devices on this machine, as network namespaces.",
-        subcommands: [Up.self, Status.self, TestbedLinkCommand.self, Down.self])
+        abstract:
+            "Edge hosts, access points and users on this machine, as network namespaces; or hosts that are real machines.",
+        subcommands: [Up.self, Status.self, TestbedLinkCommand.self, Connect.self, Down.self])
 
     struct Instance: ParsableArguments {
         @Option(help: "Name of the testbed; its namespaces are then called NAME-edge-a and so on.")
@@ -56,14 +57,30 @@ struct TestbedCommand: AsyncParsableCommand {
         }
     }
 
+    struct Connect: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Connect again to agents of real machines where the connection has ended.")
+        @OptionGroup var instance: Instance
+        func run() async throws {
+            let hosts = try Testbed(standing: instance.instance).reconnect()
+            if instance.json {
+                print(json(["hosts": hosts]))
+            } else {
+                print(hosts.isEmpty ? "every connection stands" : "connected to \(hosts.joined(separator: ", "))")
+            }
+        }
+    }
+
     struct Down: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Remove everything of a testbed, what a crash left behind too.")
         @OptionGroup var instance: Instance
+        @Flag(help: "Leave real machines as they are and forget them: for those that cannot be reached any more.")
+        var forgetMachines = false
         func run() async throws {
             let testbed = try Testbed(standing: instance.instance)
-            testbed.down()
-            let left = testbed.leftovers()
+            testbed.down(machines: !forgetMachines)
+            let left = testbed.leftovers(machines: !forgetMachines)
             guard left.isEmpty else { throw TestbedError("could not be removed: \(left.joined(separator: ", "))") }
             if instance.json { print(Apus.done) } else { print("testbed \(instance.instance) is down") }
         }

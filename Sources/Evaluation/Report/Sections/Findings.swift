@@ -1,5 +1,6 @@
 // The report's first sections: where MiGrror is worse and where it is better; what the machine cannot say.
 import GRDB
+import Testbed
 
 extension EvaluationReport {
     /// What techniques are compared by: columns of `run`, times their factor.
@@ -66,6 +67,7 @@ extension EvaluationReport {
                 sum(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms) < 10) AS under,
                 max(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms)) AS worst
             FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 1 AND r.engine_downtime_ms IS NOT NULL
+                AND p.id IN (SELECT point FROM experiment_point)
             GROUP BY p.technique, p.workload, p.handover ORDER BY p.workload, p.handover, p.technique
             """
         return ReportTable(
@@ -85,7 +87,17 @@ extension EvaluationReport {
                 + "together, those at which nothing can be under 10 ms too.", query: query)
     }
 
+    private static let limitsOfMachines =
+        "The edge hosts are machines of their own, named under “Where the figures come from”, and so is the one with the clients. Their "
+        + "links were left as they are: a bandwidth in these tables is what the plan says of the line, not what Apus made of it, "
+        + "and other traffic on it is not known. Downtimes contain what is left of the difference between the machines' clocks, "
+        + "which is measured over the connections to their agents: some tenths of a millisecond. What a service says of its own "
+        + "downtime by the time of day contains the whole difference."
+
     func limits() throws -> ReportSection {
+        if try results.rows("SELECT processor FROM session").contains(where: { Machine.hasOthers($0["processor"]) }) {
+            return ReportSection(title: "What these machines cannot say", blocks: [.text(Self.limitsOfMachines)])
+        }
         let processors = try results.rows("SELECT DISTINCT processors FROM session").map { $0["processors"] as Int }
         let counts = processors.sorted().map { "\($0)" }.joined(separator: " or ")
         return ReportSection(

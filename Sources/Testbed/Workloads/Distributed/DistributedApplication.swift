@@ -39,7 +39,7 @@ final class DistributedApplication: Workload {
         self.filler = filler
         try await run(1, on: host, ["/bin/worker", "--store", "\(store):6379", "--memory", "\(memory / 2)"])
         try await run(0, on: host, ["/bin/gateway", "--worker", "\(worker):9001"])
-        try place.client.run {
+        try endpoint.run {
             var last: any Error = TestbedError("no time")
             let ready = waitUntil(seconds: 60, interval: 20) {
                 do {

@@ -89,8 +89,10 @@ public struct MachineOrder: Codable, Sendable {
                 "link add \(name) address \(tunnels.address(to: peer.number)) mtu \(mtu) type vxlan id \(tunnels.identifier(to: peer.number)) local \(listen.host)"
                     + " remote \(peer.address.host) dstport 4789 nolearning",
                 "link set \(name) master \(bridge)",
-                "link set \(name) type bridge_slave flood off mcast_flood off bcast_flood off learning off",
-                "link set \(name) up",
+                // Broadcasts of the bridge's own address go out by every port, whatever its flood flags say, and would come back
+                // to the clients' switch by the other machine: not by ports that answer ARP for others (br_flood).
+                "link set \(name) type bridge_slave flood off mcast_flood off bcast_flood off learning off proxy_arp on",
+                "link set \(name) addrgenmode none", "link set \(name) up",
             ]
         }
         try runProgram("ip", ["-batch", "-"], input: lines.joined(separator: "\n") + "\n")

@@ -11,7 +11,7 @@ struct RunCommand: AsyncParsableCommand {
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "The container's name.") var name: String
-    @Argument(help: "The bundle's folder, with config.json.") var bundle: String
+    @Argument(help: "The bundle's folder, with config.json, on the agent's machine.") var bundle: String
     @Option(
         help: ArgumentHelp(
             "An address of its own network, with prefix length; may be repeated.", valueName: "address/length"))
@@ -32,6 +32,9 @@ struct RunCommand: AsyncParsableCommand {
         if let resolved = realpath(bundle, nil) {
             path = String(cString: resolved)
             free(resolved)
+        } else if bundle.hasPrefix("/") {
+            // The agent may be another machine's.
+            path = bundle
         } else {
             throw AgentError(.badRequest, "there is no bundle at \(bundle)", advice: "`runc spec` makes a config.json")
         }

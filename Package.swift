@@ -76,7 +76,8 @@ let package = Package(
         .testTarget(
             name: "EvaluationTests",
             dependencies: [
-                "Evaluation", "Testbed", "Migration", "LinuxKernel", .product(name: "GRDB", package: "GRDB.swift"),
+                "Evaluation", "Testbed", "Migration", "Containers", "LinuxKernel",
+                .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         .testTarget(
             name: "TestbedTests",

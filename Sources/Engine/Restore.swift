@@ -3,8 +3,11 @@ import LinuxKernel
 
 extension StubProcess {
     /// Lays out what can be laid out while the source still runs: the address space and the threads, as they are now.
-    public func stage(_ areas: [MemoryArea], threads tids: [Int32]) throws {
+    ///
+    /// - Parameter clocks: what its clocks show besides the kernel's; nil: what this process's do.
+    public func stage(_ areas: [MemoryArea], threads tids: [Int32], clocks: Clocks? = nil) throws {
         try prepare(for: areas)
+        if let clocks { try setClocks(clocks) }
         try change(to: areas)
         try setThreads(tids)
     }

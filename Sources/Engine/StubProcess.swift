@@ -87,6 +87,23 @@ public final class StubProcess {
         layout = areas.filter(\.isSpecial)
     }
 
+    /// Gives the stub clocks of its own, by a time namespace, which only a process of one thread may enter.
+    public func setClocks(_ offsets: Clocks) throws {
+        let newTime: CallBatch.Argument = .value(0x80)  // CLONE_NEWTIME
+        var batch = CallBatch()
+        batch.call(.unshare, newTime, doing: "making a time namespace")
+        _ = try run(batch)
+        try offsets.set(forChildrenOf: pid)
+        batch = CallBatch()
+        // Only its own /proc leads there, so the container needs one.
+        let path = batch.string("/proc/self/ns/time_for_children")
+        let file = batch.call(
+            .open, .address(path), .value(0o2000000), doing: "opening the time namespace in its /proc")
+        batch.call(.setns, .result(file), newTime, doing: "entering the time namespace")
+        batch.call(.close, .result(file), doing: "closing the time namespace")
+        _ = try run(batch)
+    }
+
     /// Changes the layout; memory that stays keeps its content.
     public func change(to areas: [MemoryArea]) throws {
         if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }

@@ -355,6 +355,11 @@ public struct KernelProbe: Codable, Sendable {
         where line.hasPrefix("MemAvailable:") {
             facts.availableMemory = (line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0) << 10
         }
+        add(
+            "time namespaces", Clocks.areSupported, Clocks.areSupported ? "there" : "not there",
+            "a container keeps its monotonic clock on a host that booted at another time",
+            "boot a kernel with CONFIG_TIME_NS",
+            essential: false)
         facts.overcommit = (try? SmallFile.text("/proc/sys/vm/overcommit_memory")).flatMap { Int($0) } ?? 0
         let enough = facts.availableMemory >= 256 << 20
         add(

@@ -70,5 +70,17 @@ public struct RunningContainer: Codable, Sendable {
     }
 }
 
-/// This kernel's boot: equal for two hosts that share a kernel, and so one clock.
-func bootIdentity() -> String { (try? SmallFile.text("/proc/sys/kernel/random/boot_id")) ?? "" }
+/// This kernel's boot, and what this process's clocks show besides the kernel's: equal for two hosts that read one clock.
+func bootIdentity() -> String {
+    let boot = (try? SmallFile.text("/proc/sys/kernel/random/boot_id")) ?? ""
+    let offsets = (try? Clocks.offsets()) ?? .none
+    return boot.filter { !$0.isWhitespace } + (offsets == .none ? "" : " \(offsets.monotonic) \(offsets.boottime)")
+}
+
+extension WireClocks {
+    init(_ clocks: Clocks) {
+        self.init()
+        (monotonic, boottime) = (clocks.monotonic, clocks.boottime)
+    }
+    var clocks: Clocks { Clocks(monotonic: monotonic, boottime: boottime) }
+}

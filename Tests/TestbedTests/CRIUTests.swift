@@ -22,12 +22,6 @@ struct CRIUUnitTests {
                 == "external file[1b:94c916]\ninherit-fd fd[9]:file[1b:94c916]\n")
     }
 
-    @Test func timeOffsetIsNegativeAfterAMove() {
-        #expect(timeOffset(in: "monotonic          -1 929508611\nboottime           -1 929500399\n") == -70_491_389)
-        #expect(timeOffset(in: "monotonic           0         0\n") == 0)
-        #expect(timeOffset(in: "boottime           0         0\n") == nil)
-    }
-
     @Test func freezeIsNoticed() {
         func hold(_ freezer: String?, _ events: String? = nil, tracer: Int = 0) -> FreezeWatch.Hold {
             FreezeWatch.hold(freezer: freezer, events: events, status: "Name:\tx\nTracerPid:\t\(tracer)\n")

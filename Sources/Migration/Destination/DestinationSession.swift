@@ -42,6 +42,8 @@ public final class DestinationSession {
     private var networkRecord: ContainerNetworkRecord?
     private var tools = RestoreTools()
     private var image: ProcessImage?
+    /// What the container's clocks show besides this host's; nil: nothing.
+    private var clocks: Clocks?
     private var released = false
     /// Undone in this order when the migration fails.
     private var made: [() -> Void] = []
@@ -96,7 +98,8 @@ public final class DestinationSession {
             switch frame.kind {
             case .clockProbe:
                 var probe: WireClockProbe = try frame.message()
-                probe.answered = monotonicNow()
+                let now = Clocks.now()
+                (probe.answered, probe.answeredBoottime) = (now.monotonic, now.boottime)
                 try connection.send(.clockProbe, probe)
             case .tree: try receiveTree(frame)
             case .stage: return try stageAndCopy(try frame.message())
@@ -130,9 +133,10 @@ public final class DestinationSession {
             reasons.append("this host's \(host.runtime.kind) does not answer (\(error)): install it")
         }
         reasons += host.facts.reasonsAgainst(taking: try JSONDecoder().decode(KernelFacts.self, from: offer.kernel))
-        if offer.boot != bootIdentity() {
+        if offer.boot != bootIdentity(), !Clocks.areSupported {
             reasons.append(
-                "this host is another kernel with another monotonic clock; time namespaces are not carried yet")
+                "this host has another monotonic clock, and its kernel no time namespaces, by which the container could keep its own"
+            )
         }
         let free = Self.availableMemory()
         if free < offer.residentBytes {
@@ -183,7 +187,8 @@ public final class DestinationSession {
         try makeContainer(stage)
         FaultPoint.reach(.destinationCreated)
         let stub = self.stub!
-        try stub.stage(stage.areas, threads: stage.threads)
+        clocks = stage.hasClocks ? stage.clocks.clocks : nil
+        try stub.stage(stage.areas, threads: stage.threads, clocks: try clocks.map { try $0 + Clocks.offsets() })
         pages = PageReceiver(stub)
         var staged = WireStaged()
         staged.durationNs = monotonicNow() - start
@@ -347,9 +352,26 @@ public final class DestinationSession {
     private func restore(_ handover: WireHandover) throws {
         image = handover.image
         let stub = stub!
+        if let clocks, handover.hasClocks {
+            try steps.measure("clocks") { try Self.await(handover.clocks.clocks, showing: clocks) }
+        }
         try steps.measure("restore process") { try stub.restore(handover.image, tools) }
         try appendToLog(handover.log)
         FaultPoint.reach(.destinationRestored)
+    }
+
+    /// Waits until the container's clocks show here what they showed at the source: two machines' clocks drift apart while a
+    /// migration lasts.
+    static func await(_ shown: Clocks, showing besides: Clocks) throws {
+        let behind = shown - (Clocks.now() + besides)
+        let wait = max(behind.monotonic, behind.boottime)
+        guard wait < 1_000_000_000 else {
+            throw MigrationError(
+                .failed,
+                "the clocks of both hosts have drifted apart by \(wait / 1_000_000) ms since the migration began",
+                advice: "look whether one of them was suspended, or its virtual machine stopped")
+        }
+        if wait > 0 { usleep(UInt32(wait / 1000 + 1)) }
     }
 
     private func appendToLog(_ output: Data) throws {

@@ -59,7 +59,7 @@ public nonisolated struct WireOffer: Sendable {
 
   public var residentBytes: UInt64 = 0
 
-  /// Equal boots mean one clock.
+  /// The kernel's boot and the agent's time namespace: equal ones mean one clock.
   public var boot: String = String()
 
   /// JSON of MigrationPlan.
@@ -134,7 +134,7 @@ public nonisolated struct WireRefused: Sendable {
   public init() {}
 }
 
-/// Asks for the other's CLOCK_MONOTONIC; answered at once.
+/// Asks for the other's CLOCK_MONOTONIC and CLOCK_BOOTTIME; answered at once.
 public nonisolated struct WireClockProbe: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -143,6 +143,23 @@ public nonisolated struct WireClockProbe: Sendable {
   public var sent: Int64 = 0
 
   public var answered: Int64 = 0
+
+  public var answeredBoottime: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// CLOCK_MONOTONIC and CLOCK_BOOTTIME, nanoseconds.
+public nonisolated struct WireClocks: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var monotonic: Int64 = 0
+
+  public var boottime: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -166,9 +183,21 @@ public nonisolated struct WireStage: Sendable {
   /// The log up to here.
   public var log: Data = Data()
 
+  /// What the container's clocks show, less those of the destination's agent; absent: they show the same.
+  public var clocks: WireClocks {
+    get {_clocks ?? WireClocks()}
+    set {_clocks = newValue}
+  }
+  /// Returns true if `clocks` has been explicitly set.
+  public var hasClocks: Bool {self._clocks != nil}
+  /// Clears the value of `clocks`. Subsequent reads from it will return its default value.
+  public mutating func clearClocks() {self._clocks = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _clocks: WireClocks? = nil
 }
 
 public nonisolated struct WireStaged: Sendable {
@@ -266,11 +295,22 @@ public nonisolated struct WireHandover: Sendable {
 
   public var log: Data = Data()
 
+  /// What the container's clocks showed when it had stopped: at the destination they must not be behind. Absent as in Stage.
+  public var clocks: WireClocks {
+    get {_clocks ?? WireClocks()}
+    set {_clocks = newValue}
+  }
+  /// Returns true if `clocks` has been explicitly set.
+  public var hasClocks: Bool {self._clocks != nil}
+  /// Clears the value of `clocks`. Subsequent reads from it will return its default value.
+  public mutating func clearClocks() {self._clocks = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _image: Engine.ProcessImage? = nil
+  fileprivate var _clocks: WireClocks? = nil
 }
 
 /// The rest of the state, and the promise: the source does not run again until it is told that the destination never
@@ -646,7 +686,7 @@ nonisolated extension WireRefused: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireClockProbe: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ClockProbe"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sent\0\u{1}answered\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}sent\0\u{1}answered\0\u{3}answered_boottime\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -656,6 +696,7 @@ nonisolated extension WireClockProbe: SwiftProtobuf.Message, SwiftProtobuf._Mess
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularInt64Field(value: &self.sent) }()
       case 2: try { try decoder.decodeSingularInt64Field(value: &self.answered) }()
+      case 3: try { try decoder.decodeSingularInt64Field(value: &self.answeredBoottime) }()
       default: break
       }
     }
@@ -668,12 +709,51 @@ nonisolated extension WireClockProbe: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.answered != 0 {
       try visitor.visitSingularInt64Field(value: self.answered, fieldNumber: 2)
     }
+    if self.answeredBoottime != 0 {
+      try visitor.visitSingularInt64Field(value: self.answeredBoottime, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireClockProbe, rhs: WireClockProbe) -> Bool {
     if lhs.sent != rhs.sent {return false}
     if lhs.answered != rhs.answered {return false}
+    if lhs.answeredBoottime != rhs.answeredBoottime {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireClocks: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Clocks"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}monotonic\0\u{1}boottime\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.monotonic) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.boottime) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.monotonic != 0 {
+      try visitor.visitSingularInt64Field(value: self.monotonic, fieldNumber: 1)
+    }
+    if self.boottime != 0 {
+      try visitor.visitSingularInt64Field(value: self.boottime, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireClocks, rhs: WireClocks) -> Bool {
+    if lhs.monotonic != rhs.monotonic {return false}
+    if lhs.boottime != rhs.boottime {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -681,7 +761,7 @@ nonisolated extension WireClockProbe: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0\u{1}threads\0\u{1}neighbours\0\u{1}log\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0\u{1}threads\0\u{1}neighbours\0\u{1}log\0\u{1}clocks\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -694,12 +774,17 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 3: try { try decoder.decodeRepeatedInt32Field(value: &self.threads) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.neighbours) }()
       case 5: try { try decoder.decodeSingularBytesField(value: &self.log) }()
+      case 6: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.generation != 0 {
       try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
     }
@@ -715,6 +800,9 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if !self.log.isEmpty {
       try visitor.visitSingularBytesField(value: self.log, fieldNumber: 5)
     }
+    try { if let v = self._clocks {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -724,6 +812,7 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.threads != rhs.threads {return false}
     if lhs.neighbours != rhs.neighbours {return false}
     if lhs.log != rhs.log {return false}
+    if lhs._clocks != rhs._clocks {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -904,7 +993,7 @@ nonisolated extension WireMuted: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Handover"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}image\0\u{1}log\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}image\0\u{1}log\0\u{1}clocks\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -914,6 +1003,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._image) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.log) }()
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
       default: break
       }
     }
@@ -930,12 +1020,16 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if !self.log.isEmpty {
       try visitor.visitSingularBytesField(value: self.log, fieldNumber: 2)
     }
+    try { if let v = self._clocks {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireHandover, rhs: WireHandover) -> Bool {
     if lhs._image != rhs._image {return false}
     if lhs.log != rhs.log {return false}
+    if lhs._clocks != rhs._clocks {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

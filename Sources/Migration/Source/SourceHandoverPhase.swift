@@ -107,6 +107,7 @@ extension SourceSession {
             var handover = WireHandover()
             handover.image = capture!.image
             handover.log = unsentLog
+            if clocksThere != nil { handover.clocks = WireClocks(Clocks.now() + ownClocks) }
             try connection.send(.handover, handover)
         }
     }

@@ -38,6 +38,10 @@ public final class SourceSession {
     /// that had to be put off after that makes no such bet again.
     var imageGoesAhead = true
     var clockOffset: Int64 = 0
+    /// What the container's clocks show besides this host's: it came from a host with other ones.
+    var ownClocks = Clocks.none
+    /// What the container's clocks have to show besides the destination's; nil: nothing.
+    var clocksThere: Clocks?
     let decidedAt = monotonicNow()
     /// When the handover was first wanted.
     var handoverWantedAt: Int64?
@@ -149,7 +153,7 @@ public final class SourceSession {
         report.destination = accepted.host
         connection.peer = accepted.host
         enter(.accepted)
-        try measureClock(sameKernel: accepted.boot == offer.boot)
+        try measureClocks(shared: accepted.boot == offer.boot)
     }
 
     /// Everything the destination has to know to say whether it can work.
@@ -218,18 +222,27 @@ public final class SourceSession {
         }
     }
 
-    private func measureClock(sameKernel: Bool) throws {
-        if sameKernel { return }
+    /// Finds out how the destination's clocks differ. The container's never go back: there they show up to one round trip more.
+    private func measureClocks(shared: Bool) throws {
+        ownClocks = try Clocks.offsets(of: container.pid) - Clocks.offsets()
+        if ownClocks != .none { report.containerOffset = -ownClocks.monotonic }
+        if shared {
+            clocksThere = ownClocks == .none ? nil : ownClocks
+            return
+        }
         var best = Int64.max
         for _ in 0..<9 {
             var probe = WireClockProbe()
             probe.sent = monotonicNow()
             try connection.send(.clockProbe, probe)
             let answer: WireClockProbe = try connection.expect(.clockProbe)
-            let now = monotonicNow(), trip = now - probe.sent
+            let now = Clocks.now(), trip = now.monotonic - probe.sent
             if trip < best {
                 best = trip
-                clockOffset = answer.answered - (probe.sent + now) / 2
+                clockOffset = answer.answered - (probe.sent + now.monotonic) / 2
+                clocksThere =
+                    ownClocks + now
+                    - Clocks(monotonic: answer.answered, boottime: answer.answeredBoottime)
             }
         }
         report.clock = "estimated ± \(best / 2000) µs"
@@ -265,6 +278,7 @@ public final class SourceSession {
         stage.areas = layout.areas
         stage.threads = try process.learnThreads()
         stage.log = try newLog()
+        if let clocksThere { stage.clocks = WireClocks(clocksThere) }
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(
                 try ContainerNetwork.neighbours(network.spec, network.attachment))
@@ -376,4 +390,4 @@ struct Postponed: Error {
 }
 
 /// The version of the session's protocol that this code speaks.
-public let sessionProtocolVersion: UInt32 = 2
+public let sessionProtocolVersion: UInt32 = 3

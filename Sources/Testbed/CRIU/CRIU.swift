@@ -75,15 +75,3 @@ struct CRIUOutput: Equatable {
     /// Lines of CRIU's configuration: the file is not part of a dump; in a restore the descriptor takes its place.
     func lines(descriptor: Int32) -> String { "external \(name)\ninherit-fd fd[\(descriptor)]:\(name)\n" }
 }
-
-/// What a process's CLOCK_MONOTONIC is ahead of the machine's, nanoseconds, from /proc/PID/timens_offsets.
-func timeOffset(in text: String) -> Int64? {
-    for line in text.split(separator: "\n") {
-        // "monotonic           -1 929508611"
-        let fields = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
-        guard fields.count == 3, fields[0] == "monotonic", let seconds = Int64(fields[1]), let rest = Int64(fields[2])
-        else { continue }
-        return seconds * 1_000_000_000 + rest
-    }
-    return nil
-}

@@ -109,7 +109,7 @@ final class CRIUMove {
         guard let staged else { throw TestbedError("not staged") }
         var times = Times(decided: decidedAt, staged: staged.at)
         do {
-            let offset = timeOffset(in: try SmallFile.text("/proc/\(pid)/timens_offsets")) ?? 0
+            let offset = try Clocks.offsets(of: pid).monotonic
             let output = try CRIUOutput(of: pid, log: from.container.log)
             times.triggered = monotonicNow()
             times.frozen = try checkpoint(output, staged.network)
@@ -127,8 +127,7 @@ final class CRIUMove {
             (report.container, report.source, report.destination) = (record.name, from.host.name, to.host.name)
             (report.startedAt, report.bytesSent) = (startedAt, staged.transfer.bytes)
             images.add(to: &report)
-            let now = timeOffset(in: try SmallFile.text("/proc/\(to.pid())/timens_offsets")) ?? 0
-            report.clockLag = offset - now
+            report.clockLag = try offset - Clocks.offsets(of: to.pid()).monotonic
             return report
         } catch { throw undoing(error) }
     }

@@ -21,6 +21,8 @@ public enum ContainerNetwork {
         let route = try NetlinkSocket()
         let bridge = try route.link(attachment.bridge)
         let prefixes = try spec.prefixes()
+        // What is there is not ours to take back when the rest fails.
+        if try route.linkIfPresent(attachment.port) != nil { throw KernelError("making \(attachment.port)", .exists) }
         let namespace = try NetworkNamespace.create(
             at: attachment.namespace, connectionBuckets: connectionBuckets)
         do throws(KernelError) {

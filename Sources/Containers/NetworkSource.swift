@@ -26,7 +26,8 @@ public final class SourceHandover: Sendable {
 
     /// Opens sockets, looks up indexes, encodes messages; changes nothing.
     /// - Throws: `.noEntry` if bridge, port, backhaul or namespace are not there; `.invalid` if they do not belong
-    ///   together, `.notSupported` on a bridge with spanning tree (its port states are its own).
+    ///   together, `.notSupported` on a bridge with spanning tree (its port states are its own), ENETDOWN if the backhaul's
+    ///   port does not forward.
     public init(_ record: SourceHandoverRecord) throws(KernelError) {
         self.record = record
         let attachment = record.attachment
@@ -85,6 +86,11 @@ struct HandoverPorts {
         }
         port = found[0].index
         backhaul = found[1].index
+        // What follows the container by it would be dropped without a word. A new link's carrier is seen up to a second late.
+        guard try route.portState(of: backhaul) == BridgePort.State.forwarding.rawValue else {
+            throw KernelError(
+                "\(attachment.backhaul), a port of \(bridge.name), does not forward: is its link up?", Errno(ENETDOWN))
+        }
     }
 }
 

@@ -55,14 +55,16 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
     /// made. The same name always gives the same attachment.
     public init(container: String, bridge: String, backhaul: String, folder: String) {
         self.init(
-            bridge: bridge, port: NetworkAttachment.portName(container), namespace: "\(folder)/\(container).netns",
+            bridge: bridge, port: NetworkAttachment.portName(container, on: folder),
+            namespace: "\(folder)/\(container).netns",
             backhaul: backhaul)
     }
 
-    /// At most 15 characters: the beginning of the name for people, a hash (FNV-1a) of all of it against collisions.
-    static func portName(_ container: String) -> String {
+    /// At most 15 characters: the beginning of the name for people, a hash (FNV-1a) of all of it and of the host's folder against
+    /// collisions: several agents may share a network namespace.
+    static func portName(_ container: String, on folder: String) -> String {
         var hash: UInt32 = 2_166_136_261
-        for byte in container.utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }
+        for byte in (container + "\n" + folder).utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }
         let plain = container.unicodeScalars.filter {
             $0.isASCII && ($0.properties.isAlphabetic || $0.value < 58) && $0.value > 47
         }

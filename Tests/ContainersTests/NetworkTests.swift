@@ -8,12 +8,13 @@ import Testing
 
 @Suite struct NetworkSpecTests {
     @Test func portNamesFitAndDiffer() {
-        #expect(NetworkAttachment.portName("redis") == NetworkAttachment.portName("redis"))
+        #expect(NetworkAttachment.portName("redis", on: "/a") == NetworkAttachment.portName("redis", on: "/a"))
+        #expect(NetworkAttachment.portName("redis", on: "/a") != NetworkAttachment.portName("redis", on: "/b"))
         #expect(
-            NetworkAttachment.portName("a-very-long-container-name-1")
-                != NetworkAttachment.portName("a-very-long-container-name-2"))
+            NetworkAttachment.portName("a-very-long-container-name-1", on: "/a")
+                != NetworkAttachment.portName("a-very-long-container-name-2", on: "/a"))
         for name in ["r", "a-very-long-container-name", "ä/ö", "_-."] {
-            #expect(NetworkAttachment.portName(name).utf8.count <= 15)
+            #expect(NetworkAttachment.portName(name, on: "/a").utf8.count <= 15)
         }
     }
     @Test func recordsTravelAsJSON() throws {
@@ -115,6 +116,33 @@ import Testing
         #expect(FileManager.default.createFile(atPath: attachment.namespace, contents: nil))  // died before the mount
         try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, attachment) }
         #expect(lab.files.isEmpty)
+    }
+
+    /// A way that drops what follows the container is no way.
+    @Test func backhaulMustForward() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let route = try NetlinkSocket(in: lab.a)
+        let backhaul = try route.link("bh").index
+        func prepare() throws {
+            _ = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        }
+        try prepare()
+        try route.request(BridgePort.set(backhaul, .disabled), "disabling")
+        let error = #expect(throws: KernelError.self) { try prepare() }
+        #expect(error?.errno == Errno(ENETDOWN) && error?.operation.contains("bh") == true)
+        #expect(throws: KernelError.self) {
+            try lab.b.run { () throws(KernelError) in
+                try NetlinkSocket().request(
+                    BridgePort.set(try NetlinkSocket().link("bh").index, .disabled), "disabling")
+                _ = try DestinationHandover.prepare(
+                    DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+            }
+        }
+        #expect(try NetlinkSocket(in: lab.b).linkIfPresent(lab.attachment("b").port) == nil, "nothing is left")
+        try route.request(BridgePort.set(backhaul, .forwarding), "enabling")
+        try prepare()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
     }
 
     /// Frames that come between accept and open are held, in order, and none is lost; before accept none is held.

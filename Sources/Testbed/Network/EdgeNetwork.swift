@@ -27,6 +27,18 @@ public struct EdgeNetwork: Sendable {
         try joinUserDevices()
         try joinSwitch()
         for namespace in topology.namespaces { try namespace.steerReceiving() }
+        for host in topology.hosts { try awaitBackhaulPorts(of: host) }
+    }
+
+    /// A port drops what comes until the kernel has looked at its carrier, up to a second late. Nothing else would notice here: by
+    /// these ports frames follow containers that move.
+    private func awaitBackhaulPorts(of host: EdgeHost) throws {
+        let route = try NetlinkSocket(in: NetworkNamespace(opening: host.namespace.path))
+        let ports = try topology.hosts.filter { $0 != host }.map { try route.link(host.backhaulPort(to: $0)).index }
+        let came = try waitUntil(seconds: 10) {
+            try ports.allSatisfy { try route.portState(of: $0) == BridgePort.State.forwarding.rawValue }
+        }
+        guard came else { throw TestbedError("the backhaul ports of \(host.name) see no carrier") }
     }
 
     private func joinHosts() throws {

@@ -96,16 +96,19 @@ public final class DestinationSession {
         while true {
             let frame = try connection.receive()
             switch frame.kind {
-            case .clockProbe:
-                var probe: WireClockProbe = try frame.message()
-                let now = Clocks.now()
-                (probe.answered, probe.answeredBoottime) = (now.monotonic, now.boottime)
-                try connection.send(.clockProbe, probe)
+            case .clockProbe: try answerProbe(frame)
             case .tree: try receiveTree(frame)
             case .stage: return try stageAndCopy(try frame.message())
             default: throw connection.unexpected(frame, "the stage")
             }
         }
+    }
+
+    private func answerProbe(_ frame: Frame) throws {
+        var probe: WireClockProbe = try frame.message()
+        let now = Clocks.now()
+        (probe.answered, probe.answeredBoottime) = (now.monotonic, now.boottime)
+        try connection.send(.clockProbe, probe)
     }
 
     // ---- Offer ---------------------------------------------------------------------------------------------
@@ -318,6 +321,7 @@ public final class DestinationSession {
                 let old = stub.layout
                 try steps.measure("change layout") { try stub.change(to: layout.areas) }
                 pages.layoutChanged(from: old)
+            case .clockProbe: try answerProbe(frame)
             case .passEnd:
                 let end: WirePassEnd = try frame.message()
                 var applied = WirePassApplied()

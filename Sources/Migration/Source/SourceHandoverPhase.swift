@@ -16,6 +16,11 @@ extension SourceSession {
         try layout.refresh(advice: true)
         if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
         report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
+        // Clocks drift apart while memory is copied: by these the downtime is told.
+        if !sharesClock {
+            if tracker != nil { try awaitApplied(all: true) }
+            try measureClocksThere()
+        }
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
         if tracker != nil { try runUp() }
         try drain()
@@ -173,6 +178,10 @@ extension SourceSession {
 
     private func note(_ released: WireReleased) {
         report.releasedAt = released.at - clockOffset
+        // By how much the container's clock has leapt ahead.
+        if let clocksThere, !sharesClock {
+            report.clockLag = ownClocks.monotonic - clocksThere.monotonic - clockOffset
+        }
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
         report.handoverTime = handoverWantedAt.map { Double(report.releasedAt - $0) / 1e6 }

@@ -38,6 +38,7 @@ public final class SourceSession {
     /// that had to be put off after that makes no such bet again.
     var imageGoesAhead = true
     var clockOffset: Int64 = 0
+    var sharesClock = true
     /// What the container's clocks show besides this host's: it came from a host with other ones.
     var ownClocks = Clocks.none
     /// What the container's clocks have to show besides the destination's; nil: nothing.
@@ -226,11 +227,18 @@ public final class SourceSession {
     private func measureClocks(shared: Bool) throws {
         ownClocks = try Clocks.offsets(of: container.pid) - Clocks.offsets()
         if ownClocks != .none { report.containerOffset = -ownClocks.monotonic }
+        sharesClock = shared
         if shared {
             clocksThere = ownClocks == .none ? nil : ownClocks
             return
         }
-        var best = Int64.max
+        clocksThere = try measureClocksThere()
+    }
+
+    /// - Returns: what the container's clocks have to show besides the destination's so that they are not behind.
+    @discardableResult
+    func measureClocksThere() throws -> Clocks {
+        var best = Int64.max, result = Clocks.none
         for _ in 0..<9 {
             var probe = WireClockProbe()
             probe.sent = monotonicNow()
@@ -240,12 +248,13 @@ public final class SourceSession {
             if trip < best {
                 best = trip
                 clockOffset = answer.answered - (probe.sent + now.monotonic) / 2
-                clocksThere =
+                result =
                     ownClocks + now
                     - Clocks(monotonic: answer.answered, boottime: answer.answeredBoottime)
             }
         }
         report.clock = "estimated ± \(best / 2000) µs"
+        return result
     }
 
     // ---- Stage ---------------------------------------------------------------------------------------------

@@ -46,14 +46,34 @@ public struct AgentClient: Sendable {
     /// What has to be added to the host's CLOCK_MONOTONIC to make it ours, and how far that may be off, nanoseconds: of some
     /// answers the one that came soonest.
     public func clockOffset() async throws(AgentError) -> (offset: Int64, error: Int64) {
-        var best = (offset: Int64(0), error: Int64.max)
-        for _ in 0..<9 {
-            let asked = monotonicNow()
-            let there = try await host().monotonicClock
-            let error = (monotonicNow() - asked) / 2
-            if error < best.error { best = (asked + error - there, error) }
+        // On one connection: what making it takes comes before the answer, and would not be halved.
+        try await connected { inbound, outbound in
+            var parts = inbound.makeAsyncIterator()
+            var best = (offset: Int64(0), error: Int64.max)
+            for _ in 0..<9 {
+                let asked = monotonicNow()
+                try await outbound.write(contentsOf: request(.GET, "host", nil, keepAlive: true))
+                let (_, answer) = try await Self.answer(from: &parts) ?? (0, [])
+                let error = (monotonicNow() - asked) / 2
+                let there = try decode(answer) as HostInfo
+                if error < best.error { best = (asked + error - there.monotonicClock, error) }
+            }
+            return best
         }
-        return best
+    }
+    /// The same as `host`, for agents that may be stopped.
+    public func host(within limit: Duration) async throws(AgentError) -> HostInfo {
+        do {
+            return try await withThrowingTaskGroup(of: HostInfo.self) { group in
+                group.addTask { try await host() }
+                group.addTask {
+                    try await Task.sleep(for: limit)
+                    throw AgentError(.unreachable, "the agent at \(socketPath) did not answer in \(limit)")
+                }
+                defer { group.cancelAll() }
+                return try await group.next()!
+            }
+        } catch { throw AgentError(error) }
     }
     public func containers() async throws(AgentError) -> [ContainerInfo] { try await get("containers") }
     public func container(_ name: String) async throws(AgentError) -> ContainerInfo {
@@ -154,10 +174,53 @@ public struct AgentClient: Sendable {
         }
     }
 
+    private func request(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?, keepAlive: Bool = false)
+        -> [HTTPClientRequestPart]
+    {
+        var headers = HTTPHeaders([("host", "apus")])
+        if !keepAlive { headers.add(name: "connection", value: "close") }
+        headers.add(name: "content-length", value: String(body?.count ?? 0))
+        var parts: [HTTPClientRequestPart] = [
+            .head(.init(version: .http1_1, method: method, uri: "/v1/" + path, headers: headers))
+        ]
+        if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
+        return parts + [.end(nil)]
+    }
+
+    /// The next answer; nil: the connection ended before it was whole.
+    private static func answer(
+        from parts: inout NIOAsyncChannelInboundStream<HTTPClientResponsePart>.AsyncIterator
+    ) async throws -> (status: Int, body: [UInt8])? {
+        var status = 0
+        var answer: [UInt8] = []
+        while let part = try await parts.next() {
+            switch part {
+            case .head(let head): status = Int(head.status.code)
+            case .body(let bytes): answer += bytes.readableBytesView
+            case .end: return (status, answer)
+            }
+        }
+        return nil
+    }
+
     /// One request and its answer, whatever it says.
     func raw(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> (
         status: Int, body: [UInt8]
     ) {
+        try await connected { inbound, outbound in
+            try await outbound.write(contentsOf: request(method, path, body))
+            var parts = inbound.makeAsyncIterator()
+            if let answer = try await Self.answer(from: &parts) { return answer }
+            throw AgentError(.unreachable, "the agent at \(socketPath) ended before it answered")
+        }
+    }
+
+    /// Opens a connection for what is said on it.
+    private func connected<T: Sendable>(
+        _ body: (
+            NIOAsyncChannelInboundStream<HTTPClientResponsePart>, NIOAsyncChannelOutboundWriter<HTTPClientRequestPart>
+        ) async throws -> T
+    ) async throws(AgentError) -> T {
         do {
             let connection = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .connect(unixDomainSocketPath: socketPath) { channel in
@@ -166,25 +229,7 @@ public struct AgentClient: Sendable {
                         return try Connection(wrappingChannelSynchronously: channel)
                     }
                 }
-            return try await connection.executeThenClose { inbound, outbound in
-                var headers = HTTPHeaders([("host", "apus"), ("connection", "close")])
-                headers.add(name: "content-length", value: String(body?.count ?? 0))
-                var parts: [HTTPClientRequestPart] = [
-                    .head(.init(version: .http1_1, method: method, uri: "/v1/" + path, headers: headers))
-                ]
-                if let body { parts.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
-                try await outbound.write(contentsOf: parts + [.end(nil)])
-                var status = 0
-                var answer: [UInt8] = []
-                for try await part in inbound {
-                    switch part {
-                    case .head(let head): status = Int(head.status.code)
-                    case .body(let bytes): answer += bytes.readableBytesView
-                    case .end: return (status, answer)
-                    }
-                }
-                throw AgentError(.unreachable, "the agent at \(socketPath) ended before it answered")
-            }
+            return try await connection.executeThenClose { try await body($0, $1) }
         } catch let error as AgentError {
             throw error
         } catch let error as IOError where [ENOENT, ECONNREFUSED].contains(error.errnoCode) {

@@ -69,13 +69,21 @@ enum Leftovers {
         }
     }
 
-    /// Processes whose command line names a folder: guards, agents and connections of a host whose PIDs nobody wrote down.
-    static func processes(naming folder: String) -> [Int32] {
+    /// Processes whose command line names a folder: guards and agents of a host whose PIDs nobody wrote down.
+    ///
+    /// - Parameter command: the program's subcommand; nil: any.
+    static func processes(naming folder: String, command: String? = nil) -> [Int32] {
+        programs("apus", naming: folder) { command == nil || $0 == command }
+    }
+
+    /// Connections to agents of other machines that lead to a socket in the folder.
+    static func connections(naming folder: String) -> [Int32] { programs("/ssh", naming: folder) { _ in true } }
+
+    private static func programs(_ ending: String, naming folder: String, _ isWanted: (String) -> Bool) -> [Int32] {
         ProcessTable.all().filter { pid in
-            guard pid != getpid(), let line = try? SmallFile.read("/proc/\(pid)/cmdline"),
-                let program = line.split(separator: 0).first.map({ String(decoding: $0, as: UTF8.self) }),
-                program.hasSuffix("apus") || program.hasSuffix("/ssh")
-            else { return false }
+            guard pid != getpid(), let line = try? SmallFile.read("/proc/\(pid)/cmdline") else { return false }
+            let words = line.split(separator: 0).prefix(2).map { String(decoding: $0, as: UTF8.self) }
+            guard words.count == 2, words[0].hasSuffix(ending), isWanted(words[1]) else { return false }
             return line.split(separator: 0).dropFirst().contains { argument in
                 let text = String(decoding: argument, as: UTF8.self)
                 return text == folder || text.hasPrefix(folder + "/")

@@ -1,3 +1,5 @@
+import Containers
+import FoundationEssentials
 import Glibc
 import LinuxKernel
 
@@ -8,6 +10,14 @@ public struct Machine: Codable, Sendable {
     public var processor: String
     /// Bytes.
     public var memory: UInt64
+
+    /// SHA-256 of a program's file, in hexadecimal digits.
+    package static func digest(ofProgram path: String) throws -> String {
+        let data = try Data(contentsOf: URL(filePath: path), options: .alwaysMapped)
+        var hasher = Digest.Hasher()
+        data.withUnsafeBytes { hasher.update($0) }
+        return hasher.finish().description
+    }
 
     /// Names edge hosts that are other machines, with what they are, beside this one's processor.
     public mutating func add(host: String, _ words: String) { processor += "; \(host): \(words)" }

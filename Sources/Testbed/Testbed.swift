@@ -1,4 +1,5 @@
 // A whole testbed: network, then agents; and its end.
+import Agent
 import Glibc
 import LinuxKernel
 
@@ -30,15 +31,24 @@ public struct Testbed: Sendable {
     public func upNetwork(owned: Bool = false, executable: String? = nil) throws {
         let old = try TestbedState.load(instance: topology.instance)
         if let owner = old?.owner, !owner.isAlive {
-            down()
+            Testbed(old!.topology).down()
+            if try TestbedState.load(instance: topology.instance) != nil {
+                throw TestbedError(
+                    "machines of an earlier testbed \(topology.instance) cannot be reached: `apus testbed down` names them"
+                )
+            }
         } else if let old {
             throw TestbedError(
                 "testbed \(topology.instance) is \(old.stage == .up ? "up" : "half made or half removed"):"
                     + " `apus testbed down` removes it")
         }
-        // Nothing of ours is there yet: what is found at a machine is somebody else's, and stays.
-        if topology.hasMachines { try examineMachines() }
+        // Nothing of ours is there yet: what is found, here or at a machine, is somebody else's, and stays.
+        for host in topology.hosts where AgentClient.isServed(AgentClient(host: host.name).socketPath) {
+            throw TestbedError(
+                "an agent of a host \(host.name) runs on this machine: choose another --instance, or end it")
+        }
         var state = TestbedState(topology: topology)
+        if topology.hasMachines { try examineMachines(state) }
         state.owner = owned ? .here : nil
         try state.save()
         do {
@@ -77,33 +87,34 @@ public struct Testbed: Sendable {
     public func down(machines: Bool = true) {
         let record = try? TestbedState.load(instance: topology.instance)
         var state = record ?? TestbedState(topology: topology)
-        // What stands, and what was asked for, if that is something else.
+        // What stands, and what was asked for, if that is something else. Machines are only known by a record.
         var topologies = [state.topology]
         if topology != state.topology { topologies.append(topology) }
         if record == nil, let strays = Topology(straysOf: topology.instance) { topologies.append(strays) }
         state.stage = .removing
         if record != nil { try? state.save() }
         Self.stopAgents(state)
-        var unreached = false
+        var isDone = true
         if machines {
-            for topology in topologies where topology.hasMachines {
-                unreached = !Testbed(topology).machineLeftovers(.remove).isEmpty || unreached
-            }
+            isDone =
+                record.map { machineLeftovers(.remove, $0).isEmpty }
+                ?? !fileExists(TestbedState.lastingPath(topology.instance))
         }
         for topology in topologies {
-            for host in topology.hosts {
+            for host in topology.hosts where host.machine != nil { host.disconnect() }
+            for host in topology.hosts where host.machine == nil {
                 ProcessTable.end(Leftovers.processes(naming: host.runFolder), grace: 1)
                 Leftovers.removeCgroups(host.cgroupParent)
             }
             // Before the namespaces: an open TAP interface keeps its own alive.
             links.end()
             EdgeNetwork(topology).down()
-            for host in topology.hosts { Leftovers.removeFolder(host.runFolder) }
+            for host in topology.hosts where host.machine == nil { Leftovers.removeFolder(host.runFolder) }
         }
         Leftovers.removeFolder(folder)
         // Only if nobody else uses them.
+        if isDone { state.remove() }
         rmdir("/var/lib/apus")
-        if !unreached { state.remove() }
         rmdir(TestbedState.folder)
     }
 
@@ -113,12 +124,12 @@ public struct Testbed: Sendable {
     public func leftovers(machines: Bool = true) -> [String] {
         var found = topology.namespaces.filter(\.exists).map { "network namespace \($0.name)" }
         for host in topology.hosts { found += host.leftovers() }
-        if machines { found += machineLeftovers(.examine) }
+        if machines, let record = try? TestbedState.load(instance: topology.instance) {
+            found += machineLeftovers(.examine, record)
+        }
         found += links.processes.map { "process \($0)" }
         for folder in [folder, links.folder] where fileExists(folder) { found.append("folder \(folder)") }
-        let path = TestbedState.path(topology.instance)
-        if fileExists(path) { found.append("file \(path)") }
-        return found
+        return found + TestbedState.files(topology.instance).map { "file \($0)" }
     }
 
     public struct Status: Sendable, Codable {
@@ -148,7 +159,7 @@ public struct Testbed: Sendable {
         }
         let checks: [NetworkCheck]
         if topology.hasMachines {
-            checks = state?.stage == .up ? checkMachines() : []
+            checks = state?.stage == .up ? checkMachines(state!) : []
         } else {
             checks = topology.namespaces.allSatisfy(\.exists) ? EdgeNetwork(topology).check() : []
         }
@@ -165,11 +176,22 @@ extension EdgeHost {
     public var runtimeRoot: String { "\(runFolder)/runtime" }
     public var cgroupParent: String { "/apus-\(name)" }
 
-    /// What of the host exists on the machine that asks.
+    /// What of the host exists on the machine that asks; of another machine, the connection to it.
     func leftovers() -> [String] {
-        Leftovers.cgroups(cgroupParent).map { "cgroup \($0)" }
+        if machine != nil {
+            return Leftovers.connections(naming: runFolder).map { "process \($0)" }
+                + (fileExists(runFolder + "/api.sock") ? ["socket \(runFolder)/api.sock"] : [])
+        }
+        return Leftovers.cgroups(cgroupParent).map { "cgroup \($0)" }
             + Leftovers.processes(naming: runFolder).map { "process \($0)" }
             + Leftovers.mounts(below: runFolder).map { "mount \($0)" }
             + (fileExists(runFolder) ? ["folder \(runFolder)"] : [])
+    }
+
+    /// Ends the connection to another machine's agent.
+    func disconnect() {
+        ProcessTable.end(Leftovers.connections(naming: runFolder), grace: 1)
+        unlink(runFolder + "/api.sock")
+        rmdir(runFolder)
     }
 }

@@ -48,20 +48,23 @@ extension Testbed {
     /// Waits until every agent answers.
     public func waitForAgents(_ children: [ChildProcess], seconds: Double = 15) async throws {
         let deadline = monotonicNow() + Int64(seconds * 1e9)
-        for (host, child) in zip(topology.hosts, children) {
-            while true {
-                do {
-                    _ = try await AgentClient(host: host.name).host()
-                    break
-                } catch {
-                    guard child.isRunning else {
-                        throw TestbedError("the agent of \(host.name) ended at once:\n\(lastWords(host))")
-                    }
-                    guard monotonicNow() < deadline else {
-                        throw TestbedError("the agent of \(host.name) does not answer: \(error)\n\(lastWords(host))")
-                    }
-                    try await Task.sleep(for: .milliseconds(20))
+        for (host, child) in zip(topology.hosts, children) { try await waitForAgent(host, child, until: deadline) }
+    }
+
+    /// - Parameter deadline: CLOCK_MONOTONIC, nanoseconds.
+    func waitForAgent(_ host: EdgeHost, _ child: ChildProcess, until deadline: Int64) async throws {
+        while true {
+            do {
+                _ = try await AgentClient(host: host.name).host(within: .seconds(5))
+                return
+            } catch {
+                guard child.isRunning else {
+                    throw TestbedError("the agent of \(host.name) ended at once:\n\(lastWords(host))")
                 }
+                guard monotonicNow() < deadline else {
+                    throw TestbedError("the agent of \(host.name) does not answer: \(error)\n\(lastWords(host))")
+                }
+                try await Task.sleep(for: .milliseconds(20))
             }
         }
     }

@@ -30,18 +30,28 @@ public struct TestbedState: Codable, Sendable {
     public var stage = Stage.building
     public var topology: Topology
     public var agents: [Agent] = []
+    /// Of real machines: what they know this testbed by. Nobody else's is ended by `down`.
+    public var token: String?
     /// nil: it stands until `apus testbed down`.
     public var owner: Owner?
 
     public static let folder = "/run/apus"
     public static func path(_ instance: String) -> String { "\(folder)/testbed-\(instance).json" }
+    /// Real machines run on when this one boots anew, so the record outlives that.
+    public static func lastingPath(_ instance: String) -> String { "/var/lib/apus/testbed-\(instance).json" }
+    /// Where there is a record.
+    static func files(_ instance: String) -> [String] {
+        [path(instance), lastingPath(instance)].filter(fileExists)
+    }
 
-    public init(topology: Topology) { self.topology = topology }
+    public init(topology: Topology) {
+        self.topology = topology
+        if topology.hasMachines { token = String(UInt64.random(in: 1 << 60...UInt64.max), radix: 16) }
+    }
 
     /// nil: there is none.
     public static func load(instance: String) throws -> TestbedState? {
-        let path = path(instance)
-        guard fileExists(path) else { return nil }
+        guard let path = files(instance).first else { return nil }
         do {
             return try JSONDecoder().decode(TestbedState.self, from: Data(try SmallFile.read(path)))
         } catch {
@@ -51,10 +61,11 @@ public struct TestbedState: Codable, Sendable {
 
     /// Replaces the file in one step.
     func save() throws {
-        try makeFolders(Self.folder)
-        try writeJSON(self, to: Self.path(topology.instance))
+        let path = topology.hasMachines ? Self.lastingPath(topology.instance) : Self.path(topology.instance)
+        try makeFolders(String(path[..<path.lastIndex(of: "/")!]))
+        try writeJSON(self, to: path)
     }
-    func remove() { unlink(Self.path(topology.instance)) }
+    func remove() { for path in Self.files(topology.instance) { unlink(path) } }
 }
 
 /// A value as JSON with sorted keys.

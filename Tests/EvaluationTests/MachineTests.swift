@@ -3,10 +3,10 @@ import Containers
 import Foundation
 import GRDB
 import LinuxKernel
-import Testbed
 import Testing
 
 @testable import Evaluation
+@testable import Testbed
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct MachineTests {
@@ -15,6 +15,9 @@ struct MachineTests {
 
     /// How a command of ours ended on the users' machine, and what it said.
     private func apus(_ bed: MachineBed, _ arguments: String...) throws -> (succeeded: Bool, words: String) {
+        try apus(bed, arguments)
+    }
+    private func apus(_ bed: MachineBed, _ arguments: [String]) throws -> (succeeded: Bool, words: String) {
         let network = try bed.ue.open()
         let path = "\(bed.folder)/output"
         let output = try FileDescriptor(opening: path, O_RDWR | O_CREAT | O_TRUNC)
@@ -31,8 +34,18 @@ struct MachineTests {
     }
 
     private func end(_ bed: MachineBed) {
-        _ = try? apus(bed, "testbed", "down", "--instance", "lab-test", "--forget-machines")
+        for option in [[], ["--forget-machines"]] {
+            _ = try? apus(bed, ["testbed", "down", "--instance", "lab-test"] + option)
+        }
         bed.end()
+        // They share this kernel: what a failed test left in cgroups goes as from a testbed of this machine.
+        if let plain = try? Topology(yaml: "hosts: [edge-1, edge-2]", file: "", instance: "lab-test") {
+            Testbed(plain).down()
+        }
+    }
+
+    private func isAgent(_ pid: Int32) throws -> Bool {
+        try SmallFile.text("/proc/\(pid)/cmdline").contains("agent\0--host")
     }
 
     private func status(_ bed: MachineBed) throws -> Testbed.Status {
@@ -78,18 +91,8 @@ struct MachineTests {
         #expect(try apus(bed, "ps", "--host", "lab-test-edge-1").succeeded)
         #expect(try status(bed).agents.allSatisfy(\.running))
 
-        // Another testbed of that name finds the machines taken, and takes nothing from them.
-        let record = "/run/apus/testbed-lab-test.json"
-        try FileManager.default.moveItem(atPath: record, toPath: record + ".aside")
-        let second = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
-        #expect(!second.succeeded && second.words.contains("edge-2: there is"), "\(second.words)")
-        try FileManager.default.moveItem(atPath: record + ".aside", toPath: record)
-        #expect(try status(bed).checks.allSatisfy(\.passed))
-
         // An agent that dies is noticed.
-        let agent = try bed.machines[1].processes().first {
-            (try? SmallFile.text("/proc/\($0)/cmdline"))?.contains("agent\0--host") == true
-        }
+        let agent = try bed.machines[1].processes().first { try isAgent($0) }
         kill(try #require(agent), SIGKILL)
         usleep(200_000)
         let failed = try status(bed).checks.filter { !$0.passed }
@@ -102,8 +105,9 @@ struct MachineTests {
             #expect(try machine.contents() == [])
             #expect(try machine.strays() == [])
         }
-        #expect(!FileManager.default.fileExists(atPath: record))
-        #expect(!FileManager.default.fileExists(atPath: "/run/apus/lab-test-edge-1"))
+        for path in ["/var/lib/apus/testbed-lab-test.json", "/run/apus/lab-test-edge-1"] {
+            #expect(!FileManager.default.fileExists(atPath: path))
+        }
     }
 
     /// What cannot be used is refused as a whole, by name, and nothing is made anywhere.
@@ -124,7 +128,59 @@ struct MachineTests {
             "lab-test-edge-4: machine-2 (by ssh)", "/no/apus", "lab-test-edge-5: nobody.invalid (by ssh)",
         ] { #expect(up.words.contains(words), "\(words) in \(up.words)") }
         for machine in bed.machines { #expect(try machine.contents() == []) }
-        #expect(!FileManager.default.fileExists(atPath: "/run/apus/testbed-lab-test.json"))
+        #expect(!FileManager.default.fileExists(atPath: "/var/lib/apus/testbed-lab-test.json"))
+    }
+
+    /// What another testbed made at a machine is not removed by one that only has its name.
+    @Test func removesItsOwnOnly() throws {
+        let bed = try MachineBed(clocks: [0, 0], program: program)
+        defer { end(bed) }
+        let up = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
+        try #require(up.succeeded, "\(up.words)")
+        // As if it were another users' machine: without a record and connections.
+        let record = "/var/lib/apus/testbed-lab-test.json"
+        let text = try String(contentsOfFile: record, encoding: .utf8)
+        for agent in try status(bed).agents {
+            kill(try #require(agent.pid), SIGKILL)
+            try FileManager.default.removeItem(atPath: agent.socket)
+        }
+        try FileManager.default.removeItem(atPath: record)
+        func isUntouched() throws -> Bool {
+            try bed.machines.allSatisfy { try $0.processes().contains { (try? isAgent($0)) == true } }
+        }
+        let second = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
+        #expect(!second.succeeded && second.words.contains("edge-2: there is"), "\(second.words)")
+        #expect(try isUntouched())
+        // Nor does an evaluation that is refused.
+        try bed.write(
+            "plan.yaml", "name: lab\ntopology: \(bed.topology)\nexperiments:\n  - {name: a, set: {memory: 8MiB}}\n")
+        let evaluation = try apus(
+            bed, "evaluate", "run", bed.folder + "/plan.yaml", "--results", bed.folder + "/r.sqlite", "--instance",
+            "lab-test")
+        #expect(!evaluation.succeeded && evaluation.words.contains("edge-2: there is"), "\(evaluation.words)")
+        #expect(try isUntouched())
+        // Nor does one that takes itself for the one that stands.
+        func write(_ text: String) throws {
+            try FileManager.default.createDirectory(atPath: "/var/lib/apus", withIntermediateDirectories: true)
+            try text.write(toFile: record, atomically: true, encoding: .utf8)
+        }
+        let token = try #require(text.firstMatch(of: #/"token" : "([0-9a-f]+)"/#)).output.1
+        try write(text.replacing(token, with: "f00"))
+        let stranger = try apus(bed, "testbed", "down", "--instance", "lab-test")
+        #expect(stranger.succeeded && !FileManager.default.fileExists(atPath: record), "\(stranger.words)")
+        #expect(try isUntouched())
+        // A record that cannot be read is kept: machines are known by nothing else.
+        try write("{")
+        let unreadable = try apus(bed, "testbed", "down", "--instance", "lab-test")
+        #expect(!unreadable.succeeded && unreadable.words.contains(record), "\(unreadable.words)")
+        #expect(try isUntouched())
+        // As after a new boot of the users' machine.
+        try write(text)
+        let down = try apus(bed, "testbed", "down", "--instance", "lab-test")
+        #expect(down.succeeded, "\(down.words)")
+        for machine in bed.machines {
+            #expect(try machine.contents() == [] && machine.strays() == [])
+        }
     }
 
     /// A machine that is off when the testbed goes is named, and remembered until it is forgotten by order.
@@ -137,10 +193,10 @@ struct MachineTests {
         var down = try apus(bed, "testbed", "down", "--instance", "lab-test")
         #expect(!down.succeeded && down.words.contains("lab-test-edge-2 cannot be asked"), "\(down.words)")
         #expect(try bed.machines[0].contents() == [] && bed.machines[0].strays() == [])
-        #expect(FileManager.default.fileExists(atPath: "/run/apus/testbed-lab-test.json"))
+        #expect(FileManager.default.fileExists(atPath: "/var/lib/apus/testbed-lab-test.json"))
         down = try apus(bed, "testbed", "down", "--instance", "lab-test", "--forget-machines")
         #expect(down.succeeded, "\(down.words)")
-        #expect(!FileManager.default.fileExists(atPath: "/run/apus/testbed-lab-test.json"))
+        #expect(!FileManager.default.fileExists(atPath: "/var/lib/apus/testbed-lab-test.json"))
     }
 
     /// A machine has booted at another time: a container's clocks go on wherever it goes, and back.

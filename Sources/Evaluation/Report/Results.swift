@@ -34,6 +34,15 @@ struct Results {
         guard let text = try store.database.read({ try String.fetchOne($0, sql: "SELECT plan FROM evaluation") }) else {
             throw ResultError("\(store.path) holds no results; `apus evaluate run PLAN` makes them")
         }
+        // Runs of points that the plan has no longer are in no figure. The view stands before the table of its name.
+        try store.database.writeWithoutTransaction { db in
+            try db.execute(
+                sql: """
+                    DROP VIEW IF EXISTS temp.run;
+                    CREATE TEMP VIEW run AS
+                        SELECT * FROM main.run WHERE point IN (SELECT point FROM main.experiment_point)
+                    """)
+        }
         plan = try EvaluationPlan(text, file: "the plan in \(store.path)")
     }
 

@@ -71,7 +71,7 @@ public struct Evaluation: Sendable {
         let session = try store.beginSession(
             SessionRecord(
                 machine: try await beds[0].machine(), runtime: beds[0].runtime,
-                program: try SessionRecord.digest(ofProgram: options.agentProgram ?? "/proc/self/exe"),
+                program: try Machine.digest(ofProgram: options.agentProgram ?? "/proc/self/exe"),
                 load: loadBefore, leftOut: leftOut))
         let begin = monotonicNow()
         for (index, planned) in runs.enumerated() {

@@ -61,8 +61,10 @@ final class EvaluationBed: Sendable {
     func machine() async throws -> Machine {
         var machine = Machine.here()
         for host in testbed.topology.hosts where host.machine != nil {
-            let facts = try await AgentClient(host: host.name).host().facts
-            machine.add(host: host.name, "\(facts.processor), Linux \(facts.release)")
+            let host = try await AgentClient(host: host.name).host()
+            let runtime = host.runtimeVersion?.split(separator: "\n").first ?? "no version"
+            machine.add(
+                host: host.name, "\(host.facts.processor), Linux \(host.facts.release), \(host.runtime) \(runtime)")
         }
         return machine
     }

@@ -30,14 +30,6 @@ struct SessionRecord {
         }.joined(separator: ", ")
     }
 
-    /// - Parameter path: a program's file.
-    static func digest(ofProgram path: String) throws -> String {
-        let data = try Data(contentsOf: URL(filePath: path))
-        var hasher = Digest.Hasher()
-        data.withUnsafeBytes { hasher.update($0) }
-        return hasher.finish().description
-    }
-
     func insert(_ db: Database) throws -> Int64 {
         try db.execute(
             sql: """

@@ -15,6 +15,8 @@ public struct MachineOrder: Codable, Sendable {
     }
 
     var instance: String
+    /// The testbed's own: what others made at the machine is not its to remove.
+    var token: String
     /// With the instance's prefix.
     var host: String
     /// Its position in the topology, from 1.
@@ -41,7 +43,7 @@ public struct MachineOrder: Codable, Sendable {
         switch verb {
         case .examine: break
         case .start: try await order.start()
-        case .remove: await order.remove()
+        case .remove: order.remove()
         }
         return String(decoding: try jsonBytes(order.examine()), as: UTF8.self)
     }
@@ -52,8 +54,15 @@ public struct MachineOrder: Codable, Sendable {
     private var client: AgentClient { AgentClient(host: host) }
     private var log: String { "\(folder)/\(host).log" }
 
+    /// Names the testbed whose folder it is.
+    private var owner: String { "\(folder)/owner" }
+    private var isOurs: Bool { (try? SmallFile.text(owner)) == token }
+
     private func start() async throws {
-        try makeFolders(folder)
+        try makeFolders("/var/lib/apus")
+        guard mkdir(folder, 0o755) == 0 else { throw KernelError("making \(folder) for the testbed", Errno(errno)) }
+        _ = try FileDescriptor(opening: owner, O_WRONLY | O_CREAT, mode: 0o600)
+        try SmallFile.write(token, to: owner)
         if port == nil { try makeTunnels() }
         var arguments = [
             // The run folder is the default one; naming it lets the process be found by it.
@@ -66,8 +75,8 @@ public struct MachineOrder: Codable, Sendable {
         let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
         let child = try ChildProcess(try Testbed.ownExecutable(), arguments, output: output)
         for _ in 0..<750 {
-            if AgentClient.isServed(client.socketPath) { return }
             guard child.isRunning else { break }
+            if let pid = try? await client.host(within: .seconds(5)).pid, pid == child.pid { return }
             try await Task.sleep(for: .milliseconds(20))
         }
         throw TestbedError("the agent of \(host) does not answer:\n" + lastWords)
@@ -107,9 +116,11 @@ public struct MachineOrder: Codable, Sendable {
         ((try? SmallFile.text(log)) ?? "").split(separator: "\n").suffix(15).joined(separator: "\n")
     }
 
-    /// Ends the agent, then whatever it left. The machine's bridge stays, so entries for containers in it have to go one by one.
-    private func remove() async {
-        if let agent = try? await client.host().pid { ProcessTable.end([agent], grace: 5) }
+    /// Ends the agent, then whatever it left, if this testbed started it. The machine's bridge stays, so entries for containers in
+    /// it have to go one by one.
+    private func remove() {
+        guard isOurs else { return }
+        ProcessTable.end(Leftovers.processes(naming: edge.runFolder, command: "agent"), grace: 5)
         // Guards put right what migrations left; those that wait for another host are not waited for.
         _ = waitUntil(seconds: 10) { Leftovers.processes(naming: edge.runFolder).isEmpty }
         ProcessTable.end(Leftovers.processes(naming: edge.runFolder), grace: 1)
@@ -123,7 +134,8 @@ public struct MachineOrder: Codable, Sendable {
             for link in madeTunnels(route) { try? route.delete(link: link.index) }
         }
         Leftovers.removeFolder(edge.runFolder)
-        Leftovers.removeFolder(folder)
+        // What could not be removed stays ours.
+        if edge.leftovers().isEmpty { Leftovers.removeFolder(folder) }
         // Only if nobody else uses them.
         rmdir("/var/lib/apus")
         rmdir(TestbedState.folder)
@@ -132,7 +144,8 @@ public struct MachineOrder: Codable, Sendable {
     private func examine() -> MachineReport {
         let runtime = (try? Runc(root: edge.runtimeRoot).version()).map { "runc \($0)" }
         var report = MachineReport(
-            identity: MachineReport.ownIdentity(), agentAnswers: AgentClient.isServed(client.socketPath),
+            identity: MachineReport.ownIdentity(), program: (try? Machine.digest(ofProgram: "/proc/self/exe")) ?? "",
+            isOurs: isOurs, agentAnswers: AgentClient.isServed(client.socketPath),
             facts: KernelProbe(runtime: runtime).facts)
         if geteuid() != 0 { report.problems.append("ssh does not lead to root there") }
         report.problems += report.facts.missing.map { "it lacks \($0): `apus doctor` there says what to do" }
@@ -196,6 +209,10 @@ struct Tunnels {
 struct MachineReport: Codable, Sendable {
     /// The same for two names of one machine.
     var identity: String
+    /// SHA-256 of the apus program there.
+    var program: String
+    /// Whether the testbed that asks made what is there.
+    var isOurs: Bool
     var agentAnswers: Bool
     var facts: KernelFacts
     /// Why no agent can work there.

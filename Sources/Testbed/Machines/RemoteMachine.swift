@@ -27,6 +27,8 @@ public struct RemoteMachine: Sendable, Hashable, Codable {
         // Nobody answers questions; a machine that has gone is noticed after 15 s.
         let fixed = [
             "BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3", "LogLevel=ERROR",
+            // A connection that is shared outlives the process that is known here.
+            "ControlMaster=no", "ControlPath=none",
         ]
         return (sshConfig.map { ["-F", $0] } ?? []) + ["-T"] + fixed.flatMap { ["-o", $0] }
     }

@@ -6,22 +6,23 @@ import LinuxKernel
 import Migration
 
 extension Testbed {
-    func order(_ host: EdgeHost, _ machine: RemoteMachine) -> MachineOrder {
+    private func order(_ host: EdgeHost, _ machine: RemoteMachine, _ state: TestbedState) -> MachineOrder {
         let peers = topology.hosts.compactMap { other in
             other == host
                 ? nil
                 : other.machine.map { MachineOrder.Peer(name: other.name, number: other.number, address: $0.address) }
         }
         return MachineOrder(
-            instance: topology.instance, host: host.name, number: host.number, folder: folder, listen: machine.address,
+            instance: topology.instance, token: state.token ?? "", host: host.name, number: host.number, folder: folder,
+            listen: machine.address,
             bridge: machine.bridge, port: machine.port, peers: peers)
     }
 
     /// Has something done at a host's machine.
-    func have(_ host: EdgeHost, _ verb: MachineOrder.Verb, seconds: Double = 60) throws -> MachineReport {
+    private func have(_ host: EdgeHost, _ verb: MachineOrder.Verb, _ state: TestbedState) throws -> MachineReport {
         guard let machine = host.machine else { throw TestbedError("\(host.name) is no machine") }
-        let json = String(decoding: try JSONEncoder().encode(order(host, machine)), as: UTF8.self)
-        let answer = try machine.run([machine.program, "machine", verb.rawValue, json], seconds: seconds)
+        let json = String(decoding: try JSONEncoder().encode(order(host, machine, state)), as: UTF8.self)
+        let answer = try machine.run([machine.program, "machine", verb.rawValue, json])
         do { return try JSONDecoder().decode(MachineReport.self, from: Data(answer.utf8)) } catch {
             throw TestbedError(
                 "\(host.name): `\(machine.program)` on \(machine.ssh) is not this version of apus: use one on all machines"
@@ -32,12 +33,16 @@ extension Testbed {
     /// Looks at every machine before anything is made there.
     ///
     /// - Throws: everything that keeps agents from working, by machine.
-    func examineMachines() throws {
+    func examineMachines(_ state: TestbedState) throws {
         var problems: [String] = []
+        let program = try Machine.digest(ofProgram: "/proc/self/exe")
         var known = [MachineReport.ownIdentity(): "this machine, where the users are"]
         for host in topology.hosts {
             do {
-                let report = try have(host, .examine)
+                let report = try have(host, .examine, state)
+                if report.program != program {
+                    problems.append("\(host.name): its apus is another build than this one: copy one to all machines")
+                }
                 problems += report.problems.map { "\(host.name): \($0)" }
                 if !report.leftovers.isEmpty {
                     problems.append("\(host.name): there is \(report.leftovers.joined(separator: ", ")) already")
@@ -58,7 +63,7 @@ extension Testbed {
             state.agents.append(
                 .init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
             try state.save()
-            _ = try have(host, .start)
+            _ = try have(host, .start, state)
             return try connect(host, &state)
         }
     }
@@ -66,12 +71,12 @@ extension Testbed {
     /// Connects again to every machine whose connection has ended.
     ///
     /// - Returns: names of the hosts.
-    public func reconnect() throws -> [String] {
+    public func reconnect() async throws -> [String] {
         var state = try standing()
         var hosts: [String] = []
         for host in topology.hosts where host.machine != nil {
             guard let agent = state.agents.first(where: { $0.host == host.name }), !agent.isRunning else { continue }
-            _ = try connect(host, &state)
+            try await waitForAgent(host, try connect(host, &state), until: monotonicNow() + 15_000_000_000)
             hosts.append(host.name)
         }
         return hosts
@@ -100,11 +105,12 @@ extension Testbed {
         return child
     }
 
-    /// Whatever of this testbed is at its machines, by machine; those that cannot be asked are named too.
-    func machineLeftovers(_ verb: MachineOrder.Verb) -> [String] {
-        topology.hosts.filter { $0.machine != nil }.flatMap { host -> [String] in
+    /// Whatever of a testbed is at its machines, by machine; those that cannot be asked are named too.
+    func machineLeftovers(_ verb: MachineOrder.Verb, _ state: TestbedState) -> [String] {
+        state.topology.hosts.filter { $0.machine != nil }.flatMap { host -> [String] in
             do {
-                return try have(host, verb).leftovers.map { "\(host.name): \($0)" }
+                let report = try Testbed(state.topology).have(host, verb, state)
+                return report.isOurs ? report.leftovers.map { "\(host.name): \($0)" } : []
             } catch {
                 return ["\(host.name) cannot be asked: \(error)"]
             }
@@ -112,13 +118,14 @@ extension Testbed {
     }
 
     /// Looks at every machine: does its agent work, and would it take the others' containers?
-    func checkMachines() -> [NetworkCheck] {
+    func checkMachines(_ state: TestbedState) -> [NetworkCheck] {
         var checks: [NetworkCheck] = []
         var reports: [(host: EdgeHost, report: MachineReport)] = []
         for host in topology.hosts {
             do {
-                let report = try have(host, .examine)
-                let problems = report.problems + (report.agentAnswers ? [] : ["its agent has ended"])
+                let report = try have(host, .examine, state)
+                let problems =
+                    report.problems + (report.isOurs && report.agentAnswers ? [] : ["its agent has ended"])
                 checks.append(
                     NetworkCheck(
                         name: "\(host.name) has an agent", passed: problems.isEmpty,
@@ -147,10 +154,11 @@ extension EdgeHost {
     /// A report with its instants on this machine's clock, whatever the host's is.
     package func onOurClock(_ report: MigrationReport) async throws -> MigrationReport {
         guard machine != nil else { return report }
-        let (offset, _) = try await AgentClient(host: name).clockOffset()
+        let (offset, error) = try await AgentClient(host: name).clockOffset()
         var report = report
         report.frozenAt += offset
         report.releasedAt += offset
+        report.clock += ", the client's ± \(error / 1000) µs"
         report.containerOffset = (report.containerOffset ?? 0) + offset
         return report
     }

@@ -7,7 +7,7 @@ extension Topology {
     /// nil without a record, since then nothing was made; with none of such names; and for the default instance, whose
     /// names have no prefix to tell them from others'.
     init?(straysOf instance: String) {
-        guard instance != Self.defaultInstance, fileExists(TestbedState.path(instance)) else { return nil }
+        guard instance != Self.defaultInstance, !TestbedState.files(instance).isEmpty else { return nil }
         let prefix = "\(instance)-"
         // Instance "a" must not take those of instance "a-b" for its own.
         let others = fileNames(TestbedState.folder).compactMap { name -> String? in

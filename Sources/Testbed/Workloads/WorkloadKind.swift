@@ -83,8 +83,10 @@ struct WorkloadPlace {
     /// - Parameter part: from 0, for workloads of several containers (at most 8).
     func address(part: Int = 0) -> (ip: String, mac: String) {
         let byte = 10 + index * 8 + part
-        let hex = String(byte, radix: 16)
-        return ("\(topology.containerNetwork).\(byte)", "02:42:0a:4e:00:\(hex.count == 1 ? "0" : "")\(hex)")
+        let ip = "\(topology.containerNetwork).\(byte)"
+        // Networks that meet on one line have different ones.
+        let bytes = ip.split(separator: ".").map { String(UInt16($0)! | 0x100, radix: 16).dropFirst() }
+        return (ip, "02:42:" + bytes.joined(separator: ":"))
     }
 }
 

@@ -62,7 +62,7 @@ struct TestbedCommand: AsyncParsableCommand {
             abstract: "Connect again to agents of real machines where the connection has ended.")
         @OptionGroup var instance: Instance
         func run() async throws {
-            let hosts = try Testbed(standing: instance.instance).reconnect()
+            let hosts = try await Testbed(standing: instance.instance).reconnect()
             if instance.json {
                 print(json(["hosts": hosts]))
             } else {

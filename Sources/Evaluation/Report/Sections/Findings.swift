@@ -67,7 +67,6 @@ extension EvaluationReport {
                 sum(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms) < 10) AS under,
                 max(coalesce(r.client_downtime_ms, r.workload_downtime_ms, r.engine_downtime_ms)) AS worst
             FROM run r JOIN point p ON p.id = r.point WHERE r.passed = 1 AND r.engine_downtime_ms IS NOT NULL
-                AND p.id IN (SELECT point FROM experiment_point)
             GROUP BY p.technique, p.workload, p.handover ORDER BY p.workload, p.handover, p.technique
             """
         return ReportTable(

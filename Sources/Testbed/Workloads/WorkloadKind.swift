@@ -118,15 +118,17 @@ extension Testbed {
         case .distributed:
             return DistributedApplication(memory: options.memory, rate: options.rate ?? 1000, place)
         case .vehicular:
-            return Vehicular(
-                .init(
-                    memory: options.memory, vehicles: options.vehicles, rate: options.rate ?? 20,
-                    transport: options.transport, deadline: options.deadline), place)
+            return EdgeService(
+                Vehicular(
+                    .init(
+                        memory: options.memory, vehicles: options.vehicles, rate: options.rate ?? 20,
+                        transport: options.transport, deadline: options.deadline)), place)
         case .ar:
-            return AR(
-                .init(
-                    memory: options.memory, rate: options.rate ?? 90, transport: options.transport,
-                    deadline: options.deadline), place)
+            return EdgeService(
+                AR(
+                    .init(
+                        memory: options.memory, rate: options.rate ?? 90, transport: options.transport,
+                        deadline: options.deadline)), place)
         }
     }
 }

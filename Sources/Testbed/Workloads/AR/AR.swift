@@ -1,8 +1,8 @@
 // Augmented reality as a workload: a device sends a pose each frame and gets an overlay, made of a map that grows.
 import LinuxKernel
 
-/// A frame service on the testbed with one device.
-final class AR: Workload {
+/// A frame service with one device.
+struct AR: EdgeApplication {
     struct Options {
         /// What the map grows to, bytes; it begins with three quarters.
         var memory: UInt64
@@ -15,46 +15,25 @@ final class AR: Workload {
         var overlay = 16 << 10
     }
 
-    var containers: [String] { [service.name] }
+    static let name = "ar", clientName = "ar-device"
     private let options: Options
-    private var service: ServiceContainer
-    private var client: OpenLoopClient?
-    private let traffic: FrameTraffic
+    private let frames: FrameTraffic
+    var traffic: any OpenLoopTraffic { frames }
+    var deadline: Double { options.deadline }
+    var arguments: [String] {
+        ["--memory", "\(options.memory)", "--overlay", "\(options.overlay)"] + options.transport.serviceOptions
+    }
 
-    init(_ options: Options, _ place: WorkloadPlace) {
+    init(_ options: Options) {
         self.options = options
-        service = ServiceContainer(place.name("ar"), place)
-        traffic = FrameTraffic(rate: options.rate, transport: options.transport)
+        frames = FrameTraffic(rate: options.rate, transport: options.transport)
     }
 
-    func start(on host: EdgeHost) async throws {
-        try await service.start(
-            "ar",
-            ["--memory", "\(options.memory)", "--overlay", "\(options.overlay)"] + options.transport.serviceOptions,
-            on: host)
-        client = try OpenLoopClient(traffic, to: service.endpoint, name: "ar-device")
-    }
-
-    func finish(after moves: [Move]) async throws -> Outcome {
-        guard let client else { throw TestbedError("\(service.name) was not started") }
-        service.moved(by: moves)
-        let closed = client.stop()
-        self.client = nil
+    func judge(_ endpoint: ServiceEndpoint, closed: [String]) throws -> EdgeJudgement {
         let oracle = try AROracle.ask(
-            service.endpoint, about: traffic, memory: options.memory, overlay: options.overlay, closed: closed)
-        let recording = ProbeRecording(oracle.frames.map(\.request), deadline: Int64(options.deadline * 1e6))
-        var result = Outcome()
-        result.observations = moves.observations(by: recording, and: oracle.state.gaps)
-        result.recording = recording
-        result.verdicts = oracle.verdicts()
-        try await service.remove()
-        return result
-    }
-
-    func abandon() async {
-        _ = client?.stop()
-        client = nil
-        try? await service.remove()
+            endpoint, about: frames, memory: options.memory, overlay: options.overlay, closed: closed)
+        return EdgeJudgement(
+            requests: oracle.frames.map(\.request), gaps: oracle.state.gaps, verdicts: oracle.verdicts())
     }
 }
 

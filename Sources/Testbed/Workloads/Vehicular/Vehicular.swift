@@ -3,8 +3,8 @@
 import FoundationEssentials
 import LinuxKernel
 
-/// A roadside service on the testbed with all its vehicles.
-final class Vehicular: Workload {
+/// A roadside service with all its vehicles.
+struct Vehicular: EdgeApplication {
     struct Options {
         /// Bytes of tracks.
         var memory: UInt64
@@ -16,45 +16,26 @@ final class Vehicular: Workload {
         var deadline = 20.0
     }
 
-    var containers: [String] { [service.name] }
+    static let name = "vehicular", clientName = "vehicles"
     private let options: Options
-    private var service: ServiceContainer
-    private var client: OpenLoopClient?
-    private let traffic: VehicleTraffic
+    private let reports: VehicleTraffic
+    var traffic: any OpenLoopTraffic { reports }
+    var deadline: Double { options.deadline }
+    /// Each vehicle may have a connection.
+    var openFiles: Int { max(1024, options.vehicles + 100) }
+    var arguments: [String] {
+        ["--memory", "\(options.memory)", "--vehicles", "\(options.vehicles)"] + options.transport.serviceOptions
+    }
 
-    init(_ options: Options, _ place: WorkloadPlace) {
+    init(_ options: Options) {
         self.options = options
-        service = ServiceContainer(place.name("vehicular"), place)
-        traffic = VehicleTraffic(vehicles: options.vehicles, rate: options.rate, transport: options.transport)
+        reports = VehicleTraffic(vehicles: options.vehicles, rate: options.rate, transport: options.transport)
     }
 
-    func start(on host: EdgeHost) async throws {
-        try await service.start(
-            "vehicular",
-            ["--memory", "\(options.memory)", "--vehicles", "\(options.vehicles)"] + options.transport.serviceOptions,
-            openFiles: max(1024, options.vehicles + 100), on: host)
-        client = try OpenLoopClient(traffic, to: service.endpoint, name: "vehicles")
-    }
-
-    func finish(after moves: [Move]) async throws -> Outcome {
-        guard let client else { throw TestbedError("\(service.name) was not started") }
-        service.moved(by: moves)
-        let closed = client.stop()
-        self.client = nil
-        let oracle = try VehicularOracle.ask(service.endpoint, about: traffic, closed: closed)
-        let recording = ProbeRecording(oracle.reports.map(\.request), deadline: Int64(options.deadline * 1e6))
-        var result = Outcome()
-        result.observations = moves.observations(by: recording, and: oracle.state.gaps)
-        result.recording = recording
-        result.verdicts = oracle.verdicts()
-        try await service.remove()
-        return result
-    }
-
-    func abandon() async {
-        _ = client?.stop()
-        client = nil
-        try? await service.remove()
+    func judge(_ endpoint: ServiceEndpoint, closed: [String]) throws -> EdgeJudgement {
+        let oracle = try VehicularOracle.ask(endpoint, about: reports, closed: closed)
+        return EdgeJudgement(
+            requests: oracle.reports.map(\.request), gaps: oracle.state.gaps, verdicts: oracle.verdicts())
     }
 }
 

@@ -161,6 +161,20 @@ struct MobilityEventsTests {
         #expect(mover.ended(arrived: true) == nil && mover.at == 2)
     }
 
+    /// A way may end between the zone and the handoff: what was begun for it is cancelled, and nothing begins instead.
+    @Test func whatWaitsAtTheEndIsCancelled() {
+        var mover = ServiceMover(.proactive, hosts: [0, 1, 2], site: 0)
+        #expect(mover.wayEnded() == nil)
+        #expect(mover.take(event(.zoneEntered, 1)) == .start(to: 1, .atTrigger))
+        #expect(mover.wayEnded() == .cancel && mover.isCancelled)
+        #expect(mover.wayEnded() == nil, "once")
+        #expect(mover.ended(arrived: false) == nil && !mover.isMoving && mover.at == 0)
+        // What has its trigger, or needs none, comes to its end.
+        #expect(mover.take(event(.zoneEntered, 1)) == .start(to: 1, .atTrigger))
+        #expect(mover.take(event(.handoff, 1)) == .handOver)
+        #expect(mover.wayEnded() == nil && mover.ended(arrived: true) == nil && mover.at == 1)
+    }
+
     /// Two access points of one host: a handoff without a migration.
     @Test func accessPointsMayShareAHost() {
         var mover = ServiceMover(.reactive, hosts: [0, 0], site: 0)

@@ -59,6 +59,9 @@ actor MobilityPlayer {
             try await reach(event.time)
             take(event, user)
         }
+        for user in users.indices {
+            if let action = users[user].mover.wayEnded() { act(action, user) }
+        }
         while !isQuiet { try await wait() }
         for task in tasks { await task.value }
         if let failure { throw failure }

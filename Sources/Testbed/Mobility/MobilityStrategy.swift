@@ -74,6 +74,14 @@ public struct ServiceMover: Sendable, Hashable {
         return arrived || last.isCancelled ? nextAction() : nil
     }
 
+    /// The user's way has ended: what waits for a handoff waits in vain.
+    public mutating func wayEnded() -> Action? {
+        expected = nil
+        guard let now = pending, now.awaitsTrigger, !now.isCancelled else { return nil }
+        pending?.isCancelled = true
+        return .cancel
+    }
+
     /// Towards where the service ought to be; one migration at a time, so one to another host has to end first.
     private mutating func nextAction() -> Action? {
         guard strategy != .staying else { return nil }

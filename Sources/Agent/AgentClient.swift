@@ -53,7 +53,7 @@ public struct AgentClient: Sendable {
             for _ in 0..<9 {
                 let asked = monotonicNow()
                 try await outbound.write(contentsOf: request(.GET, "host", nil, keepAlive: true))
-                let (_, answer) = try await Self.answer(from: &parts) ?? (0, [])
+                let answer = try await answer(from: &parts).body
                 let error = (monotonicNow() - asked) / 2
                 let there = try decode(answer) as HostInfo
                 if error < best.error { best = (asked + error - there.monotonicClock, error) }
@@ -187,10 +187,10 @@ public struct AgentClient: Sendable {
         return parts + [.end(nil)]
     }
 
-    /// The next answer; nil: the connection ended before it was whole.
-    private static func answer(
+    /// The next answer on a connection.
+    private func answer(
         from parts: inout NIOAsyncChannelInboundStream<HTTPClientResponsePart>.AsyncIterator
-    ) async throws -> (status: Int, body: [UInt8])? {
+    ) async throws -> (status: Int, body: [UInt8]) {
         var status = 0
         var answer: [UInt8] = []
         while let part = try await parts.next() {
@@ -200,7 +200,7 @@ public struct AgentClient: Sendable {
             case .end: return (status, answer)
             }
         }
-        return nil
+        throw AgentError(.unreachable, "the agent at \(socketPath) ended before it answered")
     }
 
     /// One request and its answer, whatever it says.
@@ -210,8 +210,7 @@ public struct AgentClient: Sendable {
         try await connected { inbound, outbound in
             try await outbound.write(contentsOf: request(method, path, body))
             var parts = inbound.makeAsyncIterator()
-            if let answer = try await Self.answer(from: &parts) { return answer }
-            throw AgentError(.unreachable, "the agent at \(socketPath) ended before it answered")
+            return try await answer(from: &parts)
         }
     }
 

@@ -71,9 +71,9 @@ public struct RunningContainer: Codable, Sendable {
 }
 
 /// This kernel's boot, and what this process's clocks show besides the kernel's: equal for two hosts that read one clock.
-func bootIdentity() -> String {
-    let boot = (try? SmallFile.text("/proc/sys/kernel/random/boot_id")) ?? ""
-    let offsets = (try? Clocks.offsets()) ?? .none
+func bootIdentity() throws(KernelError) -> String {
+    let boot = try SmallFile.text("/proc/sys/kernel/random/boot_id")
+    let offsets = try Clocks.offsets()
     return boot.filter { !$0.isWhitespace } + (offsets == .none ? "" : " \(offsets.monotonic) \(offsets.boottime)")
 }
 

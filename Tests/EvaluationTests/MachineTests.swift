@@ -48,6 +48,16 @@ struct MachineTests {
         try SmallFile.text("/proc/\(pid)/cmdline").contains("agent\0--host")
     }
 
+    private func dirtierBundle(_ bed: MachineBed) throws -> String {
+        let bundle = bed.folder + "/bundle"
+        try FileManager.default.createDirectory(atPath: bundle, withIntermediateDirectories: true)
+        let builder = BundleBuilder(
+            programs: [], arguments: ["/bin/dirtier", "--memory", "8388608", "--rate", "1000", "--threads", "1"])
+        try builder.build(in: bundle)
+        try FileManager.default.copyItem(atPath: ".build/workloads/dirtier", toPath: bundle + "/rootfs/bin/dirtier")
+        return bundle
+    }
+
     private func status(_ bed: MachineBed) throws -> Testbed.Status {
         let network = try bed.ue.open()
         // A check that failed makes the command fail: what it printed counts.
@@ -81,6 +91,15 @@ struct MachineTests {
         let counters = try bed.machines[0].run(["ip", "-s", "link", "show", String(tunnel)])
         #expect(counters.contains(#/TX:[^\n]*\n *0 +0 /#), "\(counters)")
 
+        // A container with a network, moved once: its port and the bridge's entries are to go with the testbed.
+        let bundle = try dirtierBundle(bed)
+        let hosts = ["lab-test-edge-1", "lab-test-edge-2"]
+        let run = try apus(bed, "run", "d", bundle, "--host", hosts[0], "--address", "10.78.0.50/24")
+        #expect(run.succeeded, "\(run.words)")
+        let move = try apus(bed, "migrate", "d", "--host", hosts[0], "--to", hosts[1], "--technique", "migrror")
+        #expect(move.succeeded, "\(move.words)")
+        #expect(try bed.machines[1].contents().contains { $0.hasPrefix("vd") })
+
         // A connection that ends is noticed, and can be had again.
         kill(try #require(now.agents[0].pid), SIGKILL)
         usleep(200_000)
@@ -104,6 +123,8 @@ struct MachineTests {
         for machine in bed.machines {
             #expect(try machine.contents() == [])
             #expect(try machine.strays() == [])
+            let entries = try machine.run(["bridge", "fdb", "show", "br", "br0"]).split(separator: "\n")
+            #expect(!entries.contains { $0.contains("static") || $0.contains("sticky") }, "\(entries)")
         }
         for path in ["/var/lib/apus/testbed-lab-test.json", "/run/apus/lab-test-edge-1"] {
             #expect(!FileManager.default.fileExists(atPath: path))
@@ -206,12 +227,7 @@ struct MachineTests {
         defer { end(bed) }
         let up = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
         try #require(up.succeeded, "\(up.words)")
-        let bundle = bed.folder + "/bundle"
-        try FileManager.default.createDirectory(atPath: bundle, withIntermediateDirectories: true)
-        let builder = BundleBuilder(
-            programs: [], arguments: ["/bin/dirtier", "--memory", "8388608", "--rate", "1000", "--threads", "1"])
-        try builder.build(in: bundle)
-        try FileManager.default.copyItem(atPath: ".build/workloads/dirtier", toPath: bundle + "/rootfs/bin/dirtier")
+        let bundle = try dirtierBundle(bed)
         let names = ["lab-test-edge-1", "lab-test-edge-2"]
         let run = try apus(bed, "run", "d", bundle, "--host", names[1])
         try #require(run.succeeded, "\(run.words)")

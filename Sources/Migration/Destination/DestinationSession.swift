@@ -89,7 +89,7 @@ public final class DestinationSession {
                 plan: plan))
         connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
         var accepted = WireAccepted()
-        (accepted.host, accepted.boot, accepted.address) = (host.name, bootIdentity(), host.address)
+        (accepted.host, accepted.boot, accepted.address) = (host.name, try bootIdentity(), host.address)
         try connection.send(.accepted, accepted)
         control.update { $0.state = .accepted }
         FaultPoint.reach(.destinationAccepted)
@@ -136,7 +136,7 @@ public final class DestinationSession {
             reasons.append("this host's \(host.runtime.kind) does not answer (\(error)): install it")
         }
         reasons += host.facts.reasonsAgainst(taking: try JSONDecoder().decode(KernelFacts.self, from: offer.kernel))
-        if offer.boot != bootIdentity(), !Clocks.areSupported {
+        if try offer.boot != bootIdentity(), !Clocks.areSupported {
             reasons.append(
                 "this host has another monotonic clock, and its kernel no time namespaces, by which the container could keep its own"
             )

@@ -194,7 +194,7 @@ public final class SourceSession {
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
         offer.kernel = try JSONEncoder().encode(host.facts)
         offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
-        offer.boot = bootIdentity()
+        offer.boot = try bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
         offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)

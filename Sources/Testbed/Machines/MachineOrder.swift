@@ -40,12 +40,15 @@ public struct MachineOrder: Codable, Sendable {
         do { order = try JSONDecoder().decode(MachineOrder.self, from: Data(json.utf8)) } catch {
             throw TestbedError("an order of another version of apus: use one version on all machines")
         }
+        var failures: [String] = []
         switch verb {
         case .examine: break
         case .start: try await order.start()
-        case .remove: order.remove()
+        case .remove: failures = order.remove()
         }
-        return String(decoding: try jsonBytes(order.examine()), as: UTF8.self)
+        var report = order.examine()
+        report.leftovers += failures
+        return String(decoding: try jsonBytes(report), as: UTF8.self)
     }
 
     // MARK: - On the machine
@@ -118,8 +121,11 @@ public struct MachineOrder: Codable, Sendable {
 
     /// Ends the agent, then whatever it left, if this testbed started it. The machine's bridge stays, so entries for containers in
     /// it have to go one by one.
-    private func remove() {
-        guard isOurs else { return }
+    ///
+    /// - Returns: what could not be removed and does not show among the leftovers.
+    private func remove() -> [String] {
+        guard isOurs else { return [] }
+        var failures: [String] = []
         ProcessTable.end(Leftovers.processes(naming: edge.runFolder, command: "agent"), grace: 5)
         // Guards put right what migrations left; those that wait for another host are not waited for.
         _ = waitUntil(seconds: 10) { Leftovers.processes(naming: edge.runFolder).isEmpty }
@@ -127,18 +133,22 @@ public struct MachineOrder: Codable, Sendable {
         Leftovers.removeCgroups(edge.cgroupParent)
         if let layout = try? HostLayout(hostName: host, stateFolder: "\(folder)/\(host)") {
             for network in ContainerNetworkRecord.left(in: layout) {
-                try? ContainerNetwork.detach(network.spec, network.attachment)
+                do { try ContainerNetwork.detach(network.spec, network.attachment) } catch {
+                    failures.append("interface \(network.attachment.port) (\(error))")
+                }
             }
         }
-        if let route = try? NetlinkSocket() {
-            for link in madeTunnels(route) { try? route.delete(link: link.index) }
-        }
+        do {
+            let route = try NetlinkSocket()
+            for link in madeTunnels(route) { try route.delete(link: link.index) }
+        } catch { failures.append("tunnels (\(error))") }
         Leftovers.removeFolder(edge.runFolder)
         // What could not be removed stays ours.
-        if edge.leftovers().isEmpty { Leftovers.removeFolder(folder) }
+        if failures.isEmpty && edge.leftovers().isEmpty { Leftovers.removeFolder(folder) }
         // Only if nobody else uses them.
         rmdir("/var/lib/apus")
         rmdir(TestbedState.folder)
+        return failures
     }
 
     private func examine() -> MachineReport {

@@ -265,6 +265,8 @@ final class TwoHosts: Sendable {
         }
         _ = clx_umount("\(folder)/b", 2 /* MNT_DETACH */)
         try? FileManager.default.removeItem(atPath: folder)
+        // Only if nobody else uses it.
+        rmdir("/run/apus")
     }
 }
 

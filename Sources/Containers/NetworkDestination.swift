@@ -11,7 +11,21 @@ public struct DestinationHandoverRecord: Codable, Sendable, Hashable {
         self.attachment = attachment
     }
     /// Removes whatever `prepare` made. Frames held at that moment are lost (their senders repeat them).
-    public func abort() throws(KernelError) { try ContainerNetwork.detach(spec, attachment) }
+    ///
+    /// The source may still send the container's frames here. Without an entry they would be flooded into the access network, which
+    /// takes them to the source again: in a circle, and every bridge on it would learn the clients' addresses at the wrong port. So they
+    /// lead back to the source, which drops what comes by the port it left by, until the container tells where it is.
+    public func abort() throws(KernelError) {
+        let route = try NetlinkSocket()
+        if try route.linkIfPresent(attachment.port) != nil,
+            let backhaul = try route.linkIfPresent(attachment.backhaul)
+        {
+            // Refused at a port that does not forward; then nothing comes by it.
+            try? route.request(
+                BridgePort.forward(spec.mac, to: backhaul.index, .learned), "leading \(spec.mac) back to its source")
+        }
+        try ContainerNetwork.detach(spec, attachment)
+    }
 }
 
 /// The handover at the destination, prepared before the freeze so that each step in it is one send.

@@ -236,6 +236,38 @@ import Testing
         try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
     }
 
+    /// The destination is gone while the source still sends the container's frames there: they are lost, and go in no circle.
+    @Test func abortedFramesGoInNoCircle() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let udp = try Sockets.bindUDP(try lab.container("a"), 7)
+        let user = try Sockets.bindUDP(lab.ue, 9)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { for fd in [udp, user, sender] { close(fd) } }
+        try Sockets.sendUDP(sender, lab.address, 7, [0])
+        try #require(Sockets.readable(udp, within: 1000))
+        _ = Sockets.receive(udp)
+        let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        let destination = try lab.b.run { () throws(KernelError) in
+            try DestinationHandover.prepare(
+                DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+        }
+        try destination.accept()
+        try source.redirect()
+        try source.silence()
+        try lab.b.run { () throws(KernelError) in try destination.abort() }
+        let before = try lab.framesSent(lab.b, "up")
+        for n in 0..<10 { try Sockets.sendUDP(sender, lab.address, 7, [UInt8(n)]) }
+        usleep(20_000)
+        #expect(try lab.framesSent(lab.b, "up") == before)
+        try lab.a.run { () throws(KernelError) in try source.rollback() }
+        // Nobody has learned that the user is elsewhere: an answer arrives before the user has said anything more.
+        try Sockets.sendUDP(udp, "10.77.0.9", 9, [42])
+        #expect(Sockets.readable(user, within: 1000))
+        #expect(Sockets.receive(user) == [42])
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
+    }
+
     @Test func namesWhatIsNotThere() throws {
         let lab = try Lab()
         let error = #expect(throws: KernelError.self) {

@@ -100,6 +100,16 @@ public final class Lab: Sendable {
     /// Names of what lies in the lab's folder.
     public var files: [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] }
 
+    /// Frames that an interface has sent so far.
+    public func framesSent(_ namespace: NetworkNamespace, _ interface: String) throws -> Int {
+        let text = try namespace.run { () throws(KernelError) in try SmallFile.text("/proc/thread-self/net/dev") }
+        for line in text.split(separator: "\n") {
+            let words = line.split(whereSeparator: { " :".contains($0) })
+            if words.count > 10, words[0] == interface { return Int(words[10]) ?? -1 }
+        }
+        return -1
+    }
+
     /// A counter of /proc/net/snmp or netstat in a namespace: "Tcp" "OutRsts".
     public static func counter(_ namespace: NetworkNamespace, _ group: String, _ name: String) throws -> Int {
         let text = try namespace.run { () throws(KernelError) in

@@ -226,11 +226,11 @@ public final class DestinationSession {
             networkRecord = record
             try journal.update { $0.network = record }
             try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
-            made.append { try? ContainerNetwork.detach(spec, attachment) }
+            let handover = DestinationHandoverRecord(spec, attachment)
+            made.append { try? handover.abort() }
             let neighbours =
                 stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
-            network = try DestinationHandover.prepare(
-                DestinationHandoverRecord(spec, attachment), neighbours: neighbours)
+            network = try DestinationHandover.prepare(handover, neighbours: neighbours)
             rehearseConnection(spec, attachment)
             tools = try restoreTools(spec, attachment)
         }

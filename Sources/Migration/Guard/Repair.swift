@@ -166,7 +166,9 @@ enum Repair {
             // A runtime that was just making the container outlives the agent that started it.
             awaitRuntime(of: header.container, host)
             try host.runtime.delete(header.container, force: true)
-            if let network = header.network { try ContainerNetwork.detach(network.spec, network.attachment) }
+            if let network = header.network {
+                try DestinationHandoverRecord(network.spec, network.attachment).abort()
+            }
             try host.layout.container(header.container).remove()
             _ = try? Cgroup.removeEmpty(host.layout.cgroup(of: header.container))
         }

@@ -154,14 +154,20 @@ private final class NumberingClient: Sendable {
     }
 
     private func run(_ spacing: Int64) {
-        var next = monotonicNow(), number = 0, last: Int64 = 0
+        var next = monotonicNow(), number = 0, last: Int64 = 0, settled = 0, progress = next
         while true {
             let now = monotonicNow(), isOver = over.withLock { $0 }
             if isOver, last == 0 { last = now }
             if last != 0, now > last + 1_500_000_000 || answers.withLock({ $0.last }) == number - 1 { break }
             // So many that its queue holds them all, however long it has to wait for a processor.
-            let waiting = number - answers.withLock { ($0.last ?? -1) + 1 }
-            if !isOver, now >= next, waiting < 150 {
+            let answered = answers.withLock { ($0.last ?? -1) + 1 }
+            if answered > settled {
+                (settled, progress) = (answered, now)
+            } else if now > progress + 1_500_000_000 {
+                // Lost, all of them: an answer to what comes next says more than silence.
+                (settled, progress) = (number, now)
+            }
+            if !isOver, now >= next, number - settled < 150 {
                 for _ in 0..<(number % 100 == 99 ? 40 : 1) {
                     send(number)
                     number += 1

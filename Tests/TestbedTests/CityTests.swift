@@ -148,7 +148,8 @@ struct CityTests {
         #expect(try Testbed(standing: "tb-far").topology.link("ue-1", "ap-2")?.forward.delay == 40, "remembered")
         let trace = try LinkTrace("time,delay,forward.jitter\n0,60,0", file: "t.csv")
         try testbed.play(trace, on: radio)
-        #expect(waitUntil(seconds: 5) { (try? milliseconds(topology.hosts[1])) ?? 0 >= 120 })
+        // Backward the jitter is still the file's.
+        #expect(waitUntil(seconds: 5) { (try? milliseconds(topology.hosts[1])) ?? 0 >= 115 })
         let status = try testbed.linkStatus()
         let played = try #require(status.first { $0.link.name == radio.name })
         #expect(played.link.backward.delay == 60 && (played.forward?.frames ?? 0) > 0)

@@ -110,15 +110,15 @@ struct TopologyFileTests {
         let text = """
             hosts:
               a: {address: 192.0.2.1}
-              b: {address: "[fd00::1]:7701", ssh: lab-b, bridge: lan, port: eth1, apus: /opt/apus}
+              b: {address: "[fd00::1]:7701", ssh: lab-b, bridge: lan, apus: /opt/apus}
             containers: 192.0.2.0/24
             """
         let topology = try Topology(yaml: text, file: "t.yaml", instance: "x")
         #expect(topology.hasMachines && topology.hosts.map(\.name) == ["x-a", "x-b"])
         let a = try #require(topology.hosts[0].machine), b = try #require(topology.hosts[1].machine)
-        #expect("\(a.address)" == "192.0.2.1:7700" && a.ssh == "root@192.0.2.1" && a.port == nil && a.bridge == "br0")
+        #expect("\(a.address)" == "192.0.2.1:7700" && a.ssh == "root@192.0.2.1" && a.bridge == "br0")
         #expect("\(b.address)" == "[fd00::1]:7701" && b.ssh == "lab-b" && b.program == "/opt/apus")
-        #expect(b.port == "eth1" && b.bridge == "lan")
+        #expect(b.bridge == "lan")
         #expect(topology.links.isEmpty && topology.namespaces.isEmpty && topology.containerNetwork == "192.0.2")
     }
 
@@ -145,7 +145,7 @@ struct TopologyFileTests {
         ("hosts:\n  a: {address: lab-a}\n  b: {}", 2, "\"lab-a\" is no numeric address"),
         ("hosts:\n  a: {address: 127.0.0.1}\n  b: {}", 2, "127.0.0.1 is this machine"),
         ("hosts:\n  a: {address: 192.0.2.1, ssh: -oX}\n  b: {}", 2, "\"-oX\" is no destination for ssh"),
-        ("hosts:\n  a: {address: 192.0.2.1, port: a/b}\n  b: {}", 2, "cannot be the name of a network interface"),
+        ("hosts:\n  a: {address: 192.0.2.1, bridge: a/b}\n  b: {}", 2, "cannot be the name of a network interface"),
         ("hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.1}", 1, "two have the same address"),
         (
             "hosts:\n  a: {address: 192.0.2.1}\n  b: {address: 192.0.2.2}\nlinks: {backhaul: {rate: 1gbit}}", 4,

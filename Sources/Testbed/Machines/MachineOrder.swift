@@ -25,8 +25,6 @@ public struct MachineOrder: Codable, Sendable {
     var folder: String
     var listen: PeerAddress
     var bridge: String
-    /// nil: tunnels are made.
-    var port: String?
     /// The other hosts.
     var peers: [Peer]
 
@@ -66,14 +64,14 @@ public struct MachineOrder: Codable, Sendable {
         guard mkdir(folder, 0o755) == 0 else { throw KernelError("making \(folder) for the testbed", Errno(errno)) }
         _ = try FileDescriptor(opening: owner, O_WRONLY | O_CREAT, mode: 0o600)
         try SmallFile.write(token, to: owner)
-        if port == nil { try makeTunnels() }
+        try makeTunnels()
         var arguments = [
             // The run folder is the default one; naming it lets the process be found by it.
             "agent", "--host", host, "--state", "\(folder)/\(host)", "--run", edge.runFolder, "--bridge", bridge,
             "--listen", "\(listen)",
         ]
         for peer in peers {
-            arguments += ["--peer", "\(peer.name)=\(peer.address),port=\(port ?? tunnels.port(to: peer.number))"]
+            arguments += ["--peer", "\(peer.name)=\(peer.address),port=\(tunnels.port(to: peer.number))"]
         }
         let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
         let child = try ChildProcess(try Testbed.ownExecutable(), arguments, output: output)
@@ -111,7 +109,7 @@ public struct MachineOrder: Codable, Sendable {
     }
 
     private func madeTunnels(_ route: NetlinkSocket) -> [Link] {
-        let names = port == nil ? Set(peers.map { tunnels.port(to: $0.number) }) : []
+        let names = Set(peers.map { tunnels.port(to: $0.number) })
         return ((try? route.links()) ?? []).filter { names.contains($0.name) }
     }
 
@@ -161,10 +159,8 @@ public struct MachineOrder: Codable, Sendable {
         report.problems += report.facts.missing.map { "it lacks \($0): `apus doctor` there says what to do" }
         let route = try? NetlinkSocket()
         let links = (try? route?.links()) ?? []
-        let found = links.first { $0.name == bridge && $0.kind == "bridge" }
-        if found == nil { report.problems.append("it has no bridge \(bridge)") }
-        if let port, let found, !links.contains(where: { $0.name == port && $0.master == found.index }) {
-            report.problems.append("\(port) is not a port of its bridge \(bridge)")
+        if !links.contains(where: { $0.name == bridge && $0.kind == "bridge" }) {
+            report.problems.append("it has no bridge \(bridge)")
         }
         let tunnels = route.map(madeTunnels) ?? []
         if report.agentAnswers {
@@ -172,7 +168,7 @@ public struct MachineOrder: Codable, Sendable {
                 do { _ = try peer.address.connect(timeLimit: .seconds(3)) } catch {
                     report.unreachable[peer.name] = "\(error)"
                 }
-                if port == nil, !tunnels.contains(where: { $0.name == self.tunnels.port(to: peer.number) }) {
+                if !tunnels.contains(where: { $0.name == self.tunnels.port(to: peer.number) }) {
                     report.lacking.append(peer.name)
                 }
             }

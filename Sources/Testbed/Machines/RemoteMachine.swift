@@ -15,9 +15,6 @@ public struct RemoteMachine: Sendable, Hashable, Codable {
     public var program = "apus"
     /// The bridge of its containers, which exists.
     public var bridge = "br0"
-    /// The bridge's port by which the others' bridges are reached beside the clients' way; nil: a tunnel (VXLAN) to each is
-    /// made.
-    public var port: String?
 
     public init(address: PeerAddress, ssh: String? = nil) {
         (self.address, self.ssh) = (address, ssh ?? "root@\(address.host)")

@@ -15,7 +15,7 @@ extension Testbed {
         return MachineOrder(
             instance: topology.instance, token: state.token ?? "", host: host.name, number: host.number, folder: folder,
             listen: machine.address,
-            bridge: machine.bridge, port: machine.port, peers: peers)
+            bridge: machine.bridge, peers: peers)
     }
 
     /// Has something done at a host's machine.

@@ -87,7 +87,7 @@ private struct TopologyReader {
     }
 
     private func machine(_ value: YAMLValue) throws -> RemoteMachine? {
-        let entries = try value.entries(known: ["address", "ssh", "port", "bridge", "apus"])
+        let entries = try value.entries(known: ["address", "ssh", "bridge", "apus"])
         if entries.isEmpty { return nil }
         let given = Dictionary(uniqueKeysWithValues: entries)
         guard let address = given["address"] else { throw value.mistake("a real machine has an address") }
@@ -99,7 +99,6 @@ private struct TopologyReader {
         var machine = RemoteMachine(address: peer, ssh: try given["ssh"]?.text())
         if machine.ssh.hasPrefix("-") { throw value.mistake("\"\(machine.ssh)\" is no destination for ssh") }
         if let bridge = given["bridge"] { machine.bridge = try interface(bridge) }
-        if let port = given["port"] { machine.port = try interface(port) }
         if let program = given["apus"] { machine.program = try program.text() }
         return machine
     }

@@ -47,7 +47,7 @@ public enum ContainerNetwork {
             try route.setUp(port.index)
             try waitUntilOperational(port.index, route)
             if plugged {
-                try Plug.burn(at: port.index, route)
+                try Plug.burn(by: PacketSocket(on: port.index), at: port.index, route)
                 let backhaul = try route.link(attachment.backhaul)
                 try route.request(
                     BridgePort.forward(spec.mac, to: backhaul.index, .sticky), "pointing \(spec.mac) at the backhaul")
@@ -132,8 +132,7 @@ enum Plug {
     }
     /// Uses up the burst with frames for nobody and sees that the queue holds: an unburned bucket would leak frames into
     /// a namespace without sockets, whose resets end the connections.
-    static func burn(at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
-        let packets = try PacketSocket(on: port)
+    static func burn(by packets: PacketSocket, at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
         let frame = Frame.dummy(size: 1500)
         for _ in 0..<180 { try packets.send(frame) }
         guard let backlog = try route.tokenBucketBacklog(of: port), backlog.packets > 0 else {

@@ -178,6 +178,9 @@ import Testing
         try source.silence()
         for n in 2..<102 { try Sockets.sendUDP(sender, lab.address, 7, [UInt8(n)]) }
         usleep(20_000)
+        for _ in 0..<2000 where try #require(try route.tokenBucketBacklog(of: port)).packets < burned + 100 {
+            usleep(1000)
+        }
         #expect(Sockets.receive(atA).isEmpty)
         #expect(Sockets.receive(atB).isEmpty)
         #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == burned + 100)
@@ -195,7 +198,13 @@ import Testing
         #expect(try #require(try route.tokenBucketBacklog(of: port)).packets == 0)
         #expect(try route.forwardingEntries().contains { $0.mac == lab.spec.mac && $0.port == port && !$0.isStatic })
         #expect(try NetlinkSocket(in: lab.a).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac || !$0.isStatic })
+        // It moves on before a late `finish`: that does not take its frames back.
+        let backhaul = try route.link("bh").index
+        try route.request(BridgePort.forward(lab.spec.mac, to: backhaul, .sticky), "moving on")
+        try lab.b.run { () throws(KernelError) in try destination.finish() }
+        #expect(try route.forwardingEntries().contains { $0.mac == lab.spec.mac && $0.port == backhaul && $0.isStatic })
         try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("b")) }
+        try lab.b.run { () throws(KernelError) in try destination.finish() }
         #expect(lab.files.isEmpty)
     }
 
@@ -265,6 +274,115 @@ import Testing
         try Sockets.sendUDP(udp, "10.77.0.9", 9, [42])
         #expect(Sockets.readable(user, within: 1000))
         #expect(Sockets.receive(user) == [42])
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
+    }
+
+    /// Nobody waits for frames at a destination that never accepted them: it leaves nothing that could mislead any.
+    @Test func abortedBeforeItsTurnLeavesNoEntry() throws {
+        let lab = try Lab()
+        for accepts in [false, true] {
+            let destination = try lab.b.run { () throws(KernelError) in
+                try DestinationHandover.prepare(
+                    DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+            }
+            if accepts {
+                try destination.accept()
+                try destination.decline()
+            }
+            try lab.b.run { () throws(KernelError) in try destination.abort() }
+            #expect(try NetlinkSocket(in: lab.b).forwardingEntries().allSatisfy { $0.mac != lab.spec.mac })
+        }
+    }
+
+    /// The way to the other host is gone, which may be why the source has to run on.
+    @Test func sourceComesBackWithoutABackhaul() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let udp = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(udp); close(sender) }
+        let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        try source.redirect()
+        try source.silence()
+        try lab.a.run { () throws(KernelError) in
+            try NetlinkSocket().delete(link: try NetlinkSocket().link("bh").index)
+            try source.record.rollback()
+        }
+        try Sockets.sendUDP(sender, lab.address, 7, [1])
+        #expect(Sockets.readable(udp, within: 1000))
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
+    }
+
+    /// What a handover held that was put off is not delivered by the next: its senders have repeated it.
+    @Test func declinedFramesAreDropped() throws {
+        let lab = try Lab()
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let atA = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        try Sockets.sendUDP(sender, lab.address, 7, [0])
+        #expect(Sockets.readable(atA, within: 1000))
+        _ = Sockets.receive(atA)
+        let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        let destination = try lab.b.run { () throws(KernelError) in
+            try DestinationHandover.prepare(
+                DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+        }
+        let atB = try Sockets.bindUDP(try lab.container("b"), 7)
+        defer { for fd in [atA, atB, sender] { close(fd) } }
+        let route = try NetlinkSocket(in: lab.b)
+        let port = try route.link(lab.attachment("b").port).index
+        try destination.accept()
+        try source.redirect()
+        try Sockets.sendUDP(sender, lab.address, 7, [1])
+        usleep(20_000)
+        try source.rollback()
+        try destination.decline()
+        #expect(try route.portState(of: port) == BridgePort.State.disabled.rawValue)
+        try Sockets.sendUDP(sender, lab.address, 7, [2])
+        #expect(Sockets.readable(atA, within: 1000))
+        #expect(Sockets.receive(atA) == [2])
+        try destination.accept()
+        try source.redirect()
+        try source.silence()
+        try Sockets.sendUDP(sender, lab.address, 7, [3])
+        usleep(20_000)
+        try destination.open()
+        #expect(Sockets.readable(atB, within: 1000))
+        #expect(Sockets.receive(atB) == [3])
+        for host in ["a", "b"] {
+            try (host == "a" ? lab.a : lab.b).run { () throws(KernelError) in
+                try ContainerNetwork.detach(lab.spec, lab.attachment(host))
+            }
+        }
+    }
+
+    /// A container that says nothing is forgotten by bridges while it is copied: a frame for it still takes one way.
+    @Test func aSilentContainerIsNotForgotten() throws {
+        let lab = try Lab(ageing: 1)
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }
+        let udp = try Sockets.bindUDP(try lab.container("a"), 7)
+        let sender = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(udp); close(sender) }
+        try Sockets.sendUDP(sender, lab.address, 7, [0])
+        #expect(Sockets.readable(udp, within: 1000))
+        _ = Sockets.receive(udp)
+        let source = try lab.a.run { () throws(KernelError) in try SourceHandover(lab.spec, lab.attachment("a")) }
+        try source.hold()
+        let destination = try lab.b.run { () throws(KernelError) in
+            try DestinationHandover.prepare(
+                DestinationHandoverRecord(lab.spec, lab.attachment("b")), neighbours: [])
+        }
+        // The access network forgets it; host a does not, and sends nothing back.
+        usleep(2_500_000)
+        let before = try lab.framesSent(lab.a, "up")
+        try Sockets.sendUDP(sender, lab.address, 7, [1])
+        #expect(Sockets.readable(udp, within: 1000))
+        usleep(20_000)
+        #expect(try lab.framesSent(lab.a, "up") - before < 10)
+        try source.rollback()
+        #expect(
+            try NetlinkSocket(in: lab.a).forwardingEntries().contains { $0.mac == lab.spec.mac && !$0.isStatic })
+        try lab.b.run { () throws(KernelError) in try destination.abort() }
         try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
     }
 

@@ -12,8 +12,10 @@ public final class Lab: Sendable {
     public let spec: NetworkSpec
     public var address: String { "10.77.0.2" }
 
-    /// - Parameter ipv6: the container has fd77::2 and the user device fd77::9 besides.
-    public init(ipv6: Bool = false) throws {
+    /// - Parameters:
+    ///   - ipv6: the container has fd77::2 and the user device fd77::9 besides.
+    ///   - ageing: seconds after which bridges forget an address that they have learned.
+    public init(ipv6: Bool = false, ageing: Int = 300) throws {
         spec = NetworkSpec(
             mac: MACAddress("02:00:00:00:77:02")!, addresses: ["10.77.0.2/24"] + (ipv6 ? ["fd77::2/64"] : []))
         ue = try .create()
@@ -22,8 +24,7 @@ public final class Lab: Sendable {
         b = try .create()
         folder = "/tmp/nt-lab-\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        for host in [a, b] { try bridge(host) }
-        try bridge(access)
+        for namespace in [a, b, access] { try bridge(namespace, ageing) }
         try join(access, "to-a", a, "up")
         try join(access, "to-b", b, "up")
         try join(a, "bh", b, "bh")
@@ -49,8 +50,9 @@ public final class Lab: Sendable {
         for namespace in [ue, access, a, b] {
             try steer(namespace)
             let route = try NetlinkSocket(in: namespace)
-            for _ in 0..<3000
-            where try route.links().contains(where: { $0.isUp && !$0.isOperational && $0.name != "lo" }) {
+            let deadline = monotonicNow() + 10_000_000_000
+            while try route.links().contains(where: { $0.isUp && !$0.isOperational && $0.name != "lo" }) {
+                guard monotonicNow() < deadline else { throw KernelError("waiting for the lab's links", .timedOut) }
                 usleep(1000)
             }
         }
@@ -72,11 +74,11 @@ public final class Lab: Sendable {
         }
     }
 
-    private func bridge(_ namespace: NetworkNamespace) throws {
+    private func bridge(_ namespace: NetworkNamespace, _ ageing: Int) throws {
         try namespace.setSysctl("net/ipv6/conf/all/disable_ipv6", "1")
         try namespace.setSysctl("net/ipv6/conf/default/disable_ipv6", "1")
         let route = try NetlinkSocket(in: namespace)
-        try route.createBridge("br")
+        try route.createBridge("br", ageing: ageing)
         try route.setUp(try route.link("br").index)
     }
     private func join(_ x: NetworkNamespace, _ nameX: String, _ y: NetworkNamespace, _ nameY: String) throws {

@@ -452,6 +452,9 @@ public final class DestinationSession {
             return
         }
         let error = connection.cause(of: error)
+        if let record = networkRecord {
+            try? DestinationHandoverRecord(record.spec, record.attachment).giveBack()
+        }
         stub?.kill()
         for undo in made.reversed() { undo() }
         if let journal {

@@ -83,15 +83,17 @@ enum Repair {
     /// The destination runs: this copy ends, without a word to its clients.
     private static func endCopy(_ journal: OpenJournal, _ host: SessionHost) throws {
         let header = journal.content.header
+        if isAnothers(header, host) { return journal.settle() }
         if isProcess(header.pid, header.startTime) {
             kill(header.pid, SIGKILL)
             FaultPoint.reach(.guardKilled)
         }
         if let place = header.cgroup { try? Cgroup(place).thaw() }
         awaitEnd(header.pid, header.startTime)
-        try host.runtime.delete(header.container, force: true)
-        if let network = header.network { try ContainerNetwork.detach(network.spec, network.attachment) }
-        try host.layout.container(header.container).remove()
+        try allOf(
+            { if let network = header.network { try ContainerNetwork.detach(network.spec, network.attachment) } },
+            { try host.runtime.delete(header.container, force: true) },
+            { try host.layout.container(header.container).remove() })
         _ = try? Cgroup.removeEmpty(host.layout.cgroup(of: header.container))
         FaultPoint.reach(.guardRetired)
         journal.settle()
@@ -127,7 +129,7 @@ enum Repair {
             // are its own copy. It left no trace outside that the source's copy could contradict.
             if !prompt { return nil }
         }
-        try abort(journal, host, decided)
+        try abort(journal, host, prompt: prompt, decided)
         return .aborted
     }
 
@@ -151,8 +153,12 @@ enum Repair {
     }
 
     /// It never ran here and never will.
-    private static func abort(_ journal: OpenJournal, _ host: SessionHost, _ decided: () -> Void) throws {
+    private static func abort(_ journal: OpenJournal, _ host: SessionHost, prompt: Bool, _ decided: () -> Void) throws {
         let content = journal.content, header = content.header
+        // At the moment of the death nothing can have come back yet, and the source waits for the word.
+        let isAnothers = !prompt && isAnothers(header, host)
+        let network = header.network.map { DestinationHandoverRecord($0.spec, $0.attachment) }
+        if content.madeContainer, !isAnothers { try? network?.giveBack() }
         if isProcess(header.pid, header.startTime) { kill(header.pid, SIGKILL) }
         awaitEnd(header.pid, header.startTime)
         // The source can only have promised after it heard that its frames are held here.
@@ -162,14 +168,12 @@ enum Repair {
         if content.state != .aborted { try journal.write(.state(.aborted)) }
         decided()
         FaultPoint.reach(.guardAborted)
-        if content.madeContainer {
+        if content.madeContainer, !isAnothers {
             // A runtime that was just making the container outlives the agent that started it.
             awaitRuntime(of: header.container, host)
-            try host.runtime.delete(header.container, force: true)
-            if let network = header.network {
-                try DestinationHandoverRecord(network.spec, network.attachment).abort()
-            }
-            try host.layout.container(header.container).remove()
+            try allOf(
+                { try host.runtime.delete(header.container, force: true) }, { try network?.abort() },
+                { try host.layout.container(header.container).remove() })
             _ = try? Cgroup.removeEmpty(host.layout.cgroup(of: header.container))
         }
         FaultPoint.reach(.guardRemoved)
@@ -184,6 +188,13 @@ enum Repair {
         // The first thread of a dying process is a zombie before its others are gone.
         if status["State"]?.first == "X" { return false }
         return startTime == 0 || (try? ProcessFiles.startTime(of: pid)) == startTime
+    }
+
+    /// Has the container come back since, so that what bears its name here is not this migration's?
+    private static func isAnothers(_ header: JournalHeader, _ host: SessionHost) -> Bool {
+        if header.pid <= 0 || isProcess(header.pid, header.startTime) { return false }
+        guard let state = (try? host.runtime.state(header.container)) ?? nil else { return false }
+        return state.pid > 0 && state.pid != header.pid && !isZombie(state.pid)
     }
 
     private static func awaitEnd(_ pid: Int32, _ startTime: UInt64) {

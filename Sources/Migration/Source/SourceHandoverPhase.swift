@@ -25,6 +25,7 @@ extension SourceSession {
         if tracker != nil { try runUp() }
         try drain()
         if network != nil {
+            try holdNetwork()
             try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid)))
         }
         unsentLog += try newLog()
@@ -68,7 +69,6 @@ extension SourceSession {
         if let network {
             // Seen now, a new connection costs nothing but another attempt; after the next step it costs what B holds.
             try steps.measure("look for handshakes") { try checkDrained() }
-            networkTouched = true
             try steps.measure("redirect frames") { try network.redirect() }
             FaultPoint.reach(.sourceRedirected)
             try steps.measure("capture connections") { try capture!.captureConnections() }
@@ -213,9 +213,11 @@ extension SourceSession {
         process.reap()
         tracker?.stop()
         for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
-        try host.runtime.delete(container.name, force: true)
-        try network?.retire()
-        try host.layout.container(container.name).remove()
+        try allOf(
+            // First: an entry that leads to the destination would outlive the container's stay there.
+            { [network] in try network?.retire() },
+            { [host, container] in try host.runtime.delete(container.name, force: true) },
+            { [host, container] in try host.layout.container(container.name).remove() })
         FaultPoint.reach(.sourceRetired)
     }
 
@@ -240,7 +242,7 @@ extension SourceSession {
                 tracker?.stop()
                 tracker = nil
                 try process.disarm()
-                try journal.settle()
+                if !networkTouched { try journal.settle() }
                 answer?.acknowledge()
                 enter(.aborted)
                 if answer?.state == nil { throw MigrationError.resolved }
@@ -266,6 +268,15 @@ extension SourceSession {
         answer?.acknowledge()
         enter(.retired)
     }
+}
+
+/// Does each, whatever becomes of the others.
+///
+/// - Throws: the first failure.
+func allOf(_ steps: (() throws -> Void)...) throws {
+    var failure: (any Error)?
+    for step in steps { do { try step() } catch { failure = failure ?? error } }
+    if let failure { throw failure }
 }
 
 /// Has this process ended, though nobody has collected its status?

@@ -269,6 +269,7 @@ public final class SourceSession {
             throw MigrationError.refused(list.map(\.description))
         }
         FaultPoint.reach(.sourceAttached)
+        try holdNetwork()
         layout.excluded = process.injected
         trees = try SourceTrees(container, host)
         try trees!.send(root: true, over: connection)
@@ -276,6 +277,13 @@ public final class SourceSession {
         try trees!.send(root: false, over: connection)
         enter(.staged)
         FaultPoint.reach(.sourceStaged)
+    }
+
+    /// Nothing that bridges forget while the container is silent may be flooded when the destination has an entry for it too.
+    func holdNetwork() throws {
+        guard let network else { return }
+        networkTouched = true
+        try network.hold()
     }
 
     /// Has the destination make a container with a stub and lay out its memory.
@@ -339,7 +347,8 @@ public final class SourceSession {
         tracker = nil
         do {
             try process.disarm()
-            try journal.settle()
+            // A port that could not be opened is the guard's to open.
+            if !networkTouched { try journal.settle() }
         } catch {
             // The process is gone, or the guard has to put right what is left: the journal says what.
             if isGone { try? journal.settle() }
@@ -354,8 +363,12 @@ public final class SourceSession {
 
     /// Undoes the freeze, however far it got.
     func thaw() {
-        if networkTouched { try? network?.rollback() }
-        networkTouched = false
+        if networkTouched, let network {
+            do {
+                try network.rollback()
+                networkTouched = false
+            } catch { control.update { $0.remark = "its network is not back yet: \(error)" } }
+        }
         try? capture?.releaseConnections()
         capture = nil
         try? cgroup?.thaw()

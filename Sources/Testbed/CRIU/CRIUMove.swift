@@ -120,7 +120,10 @@ final class CRIUMove {
             try to.restore(output)
             // From here on there is one copy, here; nothing is taken back.
             undo = []
-            try staged.network?.accepting.open()
+            do { try staged.network?.accepting.open() } catch {
+                try? settle(staged.network)
+                throw error
+            }
             times.released = monotonicNow()
             try settle(staged.network)
             var report = times.report(waited: waited)

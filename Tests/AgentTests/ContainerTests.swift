@@ -15,7 +15,7 @@ struct ContainerTests {
     @Test func runWatchKillRemove() async throws {
         try await withAgent { test in
             let client = test.client
-            let bundle = try test.bundle("echo hello; trap 'echo bye; exit 3' TERM; while :; do sleep 0.1; done")
+            let bundle = try test.bundle("trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.1; done")
             let started = try await client.run(RunRequest(name: "web", bundle: bundle))
             #expect(started.isRunning && started.pid > 0 && started.record.arguments.first == "/bin/sh")
             #expect(try await eventually { String(decoding: try await client.log("web"), as: UTF8.self) == "hello\n" })

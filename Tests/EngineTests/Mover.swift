@@ -7,6 +7,16 @@ import SwiftProtobuf
 
 @testable import Engine
 
+/// Asks every millisecond until it is so; false after `seconds`.
+func waitUntil(seconds: Double = 2, _ isSo: () throws -> Bool) rethrows -> Bool {
+    let deadline = Sockets.now() + UInt64(seconds * 1e9)
+    while try !isSo() {
+        if Sockets.now() > deadline { return false }
+        usleep(1000)
+    }
+    return true
+}
+
 /// The container of a lab on its way from `a` to `b`. The program in it is the test itself.
 final class Mover {
     let lab: Lab
@@ -148,7 +158,7 @@ final class EchoClient: @unchecked Sendable {
     private let lock = NSCondition()
     private var over = false, ended = false
     private(set) var wrong: String?
-    private(set) var answers = 0
+    private var count = 0
     private(set) var largestGap: UInt64 = 0
 
     /// `window`: bytes that may be under way; 0 asks for one message of 100 bytes at a time.
@@ -157,6 +167,7 @@ final class EchoClient: @unchecked Sendable {
         Thread.detachNewThread { [self] in window == 0 ? ask() : stream(window) }
     }
     private var isOver: Bool { lock.withLock { over } }
+    var answers: Int { lock.withLock { count } }
     /// Stops after the last answer.
     func end() {
         lock.withLock {
@@ -176,7 +187,7 @@ final class EchoClient: @unchecked Sendable {
             guard Sockets.send(fd, Pattern.bytes(position..<position + 100)) == 100 else { wrong = "send"; break }
             if let place = Pattern.check(fd, from: position, count: 100) { wrong = "at \(place), errno \(errno)" }
             position += 100
-            answers += 1
+            lock.withLock { count += 1 }
             let now = Sockets.now()
             largestGap = max(largestGap, now - last)
             last = now
@@ -204,7 +215,7 @@ final class EchoClient: @unchecked Sendable {
                 break
             }
             received += data.count
-            answers += 1
+            lock.withLock { count += 1 }
             let now = Sockets.now()
             largestGap = max(largestGap, now - last)
             last = now

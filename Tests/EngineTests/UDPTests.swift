@@ -72,7 +72,8 @@ import Testing
             try send(own, size, to: host)
             if family == AF_INET6 { try send(client, size, to: lab.address) }
         }
-        usleep(20_000)
+        // Empty ones are among them, so the queue can be looked at once only.
+        usleep(200_000)
         let mover = try Mover(lab)
         var before = DatagramQueue()
         let moved = try mover.moveDatagrams(
@@ -88,7 +89,7 @@ import Testing
             #expect(found.count == contents.count - (fd == first ? 3 : 0))
         }
         #expect(before.datagrams.contains { $0.ttl == 7 && $0.trafficClass == 0x28 } == (family == AF_INET))
-        usleep(20_000)
+        usleep(200_000)
         let after = try UDPSocket.captureQueue(moved[0])
         #expect(after.datagrams.count == count)
         #expect(after.datagrams.prefix(waited) == before.datagrams[...])
@@ -116,15 +117,25 @@ import Testing
             Sockets.set(fd, SOL_SOCKET, SO_REUSEADDR, 1)
             try Peer.bind(fd, "10.77.0.2", 5000)
         }
-        // The younger one gets it; its peer is another one then.
         let other = try Peer.socket(lab.ue, AF_INET)
+        // While a neighbour is looked for, datagrams wait, and the next one may overtake them.
+        for fd in [other, client] {
+            try Peer.send(fd, lab.address, 5000, [9])
+            #expect(try Peer.receive(own).content == [9])
+        }
+        func holds(_ fd: Int32, _ count: Int) throws -> Bool {
+            try waitUntil { try UDPSocket.captureQueue(fd).datagrams.count == count }
+        }
+        // The younger one gets it; its peer is another one then.
         try Peer.send(other, lab.address, 5000, [0])
+        #expect(try holds(own, 1))
         try Peer.send(client, lab.address, 5000, [1])
-        usleep(5000)
+        #expect(try holds(own, 2))
         try Peer.connect(own, Peer.address(client, "10.77.0.9"))
         try Peer.send(client, lab.address, 5000, [2])
         try Peer.send(other, lab.address, 5000, [3])
-        usleep(5000)
+        #expect(try holds(own, 3))
+        #expect(try holds(server, 1))
         let counts = try [server, own].map { try UDPSocket.captureQueue($0).datagrams.map { $0.content.first! } }
         #expect(counts == [[3], [0, 1, 2]])
         Sockets.set(own, SOL_SOCKET, SO_REUSEADDR, 0)
@@ -159,7 +170,7 @@ import Testing
         Sockets.set(own, Int32(IPPROTO_UDP), 103, 500)  // UDP_SEGMENT
         try Peer.send(own, "127.0.0.1", 6001, Pattern.bytes(0..<1700))
         try Peer.send(client, lab.address, 6000, [7])
-        usleep(10_000)
+        for fd in [loop, joined] { #expect(Sockets.readable(fd, within: 2000)) }
         #expect(try UDPSocket.captureQueue(loop).datagrams.first?.segment == 500)
         let mover = try Mover(lab)
         let moved = try mover.moveDatagrams([fresh, chosen, joined, loop])
@@ -215,9 +226,9 @@ import Testing
         try Peer.bind(server, "0.0.0.0", 5000)
         // The empty one comes first: behind others a second look passes over it (docs/compatibility.md).
         try Peer.send(client, lab.address, 5000, [])
-        usleep(10_000)
+        #expect(Sockets.readable(server, within: 2000))
         for byte: UInt8 in 1..<50 { try Peer.send(client, lab.address, 5000, [byte]) }
-        usleep(10_000)
+        _ = try waitUntil { try UDPSocket.captureQueue(server).datagrams.count == 50 }
         // Frames may overtake each other on their way here, so what was captured tells the order.
         let queue = try UDPSocket.captureQueue(server).datagrams.map(\.content)
         #expect(Set(queue) == Set((0..<50).map { (byte: UInt8) in Data(byte == 0 ? [] : [byte]) }) && queue.count == 50)
@@ -256,7 +267,8 @@ import Testing
                 try Peer.connect($0, Peer.address("10.77.0.9", 9))
                 var byte: UInt8 = 1
                 send($0, &byte, 1, 0)
-                usleep(20_000)
+                var entry = pollfd(fd: $0, events: 0, revents: 0)
+                _ = poll(&entry, 1, 2000)
             } == "UDP socket with an error pending")
         #expect(
             try words {

@@ -30,9 +30,9 @@ final class MachineBed {
             for pid in (try? processes()) ?? [] { kill(pid, SIGKILL) }
             process.stop(grace: 0)
         }
-        /// Processes that live in its network and have not ended in two seconds, but the two that keep it.
+        /// Processes that live in its network and have not ended in ten seconds, but the two that keep it.
         func strays() throws -> [Int32] {
-            for _ in 0..<100 where try processes().count > 2 { usleep(20_000) }
+            for _ in 0..<500 where try processes().count > 2 { usleep(20_000) }
             return try processes().filter { $0 != pid && $0 != process.pid }
         }
         func processes() throws -> [Int32] {
@@ -109,7 +109,7 @@ final class MachineBed {
                 "--kill-child", "sh", "-c", script,
             ], diesWithParent: true)
         var pid: Int32?
-        for _ in 0..<500 where pid == nil {
+        for _ in 0..<3000 where pid == nil {
             usleep(10_000)
             pid = (try? SmallFile.text("\(folder)/\(name).pid")).flatMap { Int32($0.filter(\.isNumber)) }
         }

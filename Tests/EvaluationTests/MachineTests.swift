@@ -102,8 +102,10 @@ struct MachineTests {
 
         // A connection that ends is noticed, and can be had again.
         kill(try #require(now.agents[0].pid), SIGKILL)
-        usleep(200_000)
-        now = try status(bed)
+        _ = try waitUntil(seconds: 10) {
+            now = try status(bed)
+            return !now.agents[0].running
+        }
         #expect(now.agents.map(\.running) == [false, true] && now.checks.allSatisfy(\.passed))
         let connected = try apus(bed, "testbed", "connect", "--instance", "lab-test")
         #expect(connected.words.contains("connected to lab-test-edge-1"), "\(connected.words)")
@@ -113,8 +115,11 @@ struct MachineTests {
         // An agent that dies is noticed.
         let agent = try bed.machines[1].processes().first { try isAgent($0) }
         kill(try #require(agent), SIGKILL)
-        usleep(200_000)
-        let failed = try status(bed).checks.filter { !$0.passed }
+        var failed: [NetworkCheck] = []
+        _ = try waitUntil(seconds: 10) {
+            failed = try status(bed).checks.filter { !$0.passed }
+            return failed.count > 1
+        }
         #expect(failed.contains { $0.detail.contains("its agent has ended") })
         #expect(failed.contains { $0.name == "from lab-test-edge-1 to lab-test-edge-2" })
 
@@ -288,8 +293,10 @@ struct MachineTests {
             let workload: String = row["workload"]
             try #require(row["passed"] as Bool, "\(row)")
             // Instants of three machines' clocks are compared here: a client that saw nothing would tell.
-            let (engine, inside) = (row["engine_downtime_ms"] as Double, row["workload_downtime_ms"] as Double?)
-            #expect(try abs(#require(inside) - engine) < 5, "\(workload): \(inside ?? -1) and \(engine) ms")
+            let engine: Double = row["engine_downtime_ms"], noticed: Double? = row["workload_downtime_ms"]
+            let inside = try #require(noticed, "\(workload)")
+            // No less than the engine says; more where the machine is busy, but not the clocks' 100,000 s.
+            #expect(inside > engine - 5 && inside < engine + 500, "\(workload): \(inside) and \(engine) ms")
             #expect(workload == "dirtier" || row["client_downtime_ms"] as Double? != nil)
             #expect(row["source_cpu_s"] as Double > 0)
         }

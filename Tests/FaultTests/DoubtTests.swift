@@ -16,6 +16,7 @@ struct DoubtTests {
         let id = try await hosts.a.client.migrate(
             hosts.container, to: hosts.b.address.description, plan: MigrationPlan(technique: .migrror))
         try await wait(seconds: 10) { hosts.hits().count >= 2 }
+        try #require(hosts.hits().count >= 2, "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
         return id
     }
 
@@ -50,7 +51,7 @@ struct DoubtTests {
         defer { hosts.tearDown() }
         // To be kept, the destination's copy must run: disarmed, the kernel let it go.
         let id = try await loseDestination(at: keep == .source ? .destinationPrepared : .destinationDisarmed, hosts)
-        try await Task.sleep(for: .milliseconds(300))
+        try await wait(seconds: 10) { try await hosts.a.client.migration(id).progress.state == .inDoubt }
         #expect(try await hosts.a.client.migration(id).progress.state == .inDoubt)
         // What to check, and both ends of it, by the names an operator has to type.
         let told = try hosts.apus(["ps", "--host", hosts.a.name])
@@ -86,7 +87,7 @@ struct DoubtTests {
             at: .destinationPrepared,
             sourceFault: "\(FaultPoint.sourcePromised.rawValue),\(FaultPoint.guardFoundDeath.rawValue)", hosts)
         try await wait { hosts.hits().count >= 4 }
-        try await Task.sleep(for: .milliseconds(100))
+        try await wait(seconds: 10) { hosts.a.isGone }
         try await hosts.a.start()
         let doubts = try await hosts.a.client.migrations()
         #expect(doubts.count == 1 && doubts[0].progress.state == .inDoubt && !doubts[0].isOver)
@@ -102,7 +103,7 @@ struct DoubtTests {
         let hosts = try FaultHosts()
         defer { hosts.tearDown() }
         let id = try await loseDestination(at: .destinationReleasing, hosts)
-        try await Task.sleep(for: .milliseconds(100))
+        try await wait(seconds: 10) { hosts.b.isGone }
         try await hosts.b.start()
         let doubts = try await hosts.b.client.migrations()
         #expect(doubts.map(\.progress.state) == [.inDoubt])

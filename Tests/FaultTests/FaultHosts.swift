@@ -64,6 +64,8 @@ final class FaultHost {
         throw Wrong("the agent of \(name) does not serve:\n\(words)")
     }
     var isRunning: Bool { agent?.isRunning ?? false }
+    /// Neither its agent nor a guard is left: what dies writes the fault log a moment before.
+    var isGone: Bool { !isRunning && guards.isEmpty }
     func kill() { agent?.stop(grace: 0) }
     var words: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
 
@@ -73,6 +75,14 @@ final class FaultHost {
         return ((try? Folder.names("/proc")) ?? []).compactMap { Int32($0) }.filter { pid in
             guard let text = try? SmallFile.text("/proc/\(pid)/cgroup") else { return false }
             return text.split(separator: "\n").contains { $0.hasSuffix(line) } && !isDead(pid)
+        }
+    }
+
+    private var guards: [Int32] {
+        ((try? Folder.names("/proc")) ?? []).compactMap { Int32($0) }.filter { pid in
+            guard let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { return false }
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            return words.contains("guard") && words.contains(where: { $0.hasPrefix(layout.runFolder + "/") })
         }
     }
 
@@ -107,13 +117,7 @@ final class FaultHost {
         found += ((try? Folder.names(layout.runtimeRoot)) ?? []).filter { !holds || $0 != container }.map {
             "runtime's \($0)"
         }
-        for pid in ((try? Folder.names("/proc")) ?? []).compactMap({ Int32($0) }) {
-            guard let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { continue }
-            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-            if words.contains("guard"), words.contains(where: { $0.hasPrefix(layout.runFolder + "/") }) {
-                found.append("guard, pid \(pid)")
-            }
-        }
+        found += guards.map { "guard, pid \($0)" }
         let mounts = (try? SmallFile.text("/proc/self/mountinfo")) ?? ""
         if mounts.contains(layout.stateFolder + "/") { found.append("a mount in \(layout.stateFolder)") }
         let pids = processes(of: container)
@@ -277,7 +281,7 @@ final class FaultHosts {
 }
 
 /// Asks every few milliseconds until it is so, for at most `seconds`.
-func wait(seconds: Double = 4, until isSo: () async throws -> Bool) async throws {
+func wait(seconds: Double = 15, until isSo: () async throws -> Bool) async throws {
     let deadline = monotonicNow() + Int64(seconds * 1e9)
     while try await !isSo(), monotonicNow() < deadline { try await Task.sleep(for: .milliseconds(3)) }
 }

@@ -112,7 +112,7 @@ struct FaultTests {
         if let second = fault.second {
             try await wait(seconds: 10) { hosts.hits().contains { $0.point == second.rawValue } }
             #expect(hosts.hits().contains { $0.point == second.rawValue }, "the guard's point was never hit")
-            try await Task.sleep(for: .milliseconds(50))
+            try await wait(seconds: 10) { (isSource ? hosts.a : hosts.b).isGone }
             // Right at the next start.
             for host in [hosts.a, hosts.b] where !host.isRunning { try await host.start() }
         }
@@ -122,7 +122,7 @@ struct FaultTests {
         }
 
         var serves: Int64?, clean: Int64?, mistakes: [String] = []
-        let deadline = monotonicNow() + 4_000_000_000
+        let deadline = monotonicNow() + 15_000_000_000
         while monotonicNow() < deadline {
             if serves == nil, (try? hosts.place()) != nil { serves = monotonicNow() }
             mistakes = hosts.mistakes()
@@ -139,7 +139,9 @@ struct FaultTests {
         print(
             "\(fault.testDescription): runs after \(Int(right)) ms, clean after \(Int(all)) ms, on \(try hosts.place() === hosts.a ? "source" : "destination")"
         )
-        if fault.second == nil { #expect(right < 1000 && all < 2000, "right again too late") }
+        // What is promised holds for a machine at rest, as `make faults` has it.
+        let (soon, later) = isComplete ? (1000.0, 2000.0) : (5000.0, 10_000.0)
+        if fault.second == nil { #expect(right < soon && all < later, "right again too late") }
 
         let place = try hosts.place()
         #expect(try await hosts.verdict(on: place).contains("\"oracle\":\"ok\""))

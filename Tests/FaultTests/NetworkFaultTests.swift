@@ -55,7 +55,7 @@ struct NetworkFaultTests {
             points.allSatisfy { point in hosts.hits().contains { $0.point == point } },
             "a point was never hit\n\(hosts.a.words)\n\(hosts.b.words)")
         if fault.second != nil {
-            usleep(50_000)
+            try await wait(seconds: 10) { (isSource ? hosts.a : hosts.b).isGone }
             for host in [hosts.a, hosts.b] where !host.isRunning { try await host.start() }
         }
         var clean: Int64?

@@ -21,7 +21,9 @@ struct ClockTests {
     @Test func clocksThatDoNotFitEndTheMigration() {
         let shown = Clocks.now() + apart + Clocks(monotonic: 2_000_000_000, boottime: 0)
         let error = #expect(throws: MigrationError.self) { try DestinationSession.await(shown, showing: apart) }
-        #expect(
-            error?.message.contains("drifted apart by 1999 ms") == true || error?.message.contains("2000 ms") == true)
+        let message = error?.message ?? ""
+        let drift = message.firstMatch(of: #/drifted apart by ([0-9]+) ms/#).flatMap { Int($0.output.1) } ?? 0
+        // Some time goes by until the clocks are read.
+        #expect((1000...2000).contains(drift), "\(message)")
     }
 }

@@ -36,7 +36,7 @@ private let unavailable: Set<String> = ["key", "huge", "root", "pid-namespace", 
 
 /// It may be on its way back into its call.
 private func sleeps(_ pid: Int32) throws -> Bool {
-    for _ in 0..<200 {
+    for _ in 0..<2000 {
         if try SmallFile.text("/proc/\(pid)/status").contains("State:\tS") { return true }
         usleep(5000)
     }

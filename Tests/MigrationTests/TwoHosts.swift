@@ -187,7 +187,7 @@ final class TwoHosts: Sendable {
     /// What of a container there is at the destination. It goes a moment after the source knows that nothing came of it.
     func leftovers(of container: String) -> [String] {
         var found: [String] = []
-        for _ in 0..<400 {
+        for _ in 0..<2000 {
             found = leftoversNow(of: container)
             if found.isEmpty { break }
             usleep(5000)

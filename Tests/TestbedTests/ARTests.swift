@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import LinuxKernel
 import Testing
@@ -14,7 +15,7 @@ struct ARTests {
         spoil kind: String = "none", transport: Transport = .tcp, memory: UInt64 = 4 << 20, seconds: Double = 0.6,
         meanwhile: (ChildProcess) -> Void = { _ in }
     ) throws -> (oracle: AROracle, recording: ProbeRecording) {
-        let port = UInt16(30_000 + getpid() % 10_000)
+        let port = UInt16(25_000 + getpid() % 5_000)
         let server = try ChildProcess(
             ".build/workloads/ar",
             [
@@ -22,6 +23,8 @@ struct ARTests {
                 "--corrupt-after", "60",
             ], folder: ".", diesWithParent: true)
         defer { server.stop(grace: 0) }
+        // Other work on the machine must not look like the service's delay.
+        _ = clx_setpriority(server.pid, -15)
         let endpoint = ServiceEndpoint(address: "127.0.0.1", port: port)
         try endpoint.waitUntilReady(seconds: 10)
         let traffic = FrameTraffic(rate: 200, transport: transport)
@@ -100,7 +103,8 @@ struct ARTests {
         }
         #expect(failed(oracle.verdicts()) == [], "\(oracle.verdicts())")
         // Of the 20 frames in the pause 16 waited for more than 20 ms.
-        let late = try #require(recording.summary("all", .min, .max).late)
-        #expect(late >= 14 && late < 80)
+        let summary = recording.summary("all", .min, .max)
+        let late = try #require(summary.late)
+        #expect(late >= 14 && late < summary.requests / 2)
     }
 }

@@ -34,9 +34,10 @@ struct CityTests {
     /// A record that cannot be read leaves the names of the namespaces.
     @Test func removedWithoutARecord() throws {
         let testbed = try testbed("tb-city")
-        try testbed.upNetwork()
         let other = Testbed(try Topology(instance: "tb-city-2"))
-        defer { other.down() }
+        for each in [testbed, other] { each.down() }
+        defer { for each in [testbed, other] { each.down() } }
+        try testbed.upNetwork()
         try other.upNetwork()
         try SmallFile.write("{", to: TestbedState.path("tb-city"))
         let standing = try Testbed(standing: "tb-city")

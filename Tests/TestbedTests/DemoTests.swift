@@ -27,11 +27,12 @@ private final class PretendedHosts: ContainerHosts, @unchecked Sendable {
         var report = MigrationReport(plan: plan)
         report.source = source.name
         report.destination = destination.name
-        report.frozenAt = monotonicNow()
+        // No longer than the server has stood still.
         server.signal(SIGSTOP)
+        report.frozenAt = monotonicNow()
         usleep(plan.technique == .cold ? 120_000 : 10_000)
-        server.signal(SIGCONT)
         report.releasedAt = monotonicNow()
+        server.signal(SIGCONT)
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = report.engineDowntime + 1
         report.phases = [.init(name: "negotiate", duration: 1), .init(name: "freeze", duration: report.engineDowntime)]
@@ -91,8 +92,8 @@ struct DemoTests {
         #expect(!report.problems.isEmpty)
     }
 
-    /// SIGTERM while agents, container and client are up: the status says so and nothing is left.
-    @Test(.timeLimit(.minutes(1)), arguments: [100, 1000])
+    /// SIGTERM while the network is made, and while agents, container and client are up: the status says so and nothing is left.
+    @Test(.timeLimit(.minutes(1)), arguments: [0, 100, 1000])
     func interruptedRemovesEverything(milliseconds: UInt32) throws {
         let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")
         let testbed = Testbed(try Topology(instance: "tb-term"))
@@ -100,6 +101,8 @@ struct DemoTests {
         defer { testbed.down() }
         let child = try ChildProcess(
             program, ["demo", "--instance", "tb-term", "--memory", "16MiB", "--json-file", "/dev/null"])
+        // The record comes after the handlers.
+        #expect(waitUntil(seconds: 20) { fileExists(TestbedState.path("tb-term")) })
         usleep(milliseconds * 1000)
         child.signal(SIGTERM)
         let status = try #require(child.wait(seconds: 30))

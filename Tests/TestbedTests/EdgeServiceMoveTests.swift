@@ -64,7 +64,8 @@ struct EdgeServiceMoveTests {
                 \(observation.workloadDowntime ?? -1) ms, client \(observation.clientDowntime ?? -1) ms, \(latency)
                 """)
             // The service was away for no less than the engine says.
-            #expect(try #require(observation.workloadDowntime) > report.engineDowntime * 0.9)
+            let least = report.engineDowntime - max(2, report.engineDowntime * 0.1)
+            #expect(try #require(observation.workloadDowntime) > least)
             #expect(observation.latency.allSatisfy { $0.duplicated == 0 })
             // Through a long blackout more datagrams may come than the service's socket has room for, as at any stall: the kernel
             // counts them, and none is lost elsewhere.

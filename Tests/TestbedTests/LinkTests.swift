@@ -39,12 +39,12 @@ struct LinkTests {
         let bed = try LinkBed(LinkBed.quality { $0.delay = 5 }, LinkQuality())
         defer { bed.down() }
         _ = try bed.roundTrip()
-        let first = try bed.roundTrip()
+        let first = try (0..<5).map { _ in try bed.roundTrip() }.min()!
         #expect(first >= 5 && first < 40)
         try bed.service.change("ab", to: LinkBed.change { $0.delay = 20 })
         #expect(try bed.roundTrip() >= 40)
         try bed.service.change("ab", .backward, to: LinkBed.change { $0.delay = 0 })
-        let last = try bed.roundTrip()
+        let last = try (0..<5).map { _ in try bed.roundTrip() }.min()!
         #expect(last >= 20 && last < 40)
         #expect(try bed.status.link.forward.delay == 20 && bed.status.link.backward.delay == 0)
         // What is wrong changes nothing.
@@ -64,21 +64,22 @@ struct LinkTests {
         let bed = try LinkBed()
         defer { bed.down() }
         _ = try bed.roundTrip()
-        let trace = try LinkTrace("time,delay,backward.loss\n0,8,\n0.3,15,\n0.6,2,50\n", file: "drive.csv")
+        let trace = try LinkTrace("time,delay,backward.loss\n0,8,\n1.5,15,\n3,2,50\n", file: "drive.csv")
         let start = monotonicNow()
         try bed.service.play(trace, on: "ab")
         #expect(try bed.status.trace == "drive.csv")
+        #expect(try waitUntil(seconds: 5) { try bed.status.link.forward.delay == 8 })
         #expect(try bed.roundTrip() >= 16)
-        #expect(try waitUntil(seconds: 5) { try bed.status.link.forward.delay == 15 })
-        #expect(monotonicNow() - start >= 300_000_000)
+        #expect(try waitUntil(seconds: 10) { try bed.status.link.forward.delay == 15 })
+        #expect(monotonicNow() - start >= 1_500_000_000)
         #expect(try bed.roundTrip() >= 30)
-        #expect(try waitUntil(seconds: 5) { try bed.status.trace == nil })
+        #expect(try waitUntil(seconds: 10) { try bed.status.trace == nil })
         let end = try bed.status.link
         #expect(end.forward.delay == 2 && end.forward.loss == 0 && end.backward.loss == 50)
         // A repeated one begins again until it is stopped.
         try bed.service.play(trace, on: "ab", repeated: true)
-        #expect(try waitUntil(seconds: 5) { try bed.status.link.forward.delay == 15 })
-        #expect(try waitUntil(seconds: 5) { try bed.status.link.forward.delay == 8 })
+        #expect(try waitUntil(seconds: 10) { try bed.status.link.forward.delay == 15 })
+        #expect(try waitUntil(seconds: 10) { try bed.status.link.forward.delay == 8 })
         try bed.service.stopPlaying("ab")
         #expect(try bed.status.trace == nil)
         // One that goes out of range somewhere is refused as a whole.
@@ -192,10 +193,10 @@ struct LinkTests {
         #expect(try classes(0).contains("rate 10Mbit") && classes(1).contains("rate 3Mbit"))
         let queues = try runProgram("tc", ["qdisc", "show", "dev", "v"], namespace: namespaces[1])
         #expect(queues.contains("bfifo") && queues.contains("20000b"), "\(queues)")
-        let trace = try LinkTrace("time,forward.rate\n0,20mbit\n0.2,unlimited\n", file: "t.csv")
+        let trace = try LinkTrace("time,forward.rate\n0,20mbit\n3,unlimited\n", file: "t.csv")
         try service.play(trace, on: "v")
         #expect(try waitUntil(seconds: 5) { try classes(0).contains("rate 20Mbit") })
-        #expect(try waitUntil(seconds: 5) { try !classes(0).contains("rate") })
+        #expect(try waitUntil(seconds: 10) { try !classes(0).contains("rate") })
         // A shaper knows no delay.
         #expect(throws: TestbedError.self) { try service.change("v", to: LinkBed.change { $0.delay = 1 }) }
         #expect(try service.status().first?.problem == nil)

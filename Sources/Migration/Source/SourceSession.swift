@@ -60,6 +60,8 @@ public final class SourceSession {
     var mirroredUntil: Int64?
     /// Bytes a second that reached the destination, as last seen.
     var throughput = 100e6
+    /// Milliseconds of the shortest pass so far (found and sent), and whether one has been short enough for a handover.
+    var shortestPass = Double.infinity, wasReady = false
     /// Milliseconds the last scan took.
     var lastScan = 0.0
 

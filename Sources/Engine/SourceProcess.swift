@@ -77,8 +77,10 @@ public final class SourceProcess {
                         tracees.append(tracee)
                         try tracee.interrupt()
                     } catch {
-                        // A thread that ended between the listing and here is no loss; the leader is.
-                        guard error.errno == .noProcess, tid != pid else { throw error }
+                        // A thread that ended between the listing and here is no loss; the leader is. Until it is gone it may not be
+                        // traced any more.
+                        let isOver = error.errno == .noProcess || error.errno == .notPermitted && hasEnded(tid)
+                        guard isOver, tid != pid else { throw error }
                     }
                     stopped.insert(tid)
                 }
@@ -107,6 +109,13 @@ public final class SourceProcess {
                 threads[index].registers = rewound
             }
         }
+    }
+
+    private func hasEnded(_ tid: Int32) -> Bool {
+        guard let text = try? SmallFile.text("/proc/\(pid)/task/\(tid)/stat"), let end = text.lastIndex(of: ")") else {
+            return true
+        }
+        return ["Z", "X"].contains(text[end...].dropFirst(2).first)
     }
 
     private func pendingMask(task: Int32, shared: Bool) throws(KernelError) -> UInt64 {

@@ -33,6 +33,7 @@ public struct DestinationHandoverRecord: Codable, Sendable, Hashable {
 
     /// Removes whatever `prepare` made. Frames held at that moment are lost (their senders repeat them).
     public func abort() throws(KernelError) {
+        // Whatever keeps it from that: what was made goes all the same.
         try? giveBack()
         try ContainerNetwork.detach(spec, attachment)
     }

@@ -53,6 +53,23 @@ bench: setup build ## measure what migrations cost; BENCH="--quick", "--case NAM
 faults: setup tests ## kill agents and guards at every step of every technique (as root)
 	APUS_FAULTS=all swift test $(FLAGS) --skip-build --no-parallel --filter FaultTests
 
+# Programs of random shapes, each moved three times: SHAPES=500 takes some 40 minutes. `make test` gives them 4.
+SHAPES ?= 500
+
+shapes: setup tests ## move 500 programs of random shapes; APUS_SHAPES_SEED repeats a run (as root)
+	APUS_SHAPES_COUNT=$(SHAPES) swift test $(FLAGS) --skip-build --no-parallel --filter ShapeTests
+
+# Seconds for each of the three targets, and the seed of their first inputs.
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 1
+
+fuzz: setup ## send what a hostile host could, to decoders and both sides of sessions, FUZZ_SECONDS=60 each (as root)
+	@scripts/fuzz build
+	@echo 'seed $(FUZZ_SEED), $(FUZZ_SECONDS) s for each target'
+	@scripts/fuzz decoders -seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) $(FUZZ)
+	@scripts/fuzz sessions -seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) $(FUZZ)
+	@scripts/fuzz sources -seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) $(FUZZ)
+
 lint: ## check format and style, and that targets import only what they depend on
 	scripts/lint --strict
 	swift build $(FLAGS) --product apusPackageTests --explicit-target-dependency-import-check error
@@ -68,4 +85,4 @@ protos: ## regenerate the committed protobuf code (needs protoc and protoc-gen-s
 	protoc --proto_path=Protos --swift_opt=Visibility=Public --swift_opt=ProtoPathModuleMappings=Protos/modules.asciipb \
 	    --swift_out=Sources/Migration/Generated Session.proto
 
-.PHONY: help setup build tests test demo evaluate criu torture bench lint format clean faults protos
+.PHONY: help setup build tests test demo evaluate criu torture bench lint format clean faults fuzz shapes protos

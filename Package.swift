@@ -90,7 +90,12 @@ let package = Package(
         .testTarget(
             name: "ContainersTests", dependencies: ["Containers", "LinuxKernel", "CLinux", "NetworkTestSupport"]),
         .testTarget(name: "MemoryTests", dependencies: ["Memory", "LinuxKernel", "CLinux"]),
-        .testTarget(name: "MigrationTests", dependencies: ["Migration", "Containers", "LinuxKernel", "CLinux"]),
+        .testTarget(
+            name: "MigrationTests",
+            dependencies: [
+                "Migration", "Engine", "Containers", "LinuxKernel", "CLinux",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ]),
         .testTarget(
             name: "FaultTests",
             dependencies: ["apus", "Agent", "Testbed", "Migration", "Containers", "LinuxKernel", "CLinux"]),
@@ -103,3 +108,17 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// `make fuzz` alone: everything below is compiled anew for it, with coverage for libFuzzer (docs/protocol.md).
+if Context.environment["APUS_FUZZ"] != nil {
+    package.products.append(.executable(name: "fuzz", targets: ["fuzz"]))
+    package.targets += [
+        .systemLibrary(name: "CFuzzer", path: "Fuzz/CFuzzer"),
+        .executableTarget(
+            name: "fuzz",
+            dependencies: [
+                "CFuzzer", "Migration", "Engine", "Memory", "Containers", "LinuxKernel", "CLinux",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ], path: "Fuzz/Sources"),
+    ]
+}

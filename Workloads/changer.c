@@ -79,6 +79,12 @@ uint64_t lost_time(void) {
   return copy.lost + (gap > 2 * copy.interval ? gap : 0);
 }
 
+uint64_t stood_still_until(void) {
+  struct ticks copy = ticks_read(ticks);
+  uint64_t now = now_ns();
+  return now > copy.last + 2 * copy.interval ? now : copy.lost_until;
+}
+
 bool spoil_now(const struct kind *kind) {
   static atomic_flag spoiled = ATOMIC_FLAG_INIT;
   return spoil_wanted && !strcmp(kind->name, options.corrupt_kind) && !atomic_flag_test_and_set(&spoiled);

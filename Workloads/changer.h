@@ -30,6 +30,8 @@ void expect(const char *kind, const char *what, long long wanted, long long foun
 void count_round(const struct kind *kind);
 // The time this process did not run, summed up: timeouts may be late by that much.
 uint64_t lost_time(void);
+// When the process last went on after it had stood still for 2 ms.
+uint64_t stood_still_until(void);
 // Whether this kind is to be spoiled now; true once.
 bool spoil_now(const struct kind *kind);
 

@@ -1,5 +1,5 @@
 // Holds one kind of state that a migration has to refuse by name: holder KIND makes it, says that it is ready, and waits.
-// `lines` holds nothing: it prints numbers, one a line, for ever.
+// `lines` holds nothing: it prints numbers, one a line, for ever. `parent` holds nothing: it has a child at SIGUSR1.
 // Exit status 4: this kernel, or these privileges, do not let it be made.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,9 +18,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ipc.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -90,16 +94,96 @@ static long no_exec(void) { return prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0); }
 static long merge(void) { return prctl(MEMORY_MERGE, 1, 0, 0, 0); }
 static long memory_errors(void) { return prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0); }
 static long numa(void) { return syscall(SYS_set_mempolicy, 3 /* MPOL_INTERLEAVE */, &(unsigned long){1}, 64); }
+static long range_policy(void) {
+  return syscall(SYS_mbind, map(PAGE, MAP_PRIVATE), PAGE, 3 /* MPOL_INTERLEAVE */, &(unsigned long){1}, 64, 0);
+}
+static long lock_future(void) { return mlockall(MCL_FUTURE); }
 static long child(void) {
   long pid = fork();
   while (!pid) pause();
   return pid;
 }
+static void bear(int signal) {
+  (void)signal;
+  if (fork()) return;
+  for (;;) pause();
+}
+// Has a child when it is told to.
+static long parent(void) { return sigaction(SIGUSR1, &(struct sigaction){.sa_handler = bear}, NULL); }
+static long zombie(void) {
+  long pid = fork();
+  if (!pid) _exit(0);
+  return usleep(100 * 1000) < 0 ? -1 : pid;
+}
+static void *end_with_timer(void *unused) {
+  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+  event._sigev_un._tid = (int)syscall(SYS_gettid);
+  timer_t timer;
+  timer_create(CLOCK_MONOTONIC, &event, &timer);
+  return unused;
+}
+static long dead_timer(void) {
+  pthread_t thread;
+  return pthread_create(&thread, NULL, end_with_timer, NULL) || pthread_join(thread, NULL) ? -1 : 0;
+}
+static void *stay_on(void *unused) {
+  for (;;) pause();
+  return unused;
+}
+static long leader(void) {
+  pthread_t thread;
+  dprintf(STDOUT_FILENO, "{\"ready\":\"holder\"}\n");
+  pthread_create(&thread, NULL, stay_on, NULL);
+  pthread_exit(NULL);
+}
+static long no_room(void) {
+  char line[256];
+  unsigned long size = 0;
+  FILE *file = fopen("/proc/self/status", "r");
+  while (fgets(line, sizeof line, file)) sscanf(line, "VmSize: %lu", &size);
+  return setrlimit(RLIMIT_AS, &(struct rlimit){size * 1024, size * 1024});
+}
+static long dispatch(void) { return prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, ~0UL >> 1, 0); }
+static long trap(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTRAP);
+  return sigprocmask(SIG_BLOCK, &set, NULL) || kill(getpid(), SIGTRAP) ? -1 : 0;
+}
+static long thread_keyring(void) { return syscall(SYS_keyctl, 0 /* KEYCTL_GET_KEYRING_ID */, -1, 1); }
+static long session_key(void) { return syscall(SYS_add_key, "user", "held", "content", 7, -3); }
+static long message_queue(void) { return syscall(SYS_mq_open, "held", O_CREAT | O_RDWR, 0600, NULL); }
+static long closed_queue(void) {
+  long queue = message_queue();
+  return queue < 0 ? -1 : close((int)queue);
+}
+static long messages(void) { return msgget(IPC_PRIVATE, IPC_CREAT | 0600); }
+static long semaphores(void) { return semget(IPC_PRIVATE, 1, IPC_CREAT | 0600); }
+static long detached(void) { return shmget(IPC_PRIVATE, PAGE, IPC_CREAT | 0600); }
 static long lock(void) { return flock(open("/held", O_RDWR | O_CREAT, 0600), LOCK_EX); }
 static long record_lock(void) {
   return fcntl(open("/held", O_RDWR | O_CREAT, 0600), F_SETLK, &(struct flock){.l_type = F_WRLCK});
 }
 static long lease(void) { return fcntl(open("/held", O_RDONLY | O_CREAT, 0600), F_SETLEASE, F_RDLCK); }
+static long path_only(void) { return open("/held", O_PATH | O_CREAT, 0600) < 0 ? open("/", O_PATH) : 0; }
+static long secret(void) { return syscall(447 /* memfd_secret */, 0); }
+static long half_read(void) {
+  struct { char bytes[64]; } some;
+  int folder = open("/", O_RDONLY | O_DIRECTORY);
+  return folder < 0 ? -1 : syscall(SYS_getdents64, folder, &some, sizeof some);
+}
+static long notify(void) {
+  struct sigaction ignore = {.sa_handler = SIG_IGN};
+  sigaction(SIGIO, &ignore, NULL);
+  return fcntl(open("/", O_RDONLY | O_DIRECTORY), F_NOTIFY, DN_CREATE | DN_MULTISHOT);
+}
+static long pipe_again(void) {
+  int ends[2];
+  if (pipe(ends)) return -1;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", ends[0]);
+  return open(path, O_RDONLY | O_NONBLOCK);
+}
 static long deleted(void) { return open("/held", O_RDWR | O_CREAT, 0600) < 0 ? -1 : unlink("/held"); }
 static long named_pipe(void) { return mkfifo("/pipe", 0600) ? -1 : open("/pipe", O_RDWR); }
 static long half_pipe(void) {
@@ -150,11 +234,16 @@ static const struct {
     {"unix", unix_pair}, {"udp", udp}, {"netlink", netlink}, {"aio", aio}, {"perf", perf}, {"userfaultfd", userfaultfd},
     {"guard", guard}, {"sealed", sealed}, {"droppable", droppable}, {"key", key}, {"huge", huge}, {"system-v", system_v},
     {"twice", twice}, {"filter", filter}, {"tsc", tsc}, {"no-exec", no_exec}, {"merge", merge},
-    {"memory-errors", memory_errors}, {"numa", numa}, {"child", child}, {"lock", lock}, {"record-lock", record_lock},
-    {"lease", lease}, {"deleted", deleted}, {"named-pipe", named_pipe}, {"half-pipe", half_pipe},
+    {"memory-errors", memory_errors}, {"numa", numa}, {"range-policy", range_policy},
+    {"lock-future", lock_future}, {"child", child}, {"lock", lock}, {"record-lock", record_lock},
+    {"lease", lease}, {"path-only", path_only}, {"secret", secret}, {"half-read", half_read}, {"notify", notify},
+    {"pipe-again", pipe_again}, {"deleted", deleted}, {"named-pipe", named_pipe}, {"half-pipe", half_pipe},
     {"asynchronous", asynchronous}, {"processor-timer", processor_timer}, {"folder", folder}, {"root", root},
     {"user-namespace", user_namespace}, {"pid-namespace", pid_namespace}, {"thread-files", thread_files},
-    {"thread-folder", thread_folder}, {"thread-network", thread_network}, {"lines", lines}};
+    {"zombie", zombie}, {"dead-timer", dead_timer}, {"leader", leader}, {"no-room", no_room}, {"dispatch", dispatch},
+    {"trap", trap}, {"thread-keyring", thread_keyring}, {"session-key", session_key}, {"closed-queue", closed_queue},
+    {"messages", messages}, {"semaphores", semaphores}, {"detached", detached},
+    {"thread-folder", thread_folder}, {"thread-network", thread_network}, {"parent", parent}, {"lines", lines}};
 
 int main(int count, char **arguments) {
   for (size_t index = 0; count == 2 && index < sizeof kinds / sizeof *kinds; index++) {

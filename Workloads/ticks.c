@@ -38,7 +38,10 @@ static void note_gap(struct ticks *ticks, uint64_t start, uint64_t end) {
     ticks->largest_start = start;
     ticks->largest_end = end;
   }
-  if (end - start > 2 * ticks->interval) ticks->lost += end - start;
+  if (end - start > 2 * ticks->interval) {
+    ticks->lost += end - start;
+    ticks->lost_until = end;
+  }
   if (end - start <= MILLISECOND || end - start <= 5 * ticks->interval) return;
   struct ticks_gap *place =
       ticks->gaps_count < TICKS_GAPS ? &ticks->gaps[ticks->gaps_count++] : smallest_gap(ticks);

@@ -31,6 +31,7 @@ struct ticks {
   uint64_t backwards;             // How often the clock went backwards; never reset.
   uint64_t gaps_count;            // How many of the following are in use.
   struct ticks_gap gaps[TICKS_GAPS];  // The largest such gaps since the last reset, in no order.
+  uint64_t lost_until;            // Where the last gap that counts in `lost` ended; never reset.
 };
 
 _Static_assert(sizeof(struct ticks) <= PAGE, "the ticks fit one page");

@@ -6,6 +6,10 @@
 // a verdict: content, protection (a page that must not be readable or writable is probed by a system call that would
 // return EFAULT), and that holes are holes. One thread also owns the heap and moves the break.
 //
+// Next to its window every thread has a reservation: much address space of which little is ever touched, made to hold
+// pages here and there, emptied by whole page tables, and mapped anew. A page that was not written is expected to be
+// absent, and only looked at where it is not, so that checking does not populate it.
+//
 // What an operation destroys is checked before, so that no corruption vanishes unseen.
 //
 // The kernel merges and splits areas as it likes; the model follows pages, not areas, so it does not depend on that.
@@ -27,7 +31,9 @@
 
 typedef unsigned long long number;
 
-enum { MOST_THREADS = 64, OVERLAYS = 3, HISTORY = 4096, SHOWN = 12, HUGE_SLOTS = 512, HEAP_SLOTS = 1024, SPLITS = 8 };
+enum { MOST_THREADS = 64, OVERLAYS = 3, HISTORY = 4096, SHOWN = 12, HUGE_SLOTS = 512, HEAP_SLOTS = 1024, SPLITS = 8,
+       TABLE_SLOTS = 512, RESERVE_TABLES = 24 };
+static const size_t RESERVED = (size_t)16 << 30;
 
 enum kind { UNMAPPED, PRIVATE, SHARED, FILE_PRIVATE };
 
@@ -59,7 +65,7 @@ struct operation {
 };
 
 struct tormentor {
-  struct space window, heap;
+  struct space window, heap, reserve;
   struct random random;
   unsigned budget;     // How many pages it may have mapped.
   uint32_t last_area;
@@ -155,8 +161,8 @@ static void report_fault(int signal, siginfo_t *info, void *context) {
   static const struct space nowhere = {0};
   if (!self) _exit(128 + signal);
   uintptr_t address = (uintptr_t)info->si_addr;
-  struct space *spaces[] = {&self->window, &self->heap};
-  for (int index = 0; index < 2; index++) {
+  struct space *spaces[] = {&self->window, &self->heap, &self->reserve};
+  for (int index = 0; index < 3; index++) {
     uintptr_t offset = address - (uintptr_t)spaces[index]->base;
     if (spaces[index]->slots && offset < (uintptr_t)spaces[index]->slots * PAGE)
       corrupt(signal == SIGBUS ? "SIGBUS" : "SIGSEGV", spaces[index], (unsigned)(offset / PAGE), offset % PAGE, 0, 0);
@@ -579,6 +585,102 @@ static void torment_heap(struct space *heap) {
   }
 }
 
+// -- The reservation
+
+static bool is_untouched(const struct page *page) { return !page->base && !page->overlays; }
+
+// Checks what was written and whatever else is there; a page that is absent is zero by itself.
+static void check_reserve(const struct space *space, struct run run) {
+  unsigned char there[TABLE_SLOTS];
+  for (unsigned slot = run.slot, part; slot < run.slot + run.count; slot += part) {
+    part = run.slot + run.count - slot < TABLE_SLOTS ? run.slot + run.count - slot : TABLE_SLOTS;
+    if (mincore(address(space, slot), (size_t)part * PAGE, there)) corrupt("reservation lost", space, slot, 0, 1, 0);
+    for (unsigned index = 0; index < part; index++)
+      if ((there[index] & 1) || !is_untouched(&space->pages[slot + index])) check_run(space, (struct run){slot + index, 1});
+  }
+}
+
+// Maps whatever is a hole among some slots.
+static void reserve_holes(struct space *space, struct run run, enum kind kind, int protection, bool huge) {
+  for (unsigned slot = run.slot, end = run.slot + run.count, count; slot < end; slot += count) {
+    count = 1;
+    if (space->pages[slot].kind) continue;
+    while (slot + count < end && !space->pages[slot + count].kind) count++;
+    int flags = (kind == SHARED ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    if (mmap(address(space, slot), (size_t)count * PAGE, protection, flags, -1, 0) == MAP_FAILED)
+      corrupt("hole is taken", space, slot, 0, 0, 1);
+    struct page page = new_page(kind, kind == SHARED ? 0 : slot);
+    page.protection = (uint8_t)protection;
+    page.huge = huge && !madvise(address(space, slot), (size_t)count * PAGE, MADV_HUGEPAGE);
+    model_map(space, slot, count, page);
+  }
+}
+
+static struct run pick_tables(void) {
+  unsigned first = pick(RESERVE_TABLES), count = 1 + pick(3);
+  if (first + count > RESERVE_TABLES) count = RESERVE_TABLES - first;
+  return (struct run){first * TABLE_SLOTS, count * TABLE_SLOTS};
+}
+
+static void settle(struct space *space) {
+  struct run run = {pick(space->slots - 8), 1 + pick(8)};
+  note("settle", space, run.slot, run.count, run.slot);
+  check_reserve(space, run);
+  set_protection(space, run.slot, run.count, PROT_READ | PROT_WRITE);
+  for (unsigned slot = run.slot; slot < run.slot + run.count; slot++) {
+    space->pages[slot].protection = PROT_READ | PROT_WRITE;
+    write_whole(space, slot);
+  }
+}
+
+static void clear_out(struct space *space) {
+  struct run run = pick_tables();
+  note("clear out", space, run.slot, run.count, run.slot);
+  check_reserve(space, run);
+  if (madvise(address(space, run.slot), (size_t)run.count * PAGE, MADV_DONTNEED)) {
+    self->refused++;
+    return;
+  }
+  for (unsigned slot = run.slot; slot < run.slot + run.count; slot++)
+    if (space->pages[slot].kind != SHARED) forget_content(&space->pages[slot]);
+}
+
+static void reserve_anew(struct space *space) {
+  struct run run = pick_tables();
+  note("reserve anew", space, run.slot, run.count, run.slot);
+  check_reserve(space, run);
+  if (munmap(address(space, run.slot), (size_t)run.count * PAGE)) corrupt("munmap refused", space, run.slot, 0, 0, 0);
+  model_unmap(space, run.slot, run.count);
+  enum kind kind = pick(4) ? PRIVATE : SHARED;
+  int protection = kind == SHARED || pick(2) ? PROT_READ | PROT_WRITE : PROT_NONE;
+  reserve_holes(space, run, kind, protection, kind == PRIVATE && !pick(4));
+}
+
+// Alike pages, a page table's worth at most, to where others were.
+static void resettle(struct space *space) {
+  struct run run = pick_run(space, TABLE_SLOTS), from = run;
+  unsigned to = pick(space->slots - run.count);
+  if (to < run.slot + run.count && run.slot < to + run.count) return;
+  note("resettle", space, run.slot, run.count, to);
+  run.slot = to;
+  check_reserve(space, run);
+  if (munmap(address(space, to), (size_t)run.count * PAGE)) corrupt("munmap refused", space, to, 0, 0, 0);
+  model_unmap(space, to, run.count);
+  move(space, from, to, false);
+  reserve_holes(space, run, PRIVATE, PROT_NONE, false);
+  reserve_holes(space, from, PRIVATE, PROT_READ | PROT_WRITE, false);
+}
+
+static void torment_reserve(struct space *space) {
+  switch (pick(8)) {
+    case 0: clear_out(space); break;
+    case 1: reserve_anew(space); break;
+    case 2: resettle(space); break;
+    case 3: protect(space); break;
+    default: settle(space);
+  }
+}
+
 static void torment(struct space *window) {
   static void (*const operations[])(struct space *) = {
       write_some, write_some, write_some, write_some, write_some, write_some, map_private, map_private, map_huge,
@@ -633,6 +735,7 @@ static uint8_t *heap_base(void) {
 static void check_all(void) {
   check_space(&self->window);
   check_space(&self->heap);
+  check_reserve(&self->reserve, (struct run){0, self->reserve.slots});
   check_break();
 }
 
@@ -648,6 +751,7 @@ static void attend(void) {
 static void step(void) {
   attend();
   if (self->heap.slots && pick(8) == 0) torment_heap(&self->heap);
+  else if (pick(16) == 0) torment_reserve(&self->reserve);
   else torment(&self->window);
 }
 
@@ -767,6 +871,12 @@ static void start_tormentors(void) {
     struct tormentor *one = &tormentors[index];
     one->budget = (unsigned)(options.memory / PAGE / options.threads);
     one->random.state = mix(options.seed ^ mix(index));
+    uint8_t *reserve = (uint8_t *)(0x200800000000 + ((uintptr_t)index << 36));
+    if (mmap(reserve, RESERVED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
+      fail("reserving address space");
+    one->reserve = new_space(reserve, RESERVE_TABLES * TABLE_SLOTS);
+    model_map(&one->reserve, 0, one->reserve.slots,
+              (struct page){.kind = PRIVATE, .protection = PROT_NONE, .area = ++one->last_area});
     one->window = new_space((uint8_t *)(0x200000000000 + ((uintptr_t)index << 36)), one->budget * 3 + HUGE_SLOTS);
   }
   for (unsigned index = options.threads; index--;) start_thread(work, &tormentors[index], 256 * 1024);

@@ -7,6 +7,9 @@
 //   r FIRST COUNT   lets read(2) write them
 //   l FIRST COUNT   looks at them
 //   u               closes the userfaultfd
+//   m KIND GIB      reserves address space: 0 without access, 1 writable, 2 shared: its address
+//   p FIRST COUNT   makes pages of the reservation writable and writes them
+//   z FIRST COUNT   drops pages of the reservation
 //   b COUNT RATE    writes pages in turn at a rate (pages/s): median and mean cost of a write in ns, writes/s
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -24,6 +27,8 @@
 enum { PAGE = 4096, UNTOUCHED = 16, SECOND = 1000000000 };
 static volatile char *memory;
 static unsigned long pages, first, count;
+static char *reserved;
+static unsigned long kind;
 
 static int64_t now(void) {
   struct timespec time;
@@ -60,6 +65,19 @@ static void bench(unsigned long number, unsigned long rate) {
   free(costs);
 }
 
+static void reserve(unsigned long gibibytes) {
+  int flags = (kind == 2 ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE;
+  reserved = mmap(NULL, gibibytes << 30, kind ? PROT_READ | PROT_WRITE : PROT_NONE, flags, -1, 0);
+  if (reserved == MAP_FAILED || (kind != 2 && madvise(reserved, gibibytes << 30, MADV_NOHUGEPAGE))) exit(1);
+  printf("%ld\n", (long)reserved);
+}
+
+static void populate(void) {
+  char *start = reserved + first * PAGE;
+  if (mprotect(start, count * PAGE, PROT_READ | PROT_WRITE)) exit(1);
+  for (unsigned long page = 0; page < count; page++) start[page * PAGE]++;
+}
+
 int main(int argument_count, char **arguments) {
   pages = argument_count > 1 ? strtoul(arguments[1], NULL, 10) : 0;
   if (pages <= UNTOUCHED) return 2;
@@ -73,7 +91,7 @@ int main(int argument_count, char **arguments) {
   char line[100], command;
   while (fgets(line, sizeof line, stdin)) {
     if (sscanf(line, "%c %lu %lu", &command, &first, &count) < 1) continue;
-    if (command != 'b' && (first > pages || count > pages - first)) return 2;
+    if (!strchr("bmpz", command) && (first > pages || count > pages - first)) return 2;
     int64_t instant = now();
     pthread_t thread;
     switch (command) {
@@ -93,10 +111,18 @@ int main(int argument_count, char **arguments) {
         for (unsigned long page = first; page < first + count; page++) (void)memory[page * PAGE];
         break;
       case 'u': close(tracker); break;
+      case 'm':
+        kind = first;
+        reserve(count);
+        break;
+      case 'p': populate(); break;
+      case 'z':
+        if (madvise(reserved + first * PAGE, count * PAGE, kind == 2 ? MADV_REMOVE : MADV_DONTNEED)) return 1;
+        break;
       case 'b': bench(first, count); break;
       default: return 2;
     }
-    if (command != 'b') printf("%ld\n", (long)instant);
+    if (command != 'b' && command != 'm') printf("%ld\n", (long)instant);
     fflush(stdout);
   }
   return 0;

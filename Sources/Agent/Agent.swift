@@ -30,6 +30,7 @@ public final class Agent: MigrationHost {
     public var layout: HostLayout { configuration.layout }
     public var runtime: any ContainerRuntime { containers.runtime }
     public var migrationAddress: PeerAddress { configuration.migrationAddress }
+    public var allowances: Allowances { configuration.allowances }
 
     /// Prepares an agent; `start` makes it serve.
     public init(_ configuration: AgentConfiguration, parts: AgentParts, logger: Logger) {
@@ -56,6 +57,7 @@ public final class Agent: MigrationHost {
 
     /// Takes the host, plays back what an earlier agent left, listens, serves.
     public func start() async throws {
+        try examineSurroundings()
         try layout.create()
         try Folder.create(layout.runtimeRoot)
         let lock = try FileDescriptor(opening: configuration.lockPath, O_RDWR | O_CREAT)
@@ -77,6 +79,7 @@ public final class Agent: MigrationHost {
         try? ContentStore(folder: layout.cacheFolder, digests: DigestCache(file: nil)).prune(toBytes: 4 << 30)
         let engine = parts.engine(self, logger)
         try engine.recover()
+        try containers.watchExits()
         unlink(configuration.socketPath)
         let listener = try configuration.migrationAddress.listen()
         if !configuration.migrationAddress.isLoopback {
@@ -98,6 +101,21 @@ public final class Agent: MigrationHost {
         )
     }
 
+    /// What cannot work is said now, not by the first container.
+    private func examineSurroundings() throws {
+        guard Cgroup.isMounted() else {
+            throw AgentError(
+                .refused, "no cgroup file system is mounted here, so the runtime cannot make containers",
+                advice: "`ip netns exec` hides it: start the agent outside, with --netns NAME")
+        }
+        guard let bridge = configuration.bridge else { return }
+        for port in Set(configuration.ports.values).union([configuration.backhaul].compactMap { $0 }).sorted() {
+            do { try ContainerNetwork.makeBackhaul(port, of: bridge) } catch let error as ContainerError {
+                throw AgentError(.refused, error.description)
+            }
+        }
+    }
+
     /// Stops serving. Containers run on; migrations under way are left to the guard.
     public func stop() async {
         let stopped = running.withLock { running in
@@ -108,6 +126,7 @@ public final class Agent: MigrationHost {
         // Wakes the thread that accepts; the descriptor is closed with its last holder.
         shutdown(stopped.listener.number, Int32(SHUT_RDWR))
         await stopped.server?.stop()
+        containers.stopWatchingExits()
         unlink(configuration.socketPath)
         // The runtime leaves empty parent cgroups; those of running containers stay.
         _ = try? Cgroup.removeEmpty(layout.cgroupParent)
@@ -164,12 +183,19 @@ public final class Agent: MigrationHost {
     }
 
     func inspect(_ name: String) throws -> InspectReport {
+        let info = try running(name)
+        return try ApusEngine.inspect(info.record, pid: info.pid, for: self)
+    }
+
+    /// A container that can be looked into and moved; one that is paused may go on.
+    private func running(_ name: String) throws -> ContainerInfo {
         let info = try containers.info(name)
-        guard info.pid > 0 else { throw AgentError(.wrongState, "container \(name) does not run (\(info.status))") }
-        guard let inspector = parts.inspector else {
-            throw AgentError(.refused, "this build of apus cannot inspect yet")
+        if info.isRunning || info.status == "paused" { return info }
+        // The runtime takes a container for stopped once its first thread has ended.
+        for pid in CgroupPlace.processes(of: layout.cgroup(of: name)) {
+            if let ended = ProcessObstacles.endedLeader(pid) { throw AgentError(.refused, "\(ended)") }
         }
-        return try inspector.inspect(pid: info.pid)
+        throw AgentError(.wrongState, "container \(name) does not run (\(info.status))")
     }
 
     /// Starts a migration and returns its identifier.
@@ -186,8 +212,7 @@ public final class Agent: MigrationHost {
         if address == configuration.migrationAddress || request.to == layout.hostName {
             throw AgentError(.refused, "container \(name) is on \(request.to) already")
         }
-        let info = try containers.info(name)
-        guard info.isRunning else { throw AgentError(.wrongState, "container \(name) does not run (\(info.status))") }
+        let info = try running(name)
         guard let engine = running.withLock({ $0?.engine }) else { throw AgentError(.failed, "the agent is stopping") }
         let id = String(UInt64.random(in: 0...0xffff_ffff) | 1 << 32, radix: 16).dropFirst().description
         let control = try migrations.begin(id, .outgoing, container: name, peer: request.to, plan: request.plan)
@@ -234,6 +259,10 @@ public final class Agent: MigrationHost {
             let error = AgentError(error)
             throw MigrationError(.refused, error.message, advice: error.advice)
         }
+    }
+
+    public func awaitEnd(ofArrival container: String, from peer: String) {
+        migrations.awaitEnd(ofArrival: container, from: peer)
     }
 
     public func end(_ id: String, _ result: Result<MigrationReport?, MigrationError>) { migrations.end(id, result) }

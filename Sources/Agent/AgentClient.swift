@@ -82,9 +82,30 @@ public struct AgentClient: Sendable {
     public func run(_ request: RunRequest) async throws(AgentError) -> ContainerInfo {
         try await call(.POST, "containers", request)
     }
-    /// Output from an offset on, at most a mebibyte; empty at its end.
+    /// All output from an offset on.
     public func log(_ name: String, from offset: UInt64 = 0) async throws(AgentError) -> [UInt8] {
         try await exchange(.GET, "containers/\(try plain(name))/logs?offset=\(offset)", nil)
+    }
+    /// The same, piece by piece as it comes, so that a log of any length takes no memory.
+    public func log(
+        _ name: String, from offset: UInt64, piece: @Sendable @escaping ([UInt8]) throws -> Void
+    ) async throws(AgentError) {
+        let path = "containers/\(try plain(name))/logs?offset=\(offset)"
+        try await connected { inbound, outbound in
+            try await outbound.write(contentsOf: request(.GET, path, nil))
+            var parts = inbound.makeAsyncIterator()
+            var status = 0
+            var refusal: [UInt8] = []
+            while let part = try await parts.next() {
+                switch part {
+                case .head(let head): status = Int(head.status.code)
+                case .body(let bytes) where status == 200: try piece([UInt8](bytes.readableBytesView))
+                case .body(let bytes): refusal += bytes.readableBytesView
+                case .end: _ = try success(status, refusal); return
+                }
+            }
+            throw AgentError(.unreachable, "the agent at \(socketPath) ended in the middle of a log")
+        }
     }
     public func inspect(_ name: String) async throws(AgentError) -> InspectReport {
         try await get("containers/\(try plain(name))/inspect")
@@ -243,6 +264,11 @@ public struct AgentClient: Sendable {
 
     private func exchange(_ method: HTTPMethod, _ path: String, _ body: [UInt8]?) async throws(AgentError) -> [UInt8] {
         let (status, answer) = try await raw(method, path, body)
+        return try success(status, answer)
+    }
+
+    /// The body of an answer that is a success.
+    private func success(_ status: Int, _ answer: [UInt8]) throws(AgentError) -> [UInt8] {
         if (200..<300).contains(status) { return answer }
         if let refusal = try? JSONDecoder().decode(ErrorBody.self, from: Data(answer)) { throw refusal.error }
         throw AgentError(.failed, "the agent answered with HTTP status \(status)")

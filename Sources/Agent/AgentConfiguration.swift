@@ -17,6 +17,8 @@ public struct AgentConfiguration: Sendable {
     public var peers: [String: PeerAddress] = [:]
     /// The bridge's port that leads to one of the peers, by its name.
     public var ports: [String: String] = [:]
+    /// What containers from other hosts may have here.
+    public var allowances = Allowances()
     /// The runtime's program.
     public var runtimeProgram = "runc"
 

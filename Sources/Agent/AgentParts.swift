@@ -13,7 +13,8 @@ public struct AgentParts: Sendable {
     public var guardian: (@Sendable ([String]) throws -> Int32)?
 
     public init(
-        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, _ in ApusEngine(agent)
+        engine: @escaping @Sendable (any MigrationHost, Logger) -> any MigrationEngine = { agent, logger in
+            ApusEngine(agent) { logger.warning("\($0)") }
         },
         inspector: (any ProcessInspector)? = EngineInspector(),
         guardian: (@Sendable ([String]) throws -> Int32)? = Guard.main

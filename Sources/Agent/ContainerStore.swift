@@ -15,6 +15,8 @@ public final class ContainerStore: Sendable {
     private let logger: Logger
     /// Containers that something is being done to, and what.
     private let held = Mutex<[String: String]>([:])
+    private let gates = Mutex<[String: ActGate]>([:])
+    private let exits = ExitWatch()
 
     init(_ configuration: AgentConfiguration, runtime: any ContainerRuntime, logger: Logger) {
         layout = configuration.layout
@@ -45,6 +47,40 @@ public final class ContainerStore: Sendable {
         return try body()
     }
 
+    /// Keeps signals and the like out of a container's handovers.
+    func gate(of name: String) -> ActGate {
+        gates.withLock { gates in
+            let gate = gates[name] ?? ActGate()
+            gates[name] = gate
+            return gate
+        }
+    }
+
+    // MARK: - How they end
+
+    /// Watches the containers that run, those of an earlier agent too.
+    func watchExits() throws {
+        try exits.start { [self] name, exit in
+            do {
+                guard var record = try record(of: name) else { return }
+                record.exit = exit
+                try layout.container(name).write(record: record)
+                // The end of one that is moving away is the move's doing.
+                let isMoving = held.withLock { $0[name] != nil }
+                logger.log(level: isMoving ? .debug : .info, "container \(name) ended: \(exit.words)")
+            } catch { logger.error("container \(name) ended (\(exit.words)), which could not be recorded: \(error)") }
+        }
+        for info in try all() where info.pid > 0 { watchExit(of: info.record.name, pid: info.pid) }
+    }
+
+    func stopWatchingExits() { exits.stop() }
+
+    private func watchExit(of name: String, pid: Int32) {
+        do { try exits.watch(name, pid: pid) } catch {
+            logger.error("container \(name) cannot be watched, so its exit status will not be known: \(error)")
+        }
+    }
+
     // MARK: - Knowing
 
     /// Nil if this host has no such container.
@@ -57,10 +93,17 @@ public final class ContainerStore: Sendable {
         return record
     }
 
-    public func keep(_ record: ContainerRecord) throws { try layout.container(record.name).write(record: record) }
+    /// Remembers a container that has come from another host.
+    public func keep(_ record: ContainerRecord) throws {
+        try layout.container(record.name).write(record: record)
+        if let state = try runtime.state(record.name), state.pid > 0 { watchExit(of: record.name, pid: state.pid) }
+    }
 
     /// Removes what this host remembers of a container, not what the runtime holds.
-    public func forget(_ name: String) throws { try layout.container(name).remove() }
+    public func forget(_ name: String) throws {
+        exits.forget(name)
+        try layout.container(name).remove()
+    }
 
     public func all() throws -> [ContainerInfo] {
         let states = Dictionary(try runtime.list().map { ($0.name, $0) }) { first, _ in first }
@@ -85,16 +128,10 @@ public final class ContainerStore: Sendable {
         ContainerInfo(status: state?.status.rawValue ?? "lost", pid: state?.pid ?? 0, record: record, log: folder.log)
     }
 
-    /// At most a mebibyte of a container's output from an offset on; empty at its end.
-    func log(of name: String, from offset: UInt64) throws -> [UInt8] {
+    /// A container's output.
+    func log(of name: String) throws -> ContainerLog {
         _ = try known(name)
-        let path = try layout.container(name).log
-        guard access(path, F_OK) == 0 else { return [] }
-        let file = try FileDescriptor(opening: path, O_RDONLY)
-        return try [UInt8](unsafeUninitializedCapacity: 1 << 20) { buffer, count in
-            // No file is that long, and pread(2) refuses offsets whose sum with the size overflows.
-            count = try file.read(at: min(offset, 1 << 62), into: UnsafeMutableRawBufferPointer(buffer))
-        }
+        return try ContainerLog(path: try layout.container(name).log)
     }
 
     // MARK: - Making and ending
@@ -104,7 +141,15 @@ public final class ContainerStore: Sendable {
 
     /// The same while it moves; nil without a port that leads to the other host, too.
     func attachment(for name: String, towards peer: Peer) -> NetworkAttachment? {
-        configuration.backhaul(towards: peer).flatMap { attachment(for: name, backhaul: $0) }
+        guard let bridge = configuration.bridge, let backhaul = configuration.backhaul(towards: peer) else {
+            return nil
+        }
+        // It may have been made anew since this agent started.
+        do { try ContainerNetwork.makeBackhaul(backhaul, of: bridge) } catch {
+            logger.error("no container can move to \(peer.name ?? "another host") by \(backhaul): \(error)")
+            return nil
+        }
+        return attachment(for: name, backhaul: backhaul)
     }
 
     private func attachment(for name: String, backhaul: String?) -> NetworkAttachment? {
@@ -135,7 +180,7 @@ public final class ContainerStore: Sendable {
                 undo.append(("its folder", { try folder.remove() }))
                 if let (spec, attachment) = network {
                     try Folder.create(configuration.networksFolder)
-                    try ContainerNetwork.attach(spec, attachment)
+                    try attach(spec, attachment)
                     undo.append(("its network", { try ContainerNetwork.detach(spec, attachment) }))
                 }
                 try copy(config.root(inBundle: request.bundle), to: folder.rootfs)
@@ -146,12 +191,15 @@ public final class ContainerStore: Sendable {
                 try folder.write(config: config, prepared: prepared)
                 undo.append(
                     ("what the runtime made", { [runtime] in try runtime.delete(name, force: true) }))
-                _ = try runtime.create(name, bundle: folder.bundle, log: folder.log)
-                try runtime.start(name)
+                let pid = try runtime.create(name, bundle: folder.bundle, log: folder.log)
                 let record = ContainerRecord(
                     name: name, since: timestamp(), arguments: config.arguments, bundle: request.bundle,
                     network: network?.0, attachment: network?.1)
-                try keep(record)
+                // Before it can end: how it did is written into its record.
+                try folder.write(record: record)
+                undo.append(("the watch of its end", { [exits] in exits.forget(name) }))
+                watchExit(of: name, pid: pid)
+                try runtime.start(name)
             } catch {
                 for (what, step) in undo.reversed() {
                     do { try step() } catch {
@@ -161,7 +209,19 @@ public final class ContainerStore: Sendable {
                 throw error
             }
             logger.info("container \(name) started from \(request.bundle)")
+            // A program that cannot work mostly says so at once: whoever started it shall hear how it ended.
+            exits.wait(for: name, milliseconds: 100)
             return try info(name)
+        }
+    }
+
+    private func attach(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws {
+        do throws(KernelError) { try ContainerNetwork.attach(spec, attachment) } catch {
+            guard error.errno == Errno(EADDRINUSE) else { throw error }
+            let owner = try all().first { error.operation.contains($0.record.network?.mac.description ?? "nobody") }
+            throw AgentError(
+                .refused, error.operation + (owner.map { " (container \($0.record.name))" } ?? "") + ": it is in use",
+                advice: "choose another --address, or end who has it")
         }
     }
 
@@ -203,11 +263,27 @@ public final class ContainerStore: Sendable {
             throw AgentError(.badRequest, "not a signal's number (1 to 64): \(signal)")
         }
         _ = try known(name)
-        guard let state = try runtime.state(name), state.status != .stopped else {
-            throw AgentError(.wrongState, "container \(name) does not run", advice: "remove it: `apus rm \(name)`")
+        // Sent in the middle of a handover, it would reach the copy that ends.
+        let sent: Void? = try gate(of: name).act(patience: Self.handoverPatience) {
+            guard try record(of: name) != nil else {
+                throw AgentError(
+                    .containerUnknown,
+                    "container \(name) has moved away from host \(layout.hostName) meanwhile: the signal was not sent",
+                    advice: "send it on the host where it is: `apus ps` there lists it")
+            }
+            guard let state = try runtime.state(name), state.status != .stopped else {
+                throw AgentError(.wrongState, "container \(name) does not run", advice: "remove it: `apus rm \(name)`")
+            }
+            try runtime.kill(name, signal: signal)
         }
-        try runtime.kill(name, signal: signal)
+        if sent == nil {
+            throw AgentError(
+                .busy, "container \(name) is being handed over to another host: the signal was not sent",
+                advice: "`apus ps` shows how far it is; try again when it is over")
+        }
     }
+    /// Seconds that a signal waits for the end of a handover.
+    private static let handoverPatience = 10.0
 
     /// Removes a container with everything this host has of it.
     func remove(_ name: String, force: Bool) throws {

@@ -1,4 +1,5 @@
 // The migrations that this agent takes part in.
+import Glibc
 import LinuxKernel
 import Logging
 import Migration
@@ -29,8 +30,8 @@ public final class Migrations: Sendable {
         }
     }
 
-    /// Ended migrations that are remembered.
-    private static let memory = 100
+    /// Ended migrations that are remembered, and those among them whose report keeps its time series.
+    private static let memory = 100, seriesMemory = 10
 
     private let entries = Mutex<[Entry]>([])
     private let containers: ContainerStore
@@ -45,16 +46,19 @@ public final class Migrations: Sendable {
     func begin(_ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan)
         throws(AgentError) -> MigrationControl
     {
+        if entries.withLock({ $0.contains { $0.id == id } }) {
+            throw AgentError(.nameTaken, "a migration \(id) is known on host \(containers.layout.hostName) already")
+        }
         let words = direction == .outgoing ? "moving to \(peer)" : "arriving from \(peer)"
         try containers.hold(container, words)
-        let control = MigrationControl()
+        let control = MigrationControl(gate: containers.gate(of: container))
         entries.withLock { entries in
             entries.append(
                 Entry(
                     id: id, direction: direction, container: container, peer: peer, plan: plan, startedAt: timestamp(),
                     control: control))
-            let over = entries.filter { $0.result != nil }
-            if over.count > Self.memory { entries.removeAll { $0.id == over[0].id } }
+            let over = entries.indices.filter { entries[$0].result != nil }
+            if over.count > Self.memory { entries.remove(at: over[0]) }
         }
         logger.info("migration \(id): container \(container) \(words), \(plan.technique.rawValue)")
         return control
@@ -64,9 +68,16 @@ public final class Migrations: Sendable {
         let entry = entries.withLock { entries -> Entry? in
             guard let index = entries.lastIndex(where: { $0.id == id && $0.result == nil }) else { return nil }
             entries[index].result = result
+            let over = entries.indices.filter { entries[$0].result != nil }
+            for old in over.dropLast(Self.seriesMemory) {
+                if case .success(let report?) = entries[old].result {
+                    entries[old].result = .success(report.withoutSeries)
+                }
+            }
             return entries[index]
         }
         guard let entry else { return logger.error("migration \(id) ended and was not known") }
+        entry.control.finish()
         containers.release(entry.container)
         switch result {
         case .success: logger.info("migration \(id): container \(entry.container) moved")
@@ -74,13 +85,48 @@ public final class Migrations: Sendable {
         }
     }
 
-    public func all() -> [MigrationInfo] { entries.withLock { $0.map(\.info) } }
+    /// All of them, without the time series of their reports: those of a hundred migrations are many megabytes.
+    public func all() -> [MigrationInfo] {
+        entries.withLock { entries in
+            entries.map { entry in
+                var info = entry.info
+                info.report = info.report?.withoutSeries
+                return info
+            }
+        }
+    }
 
     public func info(_ id: String) throws(AgentError) -> MigrationInfo { try find(id).info }
 
     /// The migration that a container takes part in.
     func active(of container: String) -> String? {
         entries.withLock { $0.last { $0.container == container && $0.result == nil }?.id }
+    }
+
+    /// Waits until an arrival that has released the container is over. Who heard of it at the source may ask for the
+    /// container here while this host still tidies up and has not recorded it, which takes some milliseconds.
+    func awaitEnd(ofReleased container: String) {
+        awaitEnd(seconds: 2) {
+            $0.container == container && [.released, .retired].contains($0.control.progress.state)
+        }
+    }
+
+    /// Waits until an arrival of this container from this host has ended. The removal of what it made takes a moment; ten
+    /// seconds leave the source, which waits thirty for the answer to its offer, the time to hear of a refusal.
+    func awaitEnd(ofArrival container: String, from peer: String) {
+        awaitEnd(seconds: 10) {
+            $0.container == container && $0.peer == peer && $0.control.progress.state != .inDoubt
+        }
+    }
+
+    private func awaitEnd(seconds: Int, ofArrivals isMeant: (Entry) -> Bool) {
+        for _ in 0..<seconds * 500 {
+            let isThere = entries.withLock { entries in
+                entries.contains { $0.direction == .incoming && $0.result == nil && isMeant($0) }
+            }
+            if !isThere { return }
+            usleep(2000)
+        }
     }
 
     func cancel(_ id: String) throws(AgentError) -> MigrationInfo { try change(id) { $0.cancel() } }

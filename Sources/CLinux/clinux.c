@@ -50,6 +50,23 @@ int clx_gettid(void) { return (int)syscall(SYS_gettid); }
 int clx_tgkill(int pid, int tid, int signal) { return RESULT(syscall(SYS_tgkill, pid, tid, signal)); }
 int clx_pidfd_open(int pid, unsigned flags) { return RESULT(syscall(SYS_pidfd_open, pid, flags)); }
 int clx_pidfd_getfd(int pidfd, int fd) { return RESULT(syscall(SYS_pidfd_getfd, pidfd, fd, 0)); }
+// include/uapi/linux/pidfd.h, newer than the distribution's headers.
+struct pidfd_info_ {
+  uint64_t mask, cgroup;
+  uint32_t pid, tgid, ppid, ids[8];
+  int32_t exit_code;
+};
+#define PIDFD_GET_INFO_ _IOWR(0xFF, 11, struct pidfd_info_)
+#define PIDFD_INFO_EXIT_ (1ull << 3)
+_Static_assert(sizeof(struct pidfd_info_) == 64, "PIDFD_INFO_SIZE_VER0");
+
+int clx_pidfd_exit(int pidfd, int *status) {
+  struct pidfd_info_ info = {.mask = PIDFD_INFO_EXIT_};
+  if (ioctl(pidfd, PIDFD_GET_INFO_, &info) < 0) return -errno;
+  if (!(info.mask & PIDFD_INFO_EXIT_)) return -EAGAIN;
+  *status = info.exit_code;
+  return 0;
+}
 int clx_pidfd_send_signal(int pidfd, int signal) {
   return RESULT(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
 }

@@ -36,7 +36,7 @@ SAME(RTM_NEWQDISC); SAME(RTM_DELQDISC); SAME(RTM_GETQDISC);
 SAME(IFLA_ADDRESS); SAME(IFLA_IFNAME); SAME(IFLA_MTU); SAME(IFLA_LINK); SAME(IFLA_MASTER); SAME(IFLA_PROTINFO);
 SAME(IFLA_OPERSTATE); SAME(IFLA_LINKINFO); SAME(IFLA_NET_NS_FD); SAME(IFLA_INFO_KIND); SAME(IFLA_INFO_DATA);
 SAME(VETH_INFO_PEER); SAME(IFLA_BR_AGEING_TIME); SAME(IFLA_BR_STP_STATE); SAME(IFLA_BR_MCAST_SNOOPING);
-SAME(IFLA_BRPORT_STATE); SAME(IFLA_BRPORT_LEARNING); SAME(IFLA_BRPORT_UNICAST_FLOOD);
+SAME(IFLA_BRPORT_STATE); SAME(IFLA_BRPORT_LEARNING); SAME(IFLA_BRPORT_UNICAST_FLOOD); SAME(IFLA_BRPORT_PROXYARP);
 SAME(IFLA_BRPORT_MCAST_FLOOD); SAME(IFLA_BRPORT_BCAST_FLOOD); SAME(BR_STATE_DISABLED); SAME(BR_STATE_FORWARDING);
 SAME(IFF_UP); SAME(IFA_ADDRESS); SAME(IFA_LOCAL); SAME(IFA_F_NODAD); SAME(RTA_DST); SAME(RTA_OIF);
 SAME(RTA_GATEWAY); SAME(RT_TABLE_MAIN); SAME(RTPROT_STATIC); SAME(RTN_UNICAST); SAME(RT_SCOPE_UNIVERSE);
@@ -73,10 +73,12 @@ int clx_netlink_open(int protocol) {
   return fd;
 }
 
-int clx_packet_open(int interface_index) {
-  int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);  // protocol 0: receives nothing
+static int packet_open(int interface_index, uint16_t protocol) {
+  // Protocol 0 until it is bound: no frame of another interface comes.
+  int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK * (protocol != 0), 0);
   if (fd < 0) return -errno;
-  struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_ifindex = interface_index};
+  struct sockaddr_ll address = {
+      .sll_family = AF_PACKET, .sll_ifindex = interface_index, .sll_protocol = htons(protocol)};
   if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) {
     int error = errno;
     close(fd);
@@ -84,6 +86,9 @@ int clx_packet_open(int interface_index) {
   }
   return fd;
 }
+
+int clx_packet_open(int interface_index) { return packet_open(interface_index, 0); }
+int clx_packet_open_receiving(int interface_index) { return packet_open(interface_index, ETH_P_ALL); }
 
 int clx_packet_open_bypassing(int interface_index) {
   int fd = clx_packet_open(interface_index), on = 1;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -43,6 +44,12 @@ ssize_t clx_copy_file_range(int from, uint64_t from_offset, int to, uint64_t to_
   loff_t in = (loff_t)from_offset, out = (loff_t)to_offset;
   return RESULT(copy_file_range(from, &in, to, &out, size, 0));
 }
+int clx_watch_new(void) { return (int)RESULT(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)); }
+int clx_watch_add(int watch, const char *path) {
+  return (int)RESULT(inotify_add_watch(
+      watch, path, IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR));
+}
+int clx_watch_remove(int watch, int number) { return (int)RESULT(inotify_rm_watch(watch, number)); }
 int clx_fstatfs(int fd, int64_t *type, uint64_t *bytes, uint64_t *inodes) {
   struct statfs result;
   if (fstatfs(fd, &result) < 0) return -errno;

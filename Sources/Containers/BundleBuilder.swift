@@ -151,7 +151,7 @@ public struct BundleBuilder: Sendable {
         }
     }
 
-    private func copy(_ source: String, to target: String) throws(KernelError) {
+    private func copy(_ source: String, to target: String) throws {
         if access(target, F_OK) == 0 { return }
         try makeFolder(String(target[..<target.lastIndex(of: "/")!]))
         let from = try FileDescriptor(opening: source, O_RDONLY)

@@ -11,9 +11,6 @@ extension ContainerConfig {
         "CAP_NET_RAW", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE",
     ]
 
-    /// The smallest soft limit of open files the stub gets, if the hard limit allows.
-    static let stubOpenFiles: UInt64 = 1024
-
     /// What the runtime gets to run the container from its beginning.
     public func preparedForRun(_ placement: Placement) throws(ContainerError) -> ContainerConfig {
         if tree["process"]?["terminal"]?.bool == true {
@@ -40,11 +37,16 @@ extension ContainerConfig {
     }
 
     /// What a destination's runtime gets: the same container with the stub as its first process, root in the
-    /// container with every capability that the restore needs. Resource limits, seccomp, AppArmor, the OOM score
-    /// and hooks stay as they are.
+    /// container with every capability that the restore needs. Seccomp, AppArmor, the OOM score and hooks stay as they
+    /// are. Resource limits are as wide as this host and the process's own allow: what the engine needs to make the process
+    /// shall not meet them. The process's own are set last.
     ///
-    /// - Parameter stub: the stub's file on this host, bind-mounted read-only at `stubPath`.
-    public func preparedForDestination(_ placement: Placement, stub: String) throws(ContainerError) -> ContainerConfig {
+    /// - Parameters:
+    ///   - stub: the stub's file on this host, bind-mounted read-only at `stubPath`.
+    ///   - limits: the process's hard limits, by RLIMIT_* number.
+    public func preparedForDestination(_ placement: Placement, stub: String, limits: [UInt64] = [])
+        throws(ContainerError) -> ContainerConfig
+    {
         var config = try preparedForRun(placement)
         if mounts.contains(where: { $0.destination == ContainerConfig.stubPath }) {
             throw ContainerError("mounts: \(ContainerConfig.stubPath) is taken; Apus needs it for its stub")
@@ -61,9 +63,7 @@ extension ContainerConfig {
         }
         for set in ["bounding", "effective", "permitted"] { capabilities[set] = .strings(all.sorted()) }
         process["capabilities"] = capabilities
-        if let limits = process["rlimits"]?.elements {
-            process["rlimits"] = .array(limits.map(ContainerConfig.enoughOpenFiles))
-        }
+        process["rlimits"] = .array(ResourceLimits.forStub(process["rlimits"]?.elements ?? [], limits))
         config.tree["process"] = process
         config.tree["mounts"] = .array(
             config.tree["mounts"]!.elements + [
@@ -73,15 +73,6 @@ extension ContainerConfig {
                 ]
             ])
         return config
-    }
-
-    private static func enoughOpenFiles(_ limit: JSONValue) -> JSONValue {
-        guard limit["type"]?.string == "RLIMIT_NOFILE", let soft = limit["soft"]?.unsigned,
-            let hard = limit["hard"]?.unsigned, soft < stubOpenFiles
-        else { return limit }
-        var limit = limit
-        limit["soft"] = .integer(Int64(min(stubOpenFiles, hard)))
-        return limit
     }
 
     private mutating func setNetworkNamespace(_ path: String) {

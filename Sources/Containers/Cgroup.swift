@@ -34,6 +34,21 @@ public struct CgroupPlace: Codable, Sendable, Equatable {
                 "pid \(pid) is in no cgroup \(cgroup) that can be frozen: Apus needs cgroup v2, or v1 with its freezer")
         }
     }
+
+    /// The processes in a cgroup of any hierarchy, in our PID namespace; none if there is no such cgroup.
+    public static func processes(of cgroup: String) -> [Int32] {
+        let mounts = (try? CgroupMount.all()) ?? []
+        let texts = mounts.compactMap { try? SmallFile.text($0.path + cgroup + "/cgroup.procs") }
+        return Set(texts.flatMap { $0.split(separator: "\n") }.compactMap { Int32($0) }).sorted()
+    }
+
+    /// Is it frozen in one of its hierarchies, or being frozen, by whomever?
+    public var isFrozen: Bool {
+        // A file that is gone went with the cgroup.
+        let events = unified.flatMap { try? SmallFile.text($0 + "/cgroup.events") } ?? ""
+        let state = freezer.flatMap { try? SmallFile.text($0 + "/freezer.state") } ?? ""
+        return events.contains("frozen 1") || state.hasPrefix("F")
+    }
 }
 
 /// A mounted hierarchy.
@@ -152,6 +167,22 @@ public final class Cgroup: Sendable {
 }
 
 extension Cgroup {
+    /// Whether this process sees any cgroups.
+    public static func isMounted() -> Bool { (try? CgroupMount.all())?.isEmpty == false }
+
+    /// Kills whatever is in a cgroup, and waits until it is gone, for two seconds at most.
+    public static func killProcesses(in cgroup: String) throws(KernelError) {
+        precondition(cgroup.hasPrefix("/") && cgroup.count > 1, "never the root cgroup")
+        let files = try CgroupMount.all().map { $0.path + cgroup + "/cgroup.procs" }.filter { access($0, F_OK) == 0 }
+        for _ in 0..<400 {
+            let members = files.compactMap { try? SmallFile.text($0) }.joined(separator: "\n").split(separator: "\n")
+            if members.isEmpty { return }
+            for pid in Set(members.compactMap { Int32($0) }) { kill(pid, SIGKILL) }
+            usleep(5000)
+        }
+        throw KernelError("waiting for the end of what is in cgroup \(cgroup)", .timedOut)
+    }
+
     /// Removes a cgroup and the empty ones below it from every hierarchy: "/apus-edge-a/web", or the parent
     /// "/apus-edge-a" when no container is left. Those that still hold processes stay.
     ///

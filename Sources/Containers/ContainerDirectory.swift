@@ -57,11 +57,16 @@ public struct ContainerDirectory: Sendable, Equatable {
         }
     }
 
-    /// Stores the agent's record.
+    /// Stores the agent's record, for good: should the host lose its power now, the record tells that the container was
+    /// here.
     public func write(record value: some Encodable) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted, .withoutEscapingSlashes]
         try Self.replace(record, with: [UInt8](encoder.encode(value)))
+        for path in [record, path] {
+            let file = try FileDescriptor(opening: path, O_RDONLY)
+            try checkC(fsync(file.number), "writing \(path) to its disk")
+        }
     }
 
     /// The agent's record; nil if there is none.

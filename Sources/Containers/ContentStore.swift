@@ -22,9 +22,9 @@ public final class ContentStore: Sendable {
     private func path(_ digest: Digest) -> String { "\(folder)/\(digest)" }
 
     /// The content, checked; nil if the store does not hold it. One that was damaged is removed.
-    func open(_ digest: Digest) throws(KernelError) -> FileDescriptor? {
+    func open(_ digest: Digest, whileWorking: () throws -> Void = {}) throws -> FileDescriptor? {
         guard let file = try? FileDescriptor(opening: path(digest), O_RDONLY | O_NOFOLLOW) else { return nil }
-        if try digests.digest(of: file, name: path(digest)).0 == digest { return file }
+        if try digests.digest(of: file, name: path(digest), whileWorking: whileWorking).0 == digest { return file }
         unlink(path(digest))
         return nil
     }

@@ -73,18 +73,9 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
         }
         public mutating func update(_ bytes: [UInt8]) { bytes.withUnsafeBytes { update($0) } }
 
-        /// As many zero bytes, as a hole reads.
-        public mutating func updateZeros(_ count: UInt64) {
-            let zeros = [UInt8](repeating: 0, count: Int(min(count, 1 << 20)))
-            var left = count
-            while left > 0 {
-                let size = min(left, UInt64(zeros.count))
-                zeros.withUnsafeBytes { update(UnsafeRawBufferPointer(rebasing: $0[..<Int(size)])) }
-                left -= size
-            }
-        }
-
-        public consuming func finish() -> Digest {
+        /// The digest of everything so far. Called once, last. Not `consuming`: a closure that updates the hasher keeps
+        /// it from being consumed in builds without optimisation.
+        public mutating func finish() -> Digest {
             var bytes = [UInt8](repeating: 0, count: Digest.size)
             precondition(EVP_DigestFinal_ex(context, &bytes, nil) == 1)
             return Digest(bytes)!

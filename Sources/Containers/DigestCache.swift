@@ -38,6 +38,8 @@ struct Stamp: Hashable {
         self.init(status)
     }
 
+    var identity: FileIdentity { FileIdentity(device: device, inode: inode) }
+
     /// Whether a change made after the clock read `now` could leave this stamp as it is (the same tick of the
     /// kernel's clock): then an equal stamp proves nothing. `now` must be read *before* the stamp.
     func isRacy(at now: Timestamp) -> Bool {
@@ -72,7 +74,7 @@ public final class DigestCache: Sendable {
             changed = Timestamp(seconds: try reader.integer(Int64.self), nanoseconds: try reader.integer(Int64.self))
         }
     }
-    private static let magic = Array("APUSDIG1".utf8)
+    private static let magic = Array("APUSDIG2".utf8)
     private let digests = Mutex<[Key: Digest]>([:])
     private let file: String?
 
@@ -113,13 +115,14 @@ public final class DigestCache: Sendable {
     }
 
     /// The digest of an open regular file and its size, from the cache or by reading it.
-    func digest(of open: FileDescriptor, name: @autoclosure () -> String) throws(KernelError) -> (Digest, size: UInt64)
-    {
+    func digest(
+        of open: FileDescriptor, name: @autoclosure () -> String, whileWorking: () throws -> Void = {}
+    ) throws -> (Digest, size: UInt64) {
         let now = Stamp.now()
         let stamp = try Stamp(open, name())
         let key = Key(stamp)
         if let known = digests.withLock({ $0[key] }) { return (known, stamp.size) }
-        let digest = try FileContent.digest(of: open, size: stamp.size, name: name())
+        let digest = try FileContent.digest(of: open, size: stamp.size, name: name(), whileWorking: whileWorking).0
         // Only what cannot have changed unnoticed meanwhile is remembered.
         if !stamp.isRacy(at: now), try Stamp(open, name()) == stamp { digests.withLock { $0[key] = digest } }
         return (digest, stamp.size)

@@ -5,17 +5,18 @@ import LinuxKernel
 
 /// Contents of regular files. Holes stay holes.
 enum FileContent {
-    /// The ranges of a file that hold data, in order, up to `size`.
-    static func extents(_ file: FileDescriptor, size: UInt64) -> [Range<UInt64>] {
+    /// The parts of a range of a file that hold data, in order. Asked once for a long range: a tmpfs looks for the end of
+    /// each part page by page, however far beyond the range that is.
+    static func extents(_ file: FileDescriptor, in range: Range<UInt64>) -> [Range<UInt64>] {
         var extents: [Range<UInt64>] = []
-        var offset: UInt64 = 0
-        while offset < size {
+        var offset = range.lowerBound
+        while offset < range.upperBound {
             let data = clx_lseek(file.number, Int64(offset), clx_SEEK_DATA)
             if data == Int64(-ENXIO) { return extents }
             // A file system that does not know holes: all is data.
-            if data < 0 { return extents + [offset..<size] }
+            if data < 0 { return extents + [offset..<range.upperBound] }
             let hole = clx_lseek(file.number, data, clx_SEEK_HOLE)
-            let end = hole < 0 ? size : min(UInt64(hole), size)
+            let end = hole < 0 ? range.upperBound : min(UInt64(hole), range.upperBound)
             if UInt64(data) >= end { return extents }
             extents.append(UInt64(data)..<end)
             offset = end
@@ -24,16 +25,19 @@ enum FileContent {
     }
 
     /// Copies a whole file into an empty one: shared blocks if the file system has them, else data by the kernel.
-    static func copy(_ from: FileDescriptor, to: FileDescriptor, name: String) throws(KernelError) {
+    static func copy(
+        _ from: FileDescriptor, to: FileDescriptor, name: String, whileWorking: () throws -> Void = {}
+    ) throws {
         if clx_ficlone(to.number, from.number) == 0 { return }
         var status = stat()
         try checkC(fstat(from.number, &status), "examining \(name)")
         let size = UInt64(status.st_size)
-        for extent in extents(from, size: size) {
+        for extent in extents(from, in: 0..<size) {
             var offset = extent.lowerBound
             while offset < extent.upperBound {
+                try whileWorking()
                 let n = clx_copy_file_range(
-                    from.number, offset, to.number, offset, Int(min(extent.upperBound - offset, 1 << 30)))
+                    from.number, offset, to.number, offset, Int(min(extent.upperBound - offset, 1 << 24)))
                 if n == -Int(EXDEV) || n == -Int(EINVAL) || n == -Int(EOPNOTSUPP) || n == -Int(ENOSYS) {
                     try copyByHand(from, to, offset..<extent.upperBound, name)
                     break
@@ -73,27 +77,46 @@ enum FileContent {
         }
     }
 
-    /// SHA-256 of the content, holes as zeros.
-    static func digest(of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String) throws(KernelError)
-        -> Digest
-    {
-        var hasher = Digest.Hasher()
-        var buffer = [UInt8](repeating: 0, count: Int(min(max(size, 1), 1 << 18)))
-        var hashed: UInt64 = 0
-        for extent in extents(file, size: size) {
-            hasher.updateZeros(extent.lowerBound - hashed)
-            hashed = extent.lowerBound
-            while hashed < extent.upperBound {
-                let wanted = min(Int(extent.upperBound - hashed), buffer.count)
-                let count = try check(clx_pread(file.number, &buffer, wanted, hashed), "reading \(name())")
-                if count == 0 { break }
-                buffer.withUnsafeBytes { hasher.update(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
-                hashed += UInt64(count)
+    /// The digest of the content (`ContentHasher`), and its blocks' if it is large. Only data is read, not holes. A file
+    /// that is cut while it is read counts as zeros there: it has changed, and will be looked at again.
+    static func digest(
+        of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String, whileWorking: () throws -> Void = {}
+    ) throws -> (Digest, BlockDigests?) {
+        let keepsBlocks = size >= BlockDigests.smallestFile
+        var hasher = ContentHasher(keepingBlocks: keepsBlocks)
+        try read(file, 0..<size, name: name(), whileWorking: whileWorking) { hasher.update($0, at: $1) }
+        let (digest, blocks) = hasher.finish(size: size)
+        return (digest, keepsBlocks ? blocks : nil)
+    }
+
+    /// Reads the data in a range of a file, in order, up to `length` bytes at a time.
+    static func read(
+        _ file: FileDescriptor, _ range: Range<UInt64>, atMost length: UInt64 = 1 << 18,
+        name: @autoclosure () -> String,
+        whileWorking: () throws -> Void, _ body: (UnsafeRawBufferPointer, _ offset: UInt64) throws -> Void
+    ) throws {
+        if range.isEmpty { return }
+        try read(
+            file, extents: extents(file, in: range), atMost: min(UInt64(range.count), length), name: name(),
+            whileWorking: whileWorking, body)
+    }
+
+    /// Reads these parts of a file, in order, up to `length` bytes at a time.
+    static func read(
+        _ file: FileDescriptor, extents: [Range<UInt64>], atMost length: UInt64, name: @autoclosure () -> String,
+        whileWorking: () throws -> Void, _ body: (UnsafeRawBufferPointer, _ offset: UInt64) throws -> Void
+    ) throws {
+        var buffer = [UInt8](repeating: 0, count: Int(length))
+        for extent in extents {
+            var offset = extent.lowerBound
+            while offset < extent.upperBound {
+                try whileWorking()
+                let wanted = min(Int(extent.upperBound - offset), buffer.count)
+                let count = try check(clx_pread(file.number, &buffer, wanted, offset), "reading \(name())")
+                if count == 0 { return }
+                try buffer.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[..<count]), offset) }
+                offset += UInt64(count)
             }
-            if hashed < extent.upperBound { break }
         }
-        // A file that was cut while it was read counts as zeros: it has changed, and will be looked at again.
-        hasher.updateZeros(size - hashed)
-        return hasher.finish()
     }
 }

@@ -12,6 +12,10 @@ public final class FileTreeReceiver {
     private let keeping: Set<TreePath>
     private let placeholder: TreePath?
     private let limits: TreeLimits
+    /// Called again and again during long steps; throws to end them.
+    public var whileWorking: () throws -> Void = {}
+    /// Changes have moved, replaced or removed files: what was opened by its path before may not be what is there now.
+    public private(set) var hasMovedFiles = false
 
     /// - Parameters:
     ///   - store: contents that this host has already; nil: all are asked for and none is kept.
@@ -34,15 +38,20 @@ public final class FileTreeReceiver {
     @discardableResult
     public func receiveAll(over stream: any ByteStream) throws -> TreeReport {
         try TreeProtocol.readHeader(TreeProtocol.treeMagic, from: stream)
-        let entries = try entries(from: stream.readBlock(atMost: limits.description, what: "a tree's description"))
+        let entries = try Self.entries(
+            decoding: stream.readBlock(atMost: limits.description, what: "a tree's description"), limits: limits,
+            root: root.name)
         // What is here already, opened: it stays available although somebody prunes the store meanwhile.
         var needed: [Int] = []
         for (number, entry) in entries.enumerated() where entry.kind == .regular && entry.linkedTo == nil {
-            if try entry.digest.flatMap({ try store?.open($0) }) == nil { needed.append(number) }
+            try whileWorking()
+            if try entry.digest.flatMap({ try store?.open($0, whileWorking: whileWorking) }) == nil {
+                needed.append(number)
+            }
         }
         try root.removeContents(keeping: keeping)
         // Where there is not room for both, contents are not kept for the next time.
-        let asked = needed.reduce(0) { $0 + entries[$1].size }
+        let asked = Self.total(needed.map { entries[$0] })
         let keeper = try roomBesides(entries) >= asked ? store : nil
         var needs = ByteWriter()
         for number in needed { needs.put(UInt32(number)) }
@@ -53,6 +62,7 @@ public final class FileTreeReceiver {
         var next = needed.makeIterator()
         var number = next.next()
         for (index, entry) in entries.enumerated() {
+            try whileWorking()
             try writer.make(entry)
             if entry.kind == .regular && entry.linkedTo == nil {
                 if index == number {
@@ -92,14 +102,16 @@ public final class FileTreeReceiver {
         for _ in 0..<(try reader.integer(UInt32.self)) { renames.append((try path(&reader), try path(&reader))) }
         let staging = try stage(renames)
         for path in removed { try root.remove(path) }
+        if !removed.isEmpty || !renames.isEmpty { hasMovedFiles = true }
         var waiting = Dictionary(staging.moves.map { ($0.to, $0.staged) }, uniquingKeysWith: { _, last in last })
         var folders: [FileEntry] = []
         var report = TreeReport(entries: removed.count)
         let count = try reader.integer(UInt32.self)
         for _ in 0..<count {
-            let entry = try FileEntry(decoding: &reader)
+            let entry = try Self.entry(&reader, limits, root.name)
             let flags = try reader.integer(UInt8.self)
             if let staged = waiting.removeValue(forKey: entry.path) { try unstage(staged, to: entry.path) }
+            if flags & 2 == 0, entry.kind != .directory { hasMovedFiles = true }
             try writer.make(entry, keepingFile: flags & 2 != 0)
             report.entries += 1
             if flags & 1 != 0 {
@@ -109,7 +121,8 @@ public final class FileTreeReceiver {
                 let file = try writer.open(entry.path)
                 report.contents += 1
                 report.contentBytes += try TreeProtocol.receiveContent(
-                    from: stream, into: file, isEmpty: flags & 2 == 0, limits: limits, name: text(entry.path)
+                    from: stream, into: file, flags & 2 == 0 ? .new : flags & 4 == 0 ? .replacing : .patching,
+                    limits: limits, name: text(entry.path), whileWorking: whileWorking
                 ).received
             }
             if entry.kind == .directory { folders.append(entry) } else { try writer.setMetadata(entry) }
@@ -133,14 +146,25 @@ public final class FileTreeReceiver {
 }
 
 extension FileTreeReceiver {
-    private func entries(from bytes: [UInt8]) throws -> [FileEntry] {
+    /// The entries of a whole tree, from a description that may come from an enemy.
+    static func entries(decoding bytes: [UInt8], limits: TreeLimits, root: String) throws -> [FileEntry] {
         var reader = ByteReader(bytes)
         var entries: [FileEntry] = []
-        while reader.left > 0 { entries.append(try FileEntry(decoding: &reader)) }
+        while reader.left > 0 { entries.append(try entry(&reader, limits, root)) }
         guard entries.first?.path.isEmpty == true, entries.dropFirst().allSatisfy({ !$0.path.isEmpty }) else {
             throw ContainerError("a tree's description does not begin with its root")
         }
         return entries
+    }
+
+    /// One that is not larger than a file may be here: so many as a description has room for add up to a number.
+    private static func entry(_ reader: inout ByteReader, _ limits: TreeLimits, _ root: String) throws -> FileEntry {
+        let entry = try FileEntry(decoding: &reader)
+        guard entry.size <= limits.fileSize else {
+            throw ContainerError(
+                "\(text(entry.path)) in \(root) has \(entry.size) bytes, and a file may have \(limits.fileSize)")
+        }
+        return entry
     }
 
     private func path(_ reader: inout ByteReader) throws -> TreePath {
@@ -154,7 +178,7 @@ extension FileTreeReceiver {
     /// - Throws: when they do not fit.
     private func roomBesides(_ entries: [FileEntry]) throws -> UInt64 {
         let free = try root.freeSpace()
-        let needed = entries.reduce(UInt64(0)) { $0.addingReportingOverflow(min($1.allocated, $1.size)).partialValue }
+        let needed = Self.total(entries)
         if needed > free.bytes {
             throw ContainerError(
                 "\(root.name) needs \(needed >> 20) MiB and its file system has \(free.bytes >> 20) MiB free: make room "
@@ -169,29 +193,38 @@ extension FileTreeReceiver {
         return free.bytes - needed
     }
 
+    /// Bytes that contents take up; the most there can be if an enemy says more.
+    private static func total(_ entries: [FileEntry]) -> UInt64 {
+        entries.reduce(0) { sum, entry in
+            let (next, overflows) = sum.addingReportingOverflow(min(entry.allocated, entry.size))
+            return overflows ? .max : next
+        }
+    }
+
     private func receive(_ entry: FileEntry, from stream: any ByteStream, keepingIn store: ContentStore?) throws
         -> UInt64
     {
         let file = try writer.open(entry.path)
         guard let store else {
             return try TreeProtocol.receiveContent(
-                from: stream, into: file, isEmpty: true, limits: limits, name: text(entry.path)
+                from: stream, into: file, .new, limits: limits, name: text(entry.path), whileWorking: whileWorking
             ).received
         }
         let (kept, path) = try store.newFile()
         defer { unlink(path) }
         let (digest, received) = try TreeProtocol.receiveContent(
-            from: stream, into: kept, isEmpty: true, limits: limits, name: text(entry.path))
-        try FileContent.copy(kept, to: file, name: text(entry.path))
+            from: stream, into: kept, .new, limits: limits, name: text(entry.path), whileWorking: whileWorking)
+        try FileContent.copy(kept, to: file, name: text(entry.path), whileWorking: whileWorking)
         try store.keep(path, as: digest)
         return received
     }
 
     private func copyFromStore(_ entry: FileEntry) throws {
-        guard let digest = entry.digest, let content = try store?.open(digest) else {
+        guard let digest = entry.digest, let content = try store?.open(digest, whileWorking: whileWorking) else {
             throw ContainerError("content \(entry.digest.map(\.description) ?? "?") has left the store; try again")
         }
-        try FileContent.copy(content, to: writer.open(entry.path), name: text(entry.path))
+        try FileContent.copy(
+            content, to: writer.open(entry.path), name: text(entry.path), whileWorking: whileWorking)
         store?.touch(content)
     }
 
@@ -200,7 +233,14 @@ extension FileTreeReceiver {
         var folder: TreePath?
         var moves: [(staged: TreePath, to: TreePath)] = []
 
-        func remove(_ root: TreeRoot) throws(KernelError) { if let folder { try root.remove(folder) } }
+        /// The root's times: the folder was made in it, which the source knows nothing of.
+        var rootTimes: [timespec] = []
+
+        func remove(_ root: TreeRoot) throws(KernelError) {
+            guard let folder else { return }
+            try root.remove(folder)
+            try checkC(futimens(root.descriptor.number, rootTimes), "setting the time of \(root.name)")
+        }
     }
 
     private func stage(_ renames: [(TreePath, TreePath)]) throws -> Staging {
@@ -209,6 +249,7 @@ extension FileTreeReceiver {
         var folder = Array(".apus-moving".utf8)
         while try root.status(folder) != nil { folder.append(UInt8(ascii: "-")) }
         staging.folder = folder
+        if let status = try root.status([]) { staging.rootTimes = [status.st_atim, status.st_mtim] }
         try checkC(mkdirat(root.descriptor.number, cString(folder), 0o700), "making \(text(folder)) in \(root.name)")
         for (number, (from, to)) in renames.enumerated() {
             let staged = folder + Array("/\(number)".utf8)

@@ -8,9 +8,22 @@ import LinuxKernel
 /// `sendAll` once, then `changes` as often as one likes while the container runs, the last time in the freeze: that
 /// pass is exact. Not for use by several threads at once.
 public final class FileTreeSender {
-    private let scanner: TreeScanner
+    let scanner: TreeScanner
     private let isReadOnly: Bool
     private let cache: DigestCache?
+    /// Called again and again during long steps; throws to end them.
+    public var whileWorking: () throws -> Void {
+        get { scanner.whileWorking }
+        set { scanner.whileWorking = newValue }
+    }
+    /// What tells which parts of large files are written to; nil: such files are read whole when they have changed.
+    public var writes: FileWrites? {
+        get { scanner.writes }
+        set { scanner.writes = newValue }
+    }
+    /// Inodes of files that are open for writing, as far as is known.
+    private var written: Set<UInt64> = []
+    private var suspects: Set<UInt64> = []
 
     /// - Parameters:
     ///   - excluding: paths that are not the tree's: the stub's place, mount points.
@@ -23,7 +36,10 @@ public final class FileTreeSender {
 
     /// The whole tree's description, with a digest of each content. Files that change meanwhile are described as they
     /// were at some moment.
-    public func manifest() throws -> [FileEntry] {
+    ///
+    /// - Parameter written: inodes of files that are open for writing: of large ones it will be known which blocks change.
+    public func manifest(written: Set<UInt64> = []) throws -> [FileEntry] {
+        self.written = written
         _ = try scanner.scan()
         var leaders: [UInt64: TreePath] = [:]
         var entries: [FileEntry] = []
@@ -38,11 +54,9 @@ public final class FileTreeSender {
                 }
             }
             if node.kind == .regular {
-                node.digest = nil
+                (node.digest, node.blocks) = (nil, nil)
                 if let file = try open(node) {
-                    let found = try cache?.digest(of: file, name: text(entry.path))
-                    let size = found?.size ?? node.stamp.size
-                    node.digest = try found?.0 ?? FileContent.digest(of: file, size: size, name: text(entry.path))
+                    let size = try read(node, file, isWritten: written.contains(node.stamp.inode))
                     if entry.linkedTo == nil { (entry.digest, entry.size) = (node.digest, size) }
                 }
             }
@@ -51,10 +65,25 @@ public final class FileTreeSender {
         return entries
     }
 
+    /// Finds out the digest of a file, or those of its blocks too if it is one that is being written to.
+    private func read(_ node: TreeNode, _ file: FileDescriptor, isWritten: Bool) throws -> UInt64 {
+        let name = text(node.path)
+        if let cache, !isWritten {
+            let (digest, size) = try cache.digest(of: file, name: name, whileWorking: whileWorking)
+            node.digest = digest
+            return size
+        }
+        try follow(file, name)
+        let size = try Stamp(file, name).size
+        (node.digest, node.blocks) = try FileContent.digest(
+            of: file, size: size, name: name, whileWorking: whileWorking)
+        return size
+    }
+
     /// Sends the whole tree to a `FileTreeReceiver.receiveAll`, and returns when it is in place.
     @discardableResult
-    public func sendAll(over stream: any ByteStream) throws -> TreeReport {
-        let entries = try manifest()
+    public func sendAll(over stream: any ByteStream, written: Set<UInt64> = []) throws -> TreeReport {
+        let entries = try manifest(written: written)
         var nodes: [TreeNode] = []
         scanner.top!.forEach { nodes.append($0) }
         var writer = ByteWriter()
@@ -64,16 +93,17 @@ public final class FileTreeSender {
         try stream.flush()
         var needs = ByteReader(try stream.readBlock(atMost: 4 * entries.count, what: "the list of files needed"))
         var report = TreeReport(entries: entries.count)
+        var last = -1
         while needs.left > 0 {
             let number = Int(try needs.integer(UInt32.self))
-            guard number < nodes.count, nodes[number].kind == .regular else {
-                throw ContainerError("the destination asks for a file that is not in the tree")
+            // In order and once: asked for as often as there are entries, one large file would be read and sent for days.
+            guard number > last, number < nodes.count, nodes[number].kind == .regular else {
+                throw ContainerError("the destination asks for a file that is not in the tree, or for one twice")
             }
+            last = number
             let node = nodes[number]
-            let (digest, sent) = try TreeProtocol.sendContent(of: open(node), to: stream, name: text(node.path))
-            node.digest = digest
+            report.contentBytes += try send(node, onlyBlocks: false, to: stream)
             report.contents += 1
-            report.contentBytes += sent
         }
         try stream.flush()
         guard try stream.read(1) == [1] else { throw ContainerError("the destination did not take the tree") }
@@ -88,11 +118,62 @@ public final class FileTreeSender {
     ///   - suspects: inodes whose content may have changed without a trace: files that the container's processes map
     ///     shared. See `SharedMappings`.
     ///   - isStill: the container is stopped: an entry that vanishes all the same is an error.
-    public func changes(suspects: Set<UInt64> = [], isStill: Bool = false) throws -> TreeChanges? {
+    ///   - written: inodes of files that are open for writing; nil: as the last time.
+    public func changes(suspects: Set<UInt64> = [], isStill: Bool = false, written: Set<UInt64>? = nil) throws
+        -> TreeChanges?
+    {
         if isReadOnly { return nil }
-        let difference = try scanner.scan(suspects: suspects, isStill: isStill)
+        self.suspects = suspects
+        compared = []
+        self.written = written ?? self.written
+        let difference = try scanner.scan(suspects: suspects, opened: self.written, isStill: isStill)
         if difference.changes.isEmpty && difference.removed.isEmpty { return nil }
-        return TreeChanges(difference, sender: self)
+        return try TreeChanges(difference, sender: self)
+    }
+
+    /// Files that were compared as a whole since `changes` was called last, since nothing tells which parts of them are
+    /// written to; each with the milliseconds that it took.
+    public private(set) var compared: [(name: String, milliseconds: Double)] = []
+
+    /// Sends a file's content, and remembers it.
+    ///
+    /// - Parameter onlyBlocks: those that differ from what the other side has.
+    func send(_ node: TreeNode, onlyBlocks: Bool, to stream: any ByteStream) throws -> UInt64 {
+        let file = try open(node), name = text(node.path)
+        var ranges: [Range<UInt64>]?
+        if let file {
+            let identity = try Stamp(file, name).identity
+            // Where stores through mappings may have changed it, all of it has to be compared. Another file that is there
+            // by now has writes of its own, which are taken when it is sent.
+            if !suspects.contains(identity.inode), identity == node.stamp.identity, let writes {
+                // A write changes the file's times first and tells of its blocks last, and keeps this call waiting meanwhile.
+                _ = clx_lseek(file.number, 0, clx_SEEK_DATA)
+                ranges = writes.take(identity)
+            }
+            try follow(file, name)
+        }
+        if onlyBlocks, let file {
+            node.digest = nil
+            let begin = monotonicNow()
+            defer { if ranges == nil { compared.append((name, Double(monotonicNow() - begin) / 1e6)) } }
+            return try TreeProtocol.sendChanges(
+                of: file, in: ranges ?? [0..<UInt64.max], known: &node.blocks!, to: stream, name: name,
+                whileWorking: whileWorking)
+        }
+        let (digest, blocks, sent) = try TreeProtocol.sendContent(
+            of: file, to: stream, name: name, whileWorking: whileWorking)
+        (node.digest, node.blocks) = (digest, blocks)
+        return sent
+    }
+
+    /// From now on it will be known which parts of a large file are written to. Before it is read.
+    private func follow(_ file: FileDescriptor, _ name: String) throws {
+        var status = stat()
+        try checkC(fstat(file.number, &status), "examining \(name)")
+        guard written.contains(UInt64(status.st_ino)), UInt64(status.st_size) >= BlockDigests.smallestFile else {
+            return
+        }
+        _ = writes?.follow(status, folder: scanner.root.descriptor)
     }
 
     /// Nil if it is gone or has become something else.
@@ -115,32 +196,39 @@ public final class TreeChanges {
         var sendsContent: Bool
         /// The other side changes its file instead of making a new one, so that descriptors opened early stay right.
         var isInPlace: Bool
+        /// Only blocks that differ are sent.
+        var isPatch: Bool { sendsContent && isInPlace && node.blocks != nil }
     }
     private(set) var items: [Item] = []
     private(set) var removed: [TreePath]
     private(set) var renames: [(from: TreePath, to: TreePath)] = []
     private let sender: FileTreeSender
 
-    init(_ difference: TreeDifference, sender: FileTreeSender) {
+    init(_ difference: TreeDifference, sender: FileTreeSender) throws {
         self.sender = sender
         removed = difference.removed
+        // One that is renamed while the walk is at it is seen at both places: it has gone to the first.
+        var moved = difference.moved
         var doneLinks: Set<UInt64> = []
+        let changes = Dictionary(difference.changes.map { (ObjectIdentifier($0.node), $0) }) { first, _ in first }
         for change in difference.changes {
             let node = change.node
             if node.kind != .directory, let group = difference.linked[node.stamp.inode], group.count > 1 {
-                if doneLinks.insert(node.stamp.inode).inserted { addLinks(group, difference) }
+                if doneLinks.insert(node.stamp.inode).inserted { addLinks(group, changes) }
                 continue
             }
             var item = Item(
                 entry: node.entry, node: node, sendsContent: change.contentDiffers, isInPlace: change.isSameFile)
             if !change.isSameFile, node.kind == .regular, node.stamp.links == 1,
-                let old = difference.moved[node.stamp.inode], old.path != item.entry.path
+                let old = moved.removeValue(forKey: node.stamp.inode), old.path != item.entry.path
             {
                 renames.append((old.path, item.entry.path))
                 item.isInPlace = true
                 item.sendsContent = true
-                if old.node.stamp.size == node.stamp.size, old.node.stamp.modified == node.stamp.modified,
-                    let known = old.node.digest, (try? digest(node)) == known
+                node.blocks = old.node.blocks
+                if node.blocks == nil, old.node.stamp.size == node.stamp.size,
+                    old.node.stamp.modified == node.stamp.modified, let known = old.node.digest,
+                    try digest(node) == known
                 {
                     item.sendsContent = false
                     node.digest = known
@@ -159,16 +247,15 @@ public final class TreeChanges {
 
     /// Everything about a file with several names goes over as soon as anything of it changed. Its first name stands
     /// for the file.
-    private func addLinks(_ group: [TreeNode], _ difference: TreeDifference) {
-        let changes = difference.changes.filter { change in group.contains { $0 === change.node } }
+    private func addLinks(_ group: [TreeNode], _ changes: [ObjectIdentifier: TreeDifference.Change]) {
         let leader = group[0]
-        let change = changes.first { $0.node === leader }
-        let isSameFile = change?.isSameFile ?? true
+        let isSameFile = changes[ObjectIdentifier(leader)]?.isSameFile ?? true
+        let ofGroup = group.compactMap { changes[ObjectIdentifier($0)] }
         items.append(
             Item(
                 entry: leader.entry, node: leader,
                 sendsContent: leader.kind == .regular
-                    && (!isSameFile || changes.contains { $0.isSameFile && $0.contentDiffers }),
+                    && (!isSameFile || ofGroup.contains { $0.isSameFile && $0.contentDiffers }),
                 isInPlace: isSameFile))
         for node in group.dropFirst() {
             var entry = node.entry
@@ -179,7 +266,11 @@ public final class TreeChanges {
     }
 
     private func digest(_ node: TreeNode) throws -> Digest? {
-        try sender.open(node).map { try FileContent.digest(of: $0, size: node.stamp.size, name: text(node.path)) }
+        try sender.open(node).map {
+            try FileContent.digest(
+                of: $0, size: node.stamp.size, name: text(node.path), whileWorking: sender.whileWorking
+            ).0
+        }
     }
 
     /// What changed, one line each, for people.
@@ -200,23 +291,27 @@ public final class TreeChanges {
             writer.put(to)
         }
         writer.put(UInt32(items.count))
-        for item in items {
+        // What is told of an item holds for its content, though sending one may make known the blocks of another.
+        let patches = items.map(\.isPatch)
+        for (item, isPatch) in zip(items, patches) {
             item.entry.encode(into: &writer)
-            writer.put(UInt8((item.sendsContent ? 1 : 0) | (item.isInPlace ? 2 : 0)))
+            writer.put(UInt8((item.sendsContent ? 1 : 0) | (item.isInPlace ? 2 : 0) | (isPatch ? 4 : 0)))
         }
         try TreeProtocol.writeHeader(TreeProtocol.changesMagic, to: stream)
         try stream.writeBlock(writer.bytes)
         var report = TreeReport(entries: items.count + removed.count)
-        for item in items where item.sendsContent {
-            let (digest, sent) = try TreeProtocol.sendContent(
-                of: sender.open(item.node), to: stream, name: text(item.entry.path))
-            item.node.digest = digest
+        for (item, isPatch) in zip(items, patches) where item.sendsContent {
             report.contents += 1
-            report.contentBytes += sent
+            report.contentBytes += try sender.send(item.node, onlyBlocks: isPatch, to: stream)
         }
         // The other names of a file know its content too.
-        for item in items where item.entry.linkedTo != nil {
-            item.node.digest = items.first { $0.entry.path == item.entry.linkedTo }?.node.digest
+        var leaders: [TreePath: TreeNode] = [:]
+        for item in items {
+            if let target = item.entry.linkedTo {
+                (item.node.digest, item.node.blocks) = (leaders[target]?.digest, leaders[target]?.blocks)
+            } else if item.node.stamp.links > 1 {
+                leaders[item.entry.path] = item.node
+            }
         }
         try stream.flush()
         return report

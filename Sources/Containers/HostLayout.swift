@@ -34,6 +34,15 @@ public struct HostLayout: Codable, Sendable, Equatable {
         for folder in [stateFolder, containersFolder, cacheFolder, runFolder] { try Folder.create(folder) }
     }
 
+    /// What this host is known by over reboots and renewals of its address: a random number in its state folder.
+    public func identity() throws(KernelError) -> String {
+        let path = stateFolder + "/identity"
+        if let known = try? SmallFile.text(path), !known.isEmpty { return known }
+        let fresh = (0..<4).map { _ in String(UInt32.random(in: 0...UInt32.max), radix: 16) }.joined(separator: "-")
+        try ContainerDirectory.replace(path, with: Array(fresh.utf8))
+        return fresh
+    }
+
     /// The cgroup of a container of this host.
     public func cgroup(of name: String) -> String { "\(cgroupParent)/\(name)" }
 

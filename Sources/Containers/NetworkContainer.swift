@@ -14,7 +14,8 @@ public enum ContainerNetwork {
     ///
     /// Plugged, it is the destination of a move: the namespace is complete, the port holds what comes for it (see
     /// `DestinationHandover`) and lets nothing out. If anything fails, what was made is removed again.
-    /// - Throws: `.exists` if a part of it is there already.
+    /// Otherwise it asks for its addresses first.
+    /// - Throws: `.exists` if a part of it is there already; EADDRINUSE if somebody has one of its addresses.
     public static func attach(_ spec: NetworkSpec, _ attachment: NetworkAttachment, plugged: Bool = false)
         throws(KernelError)
     {
@@ -39,6 +40,8 @@ public enum ContainerNetwork {
                 attachment.port, mac: portAddress(spec.mac), mtu: spec.mtu,
                 peer: VethPeer(name: spec.interface, mac: spec.mac, namespace: namespace))
             let port = try route.link(attachment.port)
+            // For `ConnectionHold`; a kernel without it only moves busy servers less often.
+            try? route.request(TrafficFilter.room(on: port.index), "making room for filters on \(attachment.port)")
             let inside = try NetlinkSocket(in: namespace)
             let interface = try inside.link(spec.interface)
             try inside.setUp(try inside.link("lo").index)
@@ -55,6 +58,12 @@ public enum ContainerNetwork {
             try route.setMaster(port.index, bridge.index)
             if plugged {
                 try route.request(BridgePort.set(port.index, .disabled), "muting \(attachment.port)")
+            }
+            if !plugged {
+                let probe = try AddressProbe(prefixes.map(\.address), by: spec.mac, on: interface.index, in: namespace)
+                if let (address, owner) = try probe.run() {
+                    throw KernelError("taking address \(address), which \(owner) has", Errno(EADDRINUSE))
+                }
             }
             for prefix in prefixes { try inside.add(prefix, to: interface.index) }
             for text in spec.gateways {
@@ -79,6 +88,7 @@ public enum ContainerNetwork {
     /// that a move left in the bridge.
     public static func detach(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws(KernelError) {
         let route = try NetlinkSocket()
+        try ConnectionHold.remove(attachment, route)
         if let port = try route.linkIfPresent(attachment.port) { try route.delete(link: port.index) }
         try forget(spec.mac, attachment, route)
         try NetworkNamespace.remove(at: attachment.namespace)
@@ -105,12 +115,34 @@ public enum ContainerNetwork {
         return try inside.neighbours(of: try inside.link(spec.interface).index)
     }
 
-    /// Makes `port` (of a bridge) one that carries only containers' frames from host to host: nothing is flooded to it
-    /// and no address is learned from it. So hosts may be joined by it and by an access network, without a loop.
-    public static func makeBackhaul(_ port: String) throws(KernelError) {
+    /// Makes `port` a port of `bridge` that carries only containers' frames from host to host: nothing is flooded to it and
+    /// no address is learned from it. So hosts may be joined by it and by an access network, without a loop.
+    ///
+    /// Calling it again does nothing.
+    /// - Throws: `ContainerError` if it cannot be one, with what to do.
+    public static func makeBackhaul(_ port: String, of bridge: String) throws {
         let route = try NetlinkSocket()
+        guard let master = try route.linkIfPresent(bridge), master.kind == "bridge" else {
+            throw ContainerError("there is no bridge \(bridge): make it (`ip link add \(bridge) type bridge`)")
+        }
+        if master.hasSpanningTree {
+            throw ContainerError(
+                "bridge \(bridge) has a spanning tree, which would set the states of its ports: switch it off"
+                    + " (`ip link set \(bridge) type bridge stp_state 0`)")
+        }
+        guard let link = try route.linkIfPresent(port) else {
+            throw ContainerError(
+                "there is no interface \(port), by which \(bridge) leads to another host: make it (the README's commands)"
+            )
+        }
+        if link.master != 0 && link.master != master.index {
+            throw ContainerError("\(port) is a port of another bridge than \(bridge): give it to that one")
+        }
+        // Flooding is off before the first frame can pass, if whoever made the port left that to us.
+        if link.master == 0 { try route.setMaster(link.index, master.index) }
         try route.request(
-            BridgePort.set(try route.link(port).index, flooding: false, learning: false), "making \(port) a backhaul")
+            BridgePort.set(link.index, flooding: false, learning: false), "making \(port) a backhaul")
+        if !link.isUp { try route.setUp(link.index) }
     }
 
     /// Waits until frames pass: the kernel looks at a new carrier up to a second late, and changes a bridge port's state

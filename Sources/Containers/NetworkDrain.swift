@@ -22,6 +22,16 @@ public struct TCPDrain: Sendable {
             + signed.map { "\($0): signed (TCP MD5), keys cannot be carried" }
     }
 
+    /// Listeners with connections that wait to be accepted, one line each: "10.0.0.2:80 has 3 connections that wait to
+    /// be accepted".
+    public var waitingListeners: [String] {
+        Dictionary(grouping: unaccepted) { "\($0.local.map { "\($0)" } ?? "?"):\($0.localPort)" }
+            .sorted { $0.key < $1.key }
+            .map {
+                "\($0.key) has \($0.value.count) connection\($0.value.count == 1 ? "" : "s") that wait to be accepted"
+            }
+    }
+
     /// Looks at a namespace through a `.socketDiagnosis` socket opened in it: one dump for both families, some 145 µs with the
     /// kernel's table of 262,144 buckets.
     ///

@@ -15,6 +15,7 @@ public struct SourceHandoverRecord: Codable, Sendable, Hashable {
     /// container is here. Needs nothing that leads to the other host: its loss may be the reason.
     public func rollback() throws(KernelError) {
         let route = try NetlinkSocket()
+        try ConnectionHold.remove(attachment, route)
         try route.request(SourceHandover.restoration(spec.mac, try HandoverPorts.port(attachment, route)))
         try Announcer(spec, attachment).announce()
     }

@@ -22,6 +22,24 @@ public struct NetworkSpec: Codable, Sendable, Hashable {
         self.interface = interface
     }
 
+    /// What cannot be in it, each in words of its own; empty: nothing.
+    public var mistakes: [String] {
+        var found: [String] = []
+        // What IPv4 and IPv6 want at the least.
+        if !(68...65535).contains(mtu) { found.append("an MTU of \(mtu)") }
+        if addresses.count > 64 { found.append("\(addresses.count) addresses") }
+        for text in addresses where IPPrefix(text) == nil { found.append("\(text), which is no address with a prefix") }
+        if gateways.count > 64 { found.append("\(gateways.count) gateways") }
+        for text in gateways where IPAddress(text) == nil { found.append("\(text), which is no address") }
+        let name = interface.utf8
+        if !(1...15).contains(name.count) || name.contains(where: { $0 <= 32 || $0 == 47 || $0 == 127 })
+            || [".", ".."].contains(interface)
+        {
+            found.append("an interface of a name that cannot be")
+        }
+        return found
+    }
+
     func prefixes() throws(KernelError) -> [IPPrefix] {
         var prefixes = [IPPrefix]()
         for text in addresses {

@@ -46,8 +46,9 @@ public struct Runc: ContainerRuntime {
                         name,
                     ],
                     environment: environment, output: .descriptor(logFile.number), errors: .descriptor(logFile.number),
-                    timeLimit: timeLimit)
+                    timeLimit: timeLimit, killsChildren: true)
             } catch {
+                if case .timedOut = error.reason { try removeHalfMade(name, bundle: bundle) }
                 let said = Runc.messages(try SmallFile.text(wordsPath))
                 throw RuntimeError(operation: operation, words: said.isEmpty ? "\(error)" : said)
             }
@@ -55,6 +56,10 @@ public struct Runc: ContainerRuntime {
             unlink(pidFile)
             guard let pid = Int32(text) else {
                 throw RuntimeError(operation: operation, words: "its PID file holds \"\(text)\"")
+            }
+            // Whatever differs from this later was set while the container ran.
+            if let cgroup = try ContainerConfig(bundle: bundle).tree["linux"]?["cgroupsPath"]?.string {
+                try RunState.note(pid: pid, cgroup: cgroup, inBundle: bundle)
             }
             return pid
         } catch let error as RuntimeError {
@@ -112,6 +117,16 @@ extension Runc {
     /// runc is given no environment of ours but where to find helpers.
     private var environment: [String: String] {
         ["PATH": Subprocess.ownEnvironment()["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin"]
+    }
+
+    /// A runtime that was killed in the middle leaves its first process, which it does not know of yet, in the cgroup.
+    private func removeHalfMade(_ name: String, bundle: String) throws {
+        let config = try ContainerConfig(bundle: bundle)
+        if let cgroup = config.tree["linux"]?["cgroupsPath"]?.string, cgroup.hasPrefix("/"), cgroup.count > 1 {
+            try Cgroup.killProcesses(in: cgroup)
+            try Cgroup.removeEmpty(cgroup)
+        }
+        try delete(name, force: true)
     }
 
     @discardableResult

@@ -1,5 +1,6 @@
-// Walks a tree and tells what differs from the last walk. Made for the freeze: a folder that did not change is not
-// read again, only its entries are looked at (one lstat each).
+// Walks a tree and tells what differs from the last walk. Made for the freeze: only what the kernel tells something
+// happened to is looked at (TreeWatch). Where that is not to be had, a folder that did not change is not read again, only
+// its entries are looked at (one lstat each).
 import CLinux
 import Glibc
 import LinuxKernel
@@ -15,11 +16,17 @@ final class TreeNode {
     /// A change in the same tick of the clock as the last look would not show in the stamp: look closer next time
     /// (git's "racy" entries).
     var isRacy: Bool
+    /// The other side has not been told of it yet.
+    var isNew = true
     var children: [TreeNode] = []
     var target: [UInt8] = []
     var attributes: [FileEntry.Attribute] = []
     /// Of the content that the other side has; nil: not known.
     var digest: Digest?
+    /// Of a folder: the number of its watch.
+    var watch: Int32?
+    /// Of a large file: the blocks that the other side has. `digest` may be nil then.
+    var blocks: BlockDigests?
 
     init(name: [UInt8], parent: TreeNode?, stamp: Stamp, kind: FileEntry.Kind, isRacy: Bool) {
         self.name = name
@@ -53,6 +60,16 @@ final class TreeNode {
         return entry
     }
 
+    /// Where an entry of this name is among the children, or belongs: they are in the order of their names.
+    func firstChild(notBefore name: [UInt8]) -> Int {
+        var low = 0, high = children.count
+        while low < high {
+            let middle = (low + high) / 2
+            if children[middle].name.lexicographicallyPrecedes(name) { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
     func forEach(_ body: (TreeNode) throws -> Void) rethrows {
         try body(self)
         for child in children { try child.forEach(body) }
@@ -76,6 +93,20 @@ struct TreeDifference {
     var moved: [UInt64: (path: TreePath, node: TreeNode)] = [:]
     /// Nodes of files with several names, by inode, in the order of the walk.
     var linked: [UInt64: [TreeNode]] = [:]
+
+    /// What two walks have found changed counts once, as the first found it.
+    mutating func joinChanges() {
+        var places: [ObjectIdentifier: Int] = [:], joined: [Change] = []
+        for change in changes {
+            if let place = places[ObjectIdentifier(change.node)] {
+                joined[place].contentDiffers = joined[place].contentDiffers || change.contentDiffers
+            } else {
+                places[ObjectIdentifier(change.node)] = joined.count
+                joined.append(change)
+            }
+        }
+        changes = joined
+    }
 }
 
 /// Walks one tree again and again.
@@ -84,11 +115,26 @@ final class TreeScanner {
     private let excluded: Set<TreePath>
     private let excludedNames: Set<[UInt8]>
     private(set) var top: TreeNode?
+    /// Called again and again while the tree is walked and files are read; throws to end it.
+    var whileWorking: () throws -> Void = {}
 
+    /// Entries that the last walk looked at.
+    private(set) var looks = 0
     private var difference = TreeDifference()
     private var suspects: Set<UInt64> = []
     private var isStill = false
     private var now = Timestamp(seconds: 0, nanoseconds: 0)
+    /// Nil: none is to be had, or there are more folders than may be watched.
+    private var watch: TreeWatch?
+    private var wantsWatch = true
+    /// Regular files by their inodes.
+    private var files: [UInt64: TreeNode] = [:]
+    /// The walk has met a file with several names: what became of the others must be known.
+    private var metLinks = false
+    /// Of a walk that looks at what was touched: the folders to enter, below each of those that lead there.
+    private var touches: [ObjectIdentifier: (names: Set<[UInt8]>, below: [TreeNode])] = [:]
+    /// Tells which parts of large files are written to; nil: that is not to be had.
+    var writes: FileWrites?
 
     /// - Parameter excluded: paths left out with all that is below them.
     init(root: TreeRoot, excluding excluded: Set<TreePath> = []) {
@@ -102,14 +148,110 @@ final class TreeScanner {
     /// - Parameters:
     ///   - suspects: inodes whose content may change without a trace in their stamps: those that are mapped shared (a
     ///     store to a page that is dirty already changes no time; on tmpfs none does).
-    ///   - isStill: nothing may change the tree meanwhile, and no walk comes after this one: an entry that is gone when
-    ///     it is opened is an error.
-    func scan(suspects: Set<UInt64> = [], isStill: Bool = false) throws -> TreeDifference {
+    ///   - opened: inodes of files that are open for writing: a store through a mapping that is gone by now changed the
+    ///     times of its file, but raised no event.
+    ///   - isStill: nothing may change the tree meanwhile: an entry that is gone when it is opened is an error.
+    func scan(suspects: Set<UInt64> = [], opened: Set<UInt64> = [], isStill: Bool = false) throws -> TreeDifference {
         difference = TreeDifference()
-        goneNodes = []
+        (goneNodes, looks) = ([:], 0)
         (self.suspects, self.isStill) = (suspects, isStill)
         // Before the first look at anything: see `Stamp.isRacy`.
         now = Stamp.now()
+        // One that begins now knows of nothing that has happened before.
+        let isWatched = watch != nil && top != nil
+        if wantsWatch, watch == nil {
+            watch = try? TreeWatch()
+            wantsWatch = watch != nil
+        }
+        do {
+            var isDone = false
+            if isWatched, let touched = try watch?.take() { isDone = try scan(touched, opened) }
+            if !isDone { try scanAll() }
+            // Where both walks were needed, the second may have found gone what the first had met, or changed once more.
+            difference.changes.removeAll { isGone($0.node) }
+            if isWatched, !isDone { difference.joinChanges() }
+            for change in difference.changes { change.node.isNew = false }
+            return difference
+        } catch {
+            // What was taken from the watch and not looked at is lost: the next walk has to read everything again.
+            watch = nil
+            throw error
+        }
+    }
+
+    // ---- What was touched ----------------------------------------------------------------------------------
+
+    /// - Returns: false if everything has to be looked at.
+    private func scan(_ touched: [TreeWatch.Touch], _ opened: Set<UInt64>) throws -> Bool {
+        touches = [:]
+        metLinks = false
+        for touch in touched { add(touch.folder, touch.names) }
+        for inode in suspects.union(opened) {
+            if let found = files[inode] { add(found.parent!, [found.name]) }
+        }
+        if touches.isEmpty { return true }
+        try walkTouched(top!, root.descriptor, in: root.descriptor)
+        return !metLinks
+    }
+
+    /// Notes what was touched in a folder, and in the folders that lead there, that it has to be entered.
+    private func add(_ folder: TreeNode, _ names: Set<[UInt8]>) {
+        var node = folder
+        if touches[ObjectIdentifier(node)] != nil {
+            touches[ObjectIdentifier(node)]!.names.formUnion(names)
+            return
+        }
+        touches[ObjectIdentifier(node)] = (names, [])
+        while let parent = node.parent {
+            let isKnown = touches[ObjectIdentifier(parent)] != nil
+            touches[ObjectIdentifier(parent), default: ([], [])].below.append(node)
+            if isKnown { return }
+            node = parent
+        }
+    }
+
+    private func walkTouched(_ node: TreeNode, _ folder: FileDescriptor, in parent: FileDescriptor) throws {
+        try whileWorking()
+        guard let touch = touches.removeValue(forKey: ObjectIdentifier(node)) else { return }
+        let stamp = try Stamp(folder, text(node.path))
+        if stamp != node.stamp || node.isRacy { try examine(node, stamp, folder: parent) }
+        for name in touch.names.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
+            if isExcluded(name, in: node) { continue }
+            let index = node.firstChild(notBefore: name)
+            if index < node.children.count, node.children[index].name == name {
+                let child = node.children[index]
+                if let current = try look(child, folder) {
+                    node.children[index] = current
+                } else {
+                    node.children.remove(at: index)
+                }
+            } else if let stamp = try self.stamp(of: cString(name), folder, node),
+                let child = try add(name, node, stamp, folder)
+            {
+                node.children.insert(child, at: index)
+            }
+        }
+        for child in touch.below where !isGone(child) {
+            guard touches[ObjectIdentifier(child)] != nil else { continue }
+            guard let entered = try unlessReplaced({ try open(child, folder) }) else {
+                // Somebody has just removed or replaced it: its events come with the next walk, which looks at all.
+                child.isRacy = true
+                metLinks = true
+                continue
+            }
+            try walkTouched(child, entered, in: folder)
+        }
+    }
+
+    private func isExcluded(_ name: [UInt8], in node: TreeNode) -> Bool {
+        excludedNames.contains(name) && excluded.contains(node.name.isEmpty ? name : node.path + [47] + name)
+    }
+
+    // ---- Everything ----------------------------------------------------------------------------------------
+
+    private func scanAll() throws {
+        difference.linked = [:]
+        touches = [:]
         let stamp = try Stamp(root.descriptor, root.name)
         let node: TreeNode
         var readAgain = true
@@ -124,10 +266,21 @@ final class TreeScanner {
             difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: false))
         }
         try walk(node, root.descriptor, readAgain: readAgain)
-        return difference
     }
 
     private func walk(_ node: TreeNode, _ folder: FileDescriptor, readAgain: Bool) throws {
+        try whileWorking()
+        // One that an earlier part of this walk has just read again need not be entered for what was touched in it.
+        touches[ObjectIdentifier(node)] = nil
+        var readAgain = readAgain
+        if let watch {
+            do throws(KernelError) {
+                if try watch.add(node, folder) { readAgain = true }
+            } catch {
+                // More folders than the kernel lets a user watch.
+                (self.watch, wantsWatch) = (nil, false)
+            }
+        }
         if !readAgain {
             var someAreGone = false
             for index in node.children.indices {
@@ -138,10 +291,10 @@ final class TreeScanner {
                 }
             }
             // The folder changed after we looked at it: the next walk reads it again.
-            if someAreGone { node.children.removeAll { goneNodes.contains(ObjectIdentifier($0)) } }
+            if someAreGone { node.children.removeAll(where: isGone) }
             return
         }
-        let names = try unlessReplaced { () throws(KernelError) in
+        let names = try unlessReplaced {
             try FolderReader.names(folder, in: text(node.path))
         }
         guard let names else {
@@ -152,9 +305,7 @@ final class TreeScanner {
         for child in node.children { known[child.name] = child }
         var children: [TreeNode] = []
         for name in names.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
-            let isExcluded =
-                excludedNames.contains(name) && excluded.contains(node.name.isEmpty ? name : node.path + [47] + name)
-            if isExcluded { continue }
+            if isExcluded(name, in: node) { continue }
             if let child = known.removeValue(forKey: name) {
                 if let current = try look(child, folder) { children.append(current) }
             } else if let stamp = try stamp(of: cString(name), folder, node),
@@ -170,6 +321,7 @@ final class TreeScanner {
     /// lstat of a folder's entry; nil if it is gone. A file system mounted below is refused: its content would be lost.
     /// (Only folders tell: overlayfs may show its files with another device than its folders.)
     private func stamp(of name: [CChar], _ folder: FileDescriptor, _ parent: TreeNode) throws -> Stamp? {
+        looks += 1
         var status = stat()
         if fstatat(folder.number, name, &status, AT_SYMLINK_NOFOLLOW) != 0 {
             if errno == ENOENT { return nil }
@@ -192,6 +344,7 @@ final class TreeScanner {
             gone(node)
             return nil
         }
+        if node.kind != .directory, max(stamp.links, node.stamp.links) > 1 { metLinks = true }
         let isSuspect = !suspects.isEmpty && suspects.contains(stamp.inode) && node.kind == .regular
         if stamp == node.stamp && !node.isRacy && !isSuspect {
             if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
@@ -201,8 +354,9 @@ final class TreeScanner {
         if stamp.inode != node.stamp.inode || FileEntry.Kind(mode: stamp.mode) != node.kind {
             if node.kind == .directory && FileEntry.Kind(mode: stamp.mode) == .directory {
                 // Another folder in its place: its entries tell for themselves.
+                watch?.remove(node)
             } else {
-                node.forEach(remember)
+                forget(node)
                 return try add(node.name, node.parent!, stamp, folder)
             }
         }
@@ -213,7 +367,7 @@ final class TreeScanner {
     }
 
     private func enter(_ node: TreeNode, _ folder: FileDescriptor, readAgain: Bool) throws {
-        guard let entered = try unlessReplaced({ () throws(KernelError) in try open(node, folder) }) else {
+        guard let entered = try unlessReplaced({ try open(node, folder) }) else {
             node.isRacy = true
             return
         }
@@ -222,13 +376,10 @@ final class TreeScanner {
 
     /// A running container may remove or replace an entry between two looks at it; nil then. The next walk sees what
     /// came of it.
-    private func unlessReplaced<T>(_ look: () throws(KernelError) -> T) throws(KernelError) -> T? {
+    private func unlessReplaced<T>(_ look: () throws -> T) throws -> T? {
         do {
             return try look()
-        } catch {
-            if error.saysReplaced && !isStill { return nil }
-            throw error
-        }
+        } catch let error as KernelError where error.saysReplaced && !isStill { return nil }
     }
 
     /// Looks closely at an entry whose stamp differs or proves nothing, and notes what differs.
@@ -238,11 +389,15 @@ final class TreeScanner {
         let target = node.target
         node.stamp = stamp
         node.isRacy = stamp.isRacy(at: now)
-        let contentDiffers = try unlessReplaced { () throws(KernelError) in
+        let contentDiffers = try unlessReplaced {
             try fill(node, folder: folder)
             guard node.kind == .regular else { return false }
-            if before.size != stamp.size || before.modified != stamp.modified || node.digest == nil { return true }
-            return try digest(node, folder) != node.digest
+            if before.size != stamp.size || before.modified != stamp.modified { return true }
+            if let writes, writes.isFollowed(stamp.identity), !suspects.contains(stamp.inode), node.blocks != nil {
+                return writes.hasChanged(stamp.identity)
+            }
+            guard let known = node.digest ?? node.blocks?.digest(size: stamp.size) else { return true }
+            return try digest(node, folder) != known
         }
         guard let contentDiffers else {
             // As if not looked at yet.
@@ -267,28 +422,45 @@ final class TreeScanner {
         if node.path.count > FileEntry.longestPath {
             throw ContainerError("\(root.name): paths of more than \(FileEntry.longestPath) bytes are not carried")
         }
-        let isThere = try unlessReplaced { () throws(KernelError) in
+        if kind == .regular { files[stamp.inode] = node }
+        let isThere = try unlessReplaced {
             try fill(node, folder: folder)
             return true
         }
         if isThere == nil { return nil }
-        if stamp.links > 1 && kind != .directory { difference.linked[stamp.inode, default: []].append(node) }
+        if stamp.links > 1 && kind != .directory {
+            metLinks = true
+            difference.linked[stamp.inode, default: []].append(node)
+        }
         difference.changes.append(.init(node: node, isSameFile: false, contentDiffers: kind == .regular))
         if kind == .directory { try enter(node, folder, readAgain: true) }
         return node
     }
 
-    private var goneNodes: Set<ObjectIdentifier> = []
+    /// Kept until the walk is over: another node at the address of one that is freed would be taken for it.
+    private var goneNodes: [ObjectIdentifier: TreeNode] = [:]
+
+    private func isGone(_ node: TreeNode) -> Bool { goneNodes[ObjectIdentifier(node)] != nil }
 
     private func gone(_ node: TreeNode) {
-        goneNodes.insert(ObjectIdentifier(node))
         difference.removed.append(node.path)
-        node.forEach(remember)
+        forget(node)
+    }
+
+    private func forget(_ node: TreeNode) {
+        node.forEach {
+            remember($0)
+            goneNodes[ObjectIdentifier($0)] = $0
+            if $0.kind == .directory { watch?.remove($0) }
+            if $0.stamp.links > 1, $0.kind != .directory { metLinks = true }
+            if files[$0.stamp.inode] === $0 { files[$0.stamp.inode] = nil }
+        }
     }
 
     /// A regular file that is no longer where it was; it may turn up elsewhere.
     private func remember(_ node: TreeNode) {
-        if node.kind == .regular && node.stamp.links == 1 {
+        // What this walk has only just met the other side does not have.
+        if node.kind == .regular && node.stamp.links == 1 && !node.isNew {
             difference.moved[node.stamp.inode] = (node.path, node)
         }
     }
@@ -300,12 +472,14 @@ final class TreeScanner {
                 "opening \(text(node.path)) in \(root.name)"))
     }
 
-    private func digest(_ node: TreeNode, _ folder: FileDescriptor) throws(KernelError) -> Digest {
+    private func digest(_ node: TreeNode, _ folder: FileDescriptor) throws -> Digest {
         let file = FileDescriptor(
             owning: try checkC(
                 openat(folder.number, node.cName, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC),
                 "opening \(text(node.path)) in \(root.name)"))
-        return try FileContent.digest(of: file, size: node.stamp.size, name: text(node.path))
+        return try FileContent.digest(
+            of: file, size: node.stamp.size, name: text(node.path), whileWorking: whileWorking
+        ).0
     }
 
     /// Reads a link's target and the extended attributes.

@@ -41,7 +41,7 @@ public final class AddressSpaceReader {
     private var flagsAreOld = false
     /// Which bytes of each shared memory object are mapped, as far as they have been seen.
     private var shared: [UInt64: [AddressRange]] = [:]
-    private var verified: [FileIdentity: VerifiedFile] = [:]
+    private var verified: [MappedFile: VerifiedFile] = [:]
     /// The engine's own mapping in the process, which is none of the program's.
     public var excluded: AddressRange?
     /// As of the last `refresh`.
@@ -50,7 +50,7 @@ public final class AddressSpaceReader {
     /// Grows with every change of the layout.
     public private(set) var generation: UInt64 = 0
 
-    private struct FileIdentity: Hashable { var device, inode: UInt64, path: String }
+    private struct MappedFile: Hashable { var device, inode: UInt64, path: String }
     private struct VerifiedFile { var size: UInt64, mtime: Int64, same: Bool }
     private struct AreaFlags: Equatable {
         var range: AddressRange
@@ -64,6 +64,9 @@ public final class AddressSpaceReader {
         self.pid = pid
         maps = try MemoryMapReader(pid: pid)
     }
+
+    /// The maps as last read.
+    public var entries: [MapEntry] { maps.entries }
 
     /// Reads the layout; true if it changed. Advice (MADV_*), which only the slow smaps file shows, is read again
     /// unless `quick`: a range that is new then takes over what is known of the range around it. With `advice` it is
@@ -81,27 +84,33 @@ public final class AddressSpaceReader {
         guard changed || flags != known else { return false }
         generation += 1
         areas = []
+        tracked = []
         obstacles = []
         shared = [:]
-        for entry in maps.entries where excluded.map({ !$0.overlaps(entry.range) }) ?? true { add(entry) }
+        for (index, entry) in maps.entries.enumerated() {
+            if excluded?.overlaps(entry.range) == true { examine(injected: entry) } else { add(entry) }
+            if let last = tracked.indices.last, tracked[last].range == entry.range, index + 1 < maps.entries.count {
+                tracked[last].room = min(maps.entries[index + 1].range.lowerBound, Self.end)
+            }
+        }
         return true
     }
 
+    /// Where a program's address space ends (TASK_SIZE); [vsyscall] lies beyond.
+    private static let end: UInt64 = 1 << 47 - 4096
+
     /// The areas whose pages are carried.
-    public var tracked: [TrackedArea] {
-        areas.compactMap { area in
-            switch area.kind {
-            case .anonymous, .stack: TrackedArea(area.range, .anonymous)
-            case .privateFile: TrackedArea(area.range, .privateFile)
-            case .sharedAnonymous: TrackedArea(area.range, .sharedAnonymous)
-            default: nil
-            }
-        }
-    }
+    public private(set) var tracked: [TrackedArea] = []
 
     /// The files that are mapped, each once.
     public var files: [String] {
         Set(areas.filter { $0.kind == .privateFile || $0.kind == .sharedFile }.map(\.path)).sorted()
+    }
+
+    /// Whether memory to come is locked shows in what was mapped last, by the engine.
+    private func examine(injected entry: MapEntry) {
+        guard flags(of: entry.range)?.locked == true else { return }
+        obstruct(entry, "memory to come is locked (mlockall with MCL_FUTURE), not carried yet")
     }
 
     private func add(_ entry: MapEntry) {
@@ -123,8 +132,10 @@ public final class AddressSpaceReader {
         case _ where entry.inode == 0 && entry.device == 0 && !entry.shared:
             area.kind = known?.growsDown == true ? .stack : .anonymous
             area.offset = 0
-        case "/dev/zero (deleted)" where entry.shared:
+            area.name = entry.givenName ?? ""
+        case _ where entry.shared && (entry.name == "/dev/zero (deleted)" || entry.givenName != nil):
             area.kind = .sharedAnonymous
+            area.name = entry.givenName ?? ""
             area.object = entry.inode
             // Pieces of one object become objects of their own, which is the same as long as no page shows twice.
             let pages = entry.offset..<entry.offset + UInt64(entry.range.count)
@@ -136,6 +147,12 @@ public final class AddressSpaceReader {
         }
         if area.kind == .vvar || area.kind == .vdso { area.name = entry.name }
         areas.append(area)
+        switch area.kind {
+        case .anonymous, .stack: tracked.append(TrackedArea(entry.range, .anonymous))
+        case .privateFile: tracked.append(TrackedArea(entry.range, .privateFile))
+        case .sharedAnonymous: tracked.append(TrackedArea(entry.range, .sharedAnonymous, offset: area.offset))
+        default: break
+        }
     }
 
     private func addFile(_ entry: MapEntry, _ area: inout MemoryArea, _ known: AreaFlags?) {
@@ -144,11 +161,18 @@ public final class AddressSpaceReader {
         if known?.deviceMemory == true || entry.name.hasPrefix("/dev/") || !entry.name.hasPrefix("/") {
             return obstruct(entry, "mapping of \(entry.name), not carried yet")
         }
-        if entry.name.hasSuffix(" (deleted)") { return obstruct(entry, "mapping of a deleted file, \(entry.name)") }
+        // What was no text has been replaced.
+        if entry.name.unicodeScalars.contains("\u{fffd}") {
+            return obstruct(entry, "mapping of a file whose name is not UTF-8, \(entry.name), not carried yet")
+        }
+        let file = verify(MappedFile(device: entry.device, inode: entry.inode, path: entry.name))
+        // A file may also have a name that ends so.
+        if !file.same, entry.name.hasSuffix(" (deleted)") {
+            return obstruct(entry, "mapping of a deleted file, \(entry.name)")
+        }
         if entry.shared, entry.writable || known?.mayWrite == true {
             return obstruct(entry, "shared writable mapping of \(entry.name), not carried yet")
         }
-        let file = verify(FileIdentity(device: entry.device, inode: entry.inode, path: entry.name))
         guard file.same else {
             return obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root")
         }
@@ -162,15 +186,15 @@ public final class AddressSpaceReader {
     }
 
     /// Is the file at this path in the container's root the one that is mapped?
-    private func verify(_ identity: FileIdentity) -> VerifiedFile {
+    private func verify(_ identity: MappedFile) -> VerifiedFile {
         if let known = verified[identity] { return known }
-        var status = stat()
-        let found = stat("/proc/\(pid)/root\(identity.path)", &status) == 0
+        let found = FileIdentity.status(of: identity.path, inRootOf: pid)
+        let status = found ?? stat()
         // Overlay file systems show another device number in maps than in stat: the inode decides there.
         let result = VerifiedFile(
             size: UInt64(status.st_size),
             mtime: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
-            same: found && status.st_ino == identity.inode)
+            same: found != nil && UInt64(status.st_ino) == identity.inode)
         verified[identity] = result
         return result
     }
@@ -241,8 +265,23 @@ public final class AddressSpaceReader {
     }
 }
 
-/// The command name of a process, or "?".
-public func processName(_ pid: Int32) -> String { (try? SmallFile.text("/proc/\(pid)/comm")) ?? "?" }
+extension MapEntry {
+    /// The name that the program gave to anonymous memory (PR_SET_VMA_ANON_NAME).
+    fileprivate var givenName: String? {
+        for prefix in ["[anon:", "[anon_shmem:"] where name.hasPrefix(prefix) && name.hasSuffix("]") {
+            return String(name.dropFirst(prefix.count).dropLast())
+        }
+        return nil
+    }
+}
+
+/// The command name of a process for a person to read, or "?": what would not stay in its line is replaced.
+public func processName(_ pid: Int32) -> String {
+    let name = (try? SmallFile.text("/proc/\(pid)/comm")) ?? "?"
+    return String(
+        String.UnicodeScalarView(
+            name.unicodeScalars.map { $0.properties.generalCategory == .control ? "\u{fffd}" : $0 }))
+}
 
 extension MemoryArea {
     public var range: AddressRange { start..<end }

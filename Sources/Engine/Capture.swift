@@ -1,12 +1,15 @@
 // The whole of a stopped process as an image, but its pages.
+import Glibc
 import LinuxKernel
 import Memory
 
 /// A capture of a stopped process; keeps copies of its descriptors until it goes.
 public struct Capture {
     public internal(set) var image: ProcessImage
-    /// The process's open files, for what has to be done with them besides (sockets in repair mode).
-    let probes: [DescriptorProbe]
+    /// The process's sockets by the index of their file, for what has to be done with them besides.
+    let sockets: [Int: DescriptorProbe]
+    /// Inodes of the regular files that the process has open for writing.
+    public let writtenFiles: Set<UInt64>
     /// Connections under repair, by their index in the image's files.
     var repaired: [Int: Repaired] = [:]
 
@@ -33,25 +36,32 @@ extension SourceProcess {
         }
         let status = try ProcessStatus(pid: pid)
         let capture = CaptureContext(process: self, status: status)
-        var batches = [CallBatch](repeating: CallBatch(), count: threads.count)
-        var uncarried = [UncarriedSettings](repeating: UncarriedSettings(), count: threads.count)
-        var threadCaptures = [ThreadCapture](repeating: ThreadCapture(), count: threads.count)
+        // The same questions for every thread, put together once.
+        var questions = CallBatch(), uncarried = UncarriedSettings(), threadCapture = ThreadCapture()
+        var credentialsCheck = CredentialsCheck(leader: status)
+        threadCapture.ask(&questions)
+        uncarried.ask(&questions)
+        credentialsCheck.ask(&questions)
+        var batches = [CallBatch](repeating: questions, count: threads.count)
         let inner = Int32(status.numbers("NStgid").last ?? 0)
-        try TimerSignals.settleShared(pid, inner: inner, &batches[0])
-        for index in threads.indices {
-            let tid = threads[index].tracee.tid
-            try TimerSignals.settleOwn(tid, inner: (inner, innerTID(of: tid)), &batches[index])
-            threadCaptures[index].ask(&batches[index])
-            uncarried[index].ask(&batches[index])
-        }
+        let expiries = try TimerSignals(of: self, inner: inner)
 
         var resources = processResources.map { $0.init() as any ProcessResource }
         for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
-        let numbers = try ProcessFiles.descriptors(of: pid)
-        let flags = DescriptorTable.ask(numbers, &batches[0])
+        try openFiles.look()
+        let numbers = openFiles.files.flatMap { $0 }, most = 10_000
+        let asked = DescriptorTable.ask(numbers.prefix(most), &batches[0])
 
         part("ask")
         let answers = try run(batches)
+        var flags: [Int32: Int64] = [:]
+        for (number, question) in zip(numbers, asked) { flags[number] = answers[0][question] }
+        for start in stride(from: most, to: numbers.count, by: most) {
+            var batch = CallBatch()
+            let rest = numbers[start..<min(start + most, numbers.count)]
+            let asked = DescriptorTable.ask(rest, &batch), answers = try run([batch])[0]
+            for (number, question) in zip(rest, asked) { flags[number] = answers[question] }
+        }
         part("injected calls")
         threadsAreStill()
 
@@ -59,7 +69,6 @@ extension SourceProcess {
         image.version = ProcessImage.currentVersion
         image.pid = inner
         for resource in resources { try resource.collect(capture, answers[0], into: &image) }
-        image.addressSpace.areas = layout.areas
         func refuse(_ tid: Int32, _ reasons: [String]) throws {
             if reasons.isEmpty { return }
             let subject = tid == pid ? "process" : "thread \(tid)"
@@ -67,12 +76,16 @@ extension SourceProcess {
         }
         try refuse(pid, Uncarried.reasons(status, context.seccompFilters))
         let leader = (fields: CredentialsResource.fields(status), credentials: CredentialsResource.capture(status))
+        var captured: [ThreadImage] = []
+        captured.reserveCapacity(threads.count)
         for index in threads.indices {
+            if index % 64 == 0 { try whileWaiting() }
             let tid = threads[index].tracee.tid
-            var thread = try threadCaptures[index].collect(threads[index], innerTID(of: tid), answers[index])
-            try refuse(tid, uncarried[index].reasons(answers[index]))
+            try refuse(tid, Uncarried.reasons(threads[index].registers) + Uncarried.reasons(threads[index].tracee))
+            var thread = try threadCapture.collect(threads[index], innerTID(of: tid), answers[index])
+            try refuse(tid, uncarried.reasons(answers[index]))
             var credentials = leader.credentials
-            if tid != pid {
+            if tid != pid, try !credentialsCheck.isLikeLeader(answers[index], threads[index].tracee, knownThread(tid)) {
                 let status = try ProcessStatus(pid: pid, task: tid)
                 if CredentialsResource.fields(status) != leader.fields {
                     try refuse(tid, Uncarried.reasons(status, context.seccompFilters))
@@ -82,12 +95,15 @@ extension SourceProcess {
             let securebits = thread.credentials.securebits
             thread.credentials = credentials
             thread.credentials.securebits = securebits
-            image.threads.append(thread)
+            captured.append(thread)
         }
+        image.threads = captured
+        try expiries.takeBack(in: &image, of: self)
+        image.enterStop(isStoppedBySignal)
         part("process and threads")
-        let probes = try DescriptorTable.collect(self, numbers, flags, answers[0], context, into: &image)
+        let files = try DescriptorTable.collect(self, flags, context, into: &image)
         part("descriptors")
-        return Capture(image: image, probes: probes)
+        return Capture(image: image, sockets: files.sockets, writtenFiles: files.written)
     }
 }
 
@@ -100,11 +116,28 @@ extension ProcessImage {
 public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws
     -> [Obstacle]
 {
+    var openFiles = OpenFiles(of: pid)
+    return try findObstacles(pid: pid, layout, descriptors, &openFiles)
+}
+
+extension SourceProcess {
+    /// Finds what cannot be carried, without stopping anything. The capture makes use of what was seen of the descriptors.
+    public func findObstacles(_ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws -> [Obstacle] {
+        try Engine.findObstacles(pid: pid, layout, descriptors, &openFiles)
+    }
+}
+
+private func findObstacles(
+    pid: Int32, _ layout: AddressSpaceReader, _ descriptors: DescriptorContext, _ openFiles: inout OpenFiles
+) throws -> [Obstacle] {
+    if let ended = ProcessObstacles.endedLeader(pid) { return [ended] }
     let context = try InspectContext(pid: pid)
+    // What else would be said of it depends on what another kind of program looks like.
+    if let narrow = ProcessObstacles.narrow(context) { return [narrow] }
     var found = layout.obstacles
     for resource in processResources { found += try resource.obstacles(context) }
-    found += try Uncarried.guardRegions(context, layout.tracked)
+    found += try Uncarried.memory(context, layout.tracked)
     found += try Uncarried.obstacles(context, seccompFilters: descriptors.seccompFilters)
-    found += try DescriptorTable.obstacles(context, descriptors)
+    found += try DescriptorTable.obstacles(context, descriptors, &openFiles)
     return found
 }

@@ -20,11 +20,20 @@ public struct EngineInspector: ProcessInspector {
                 try? context.addStream(1, path: path)
             }
         }
-        var report = InspectReport(processes: [try process(pid, reader)], obstacles: [])
-        report.obstacles = try findObstacles(pid: pid, reader, context).map {
-            InspectReport.Obstacle(pid: $0.pid, process: $0.process, what: $0.subject, why: $0.reason)
-        }
-        return report
+        let obstacles = try findObstacles(pid: pid, reader, context)
+        return try report([pid] + ProcessFiles.children(of: pid), obstacles)
+    }
+
+    /// What processes hold, beside what was found to be in the way of moving them. One that ends meanwhile is left out.
+    public func report(_ pids: [Int32], _ obstacles: [Obstacle]) throws -> InspectReport {
+        InspectReport(
+            processes: pids.compactMap { pid in
+                guard let reader = try? AddressSpaceReader(pid: pid), (try? reader.refresh()) != nil else { return nil }
+                return try? process(pid, reader)
+            },
+            obstacles: obstacles.map {
+                InspectReport.Obstacle(pid: $0.pid, process: $0.process, what: $0.subject, why: $0.reason)
+            })
     }
 
     private func process(_ pid: Int32, _ reader: AddressSpaceReader) throws -> InspectReport.Process {
@@ -56,7 +65,7 @@ public struct EngineInspector: ProcessInspector {
             var entry = kinds[name] ?? .init(kind: name, areas: 0, size: 0, resident: 0)
             entry.areas += 1
             entry.size += area.end - area.start
-            entry.resident += resident.intersection(AddressRanges([area.range])).bytes
+            entry.resident += resident.parts(in: area.range).reduce(0) { $0 + UInt64($1.count) }
             kinds[name] = entry
         }
         return kinds.values.sorted { $0.kind < $1.kind }

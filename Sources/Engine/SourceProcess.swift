@@ -12,6 +12,8 @@ public final class SourceProcess {
     let undo: any UndoLog
     /// Stopped threads, the leader first; empty while the process runs.
     var threads: [StoppedThread] = []
+    /// As last looked at.
+    var openFiles: OpenFiles
     var area: InjectionArea?
     var patch: (address: UInt64, length: Int)?
 
@@ -28,31 +30,44 @@ public final class SourceProcess {
     public init(pid: Int32, undo: any UndoLog) throws(KernelError) {
         self.pid = pid
         self.undo = undo
+        openFiles = OpenFiles(of: pid)
         pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
         memory = try ProcessMemory(pid: pid)
     }
 
-    /// TIDs in the container's PID namespace by those of this host.
-    private var innerTIDs: [Int32: Int32] = [:]
+    /// What is known of threads from before the freeze, by their TIDs on this host.
+    private var knownThreads: [Int32: KnownThread] = [:]
 
-    /// The TID of a thread in the container's PID namespace.
-    public func innerTID(of tid: Int32) throws -> Int32 {
-        if let known = innerTIDs[tid] { return known }
+    struct KnownThread {
+        /// In the container's PID namespace.
+        var innerTID: Int32
+        /// Its capability bounding set, of which a thread can only drop some.
+        var bounding: UInt64
+    }
+
+    /// What is known of a thread, or its status file tells now.
+    func knownThread(_ tid: Int32) throws -> KnownThread {
+        if let known = knownThreads[tid] { return known }
+        let status = try ProcessStatus(pid: pid, task: tid)
         // A thread that has just ended may still have a status, and the number 0.
-        guard let found = try ProcessStatus(pid: pid, task: tid).numbers("NSpid").last, found > 0 else {
+        guard let inner = status.numbers("NSpid").last, inner > 0 else {
             throw EngineError.exited(pid: tid, how: "while its number was asked for")
         }
-        innerTIDs[tid] = Int32(found)
-        return Int32(found)
+        let known = KnownThread(innerTID: Int32(inner), bounding: status.hex("CapBnd"))
+        knownThreads[tid] = known
+        return known
     }
+
+    /// The TID of a thread in the container's PID namespace.
+    public func innerTID(of tid: Int32) throws -> Int32 { try knownThread(tid).innerTID }
 
     /// Looks up what the freeze would otherwise have to: TIDs of threads that are there now.
     ///
     /// Called just before the freeze: the kernel gives a number out again only after all others, which takes far
     /// longer than the way from here to the stop.
     public func learnThreads() throws -> [Int32] {
-        let tids = try ProcessFiles.tasks(of: pid)
-        innerTIDs = innerTIDs.filter { tids.contains($0.key) }
+        let tids = try ProcessFiles.tasks(of: pid), present = Set(tids)
+        knownThreads = knownThreads.filter { present.contains($0.key) }
         return tids.compactMap { try? innerTID(of: $0) }
     }
 
@@ -61,54 +76,98 @@ public final class SourceProcess {
     /// A container's seccomp filter shall not judge the calls that are injected.
     private static let traced: Tracee.Options = [.systemCallGood, .suspendSeccomp]
 
+    /// Asked every 50 ms while a thread is waited for that does not stop, or does not come to the end of its calls, and
+    /// within long steps; throws to end them. Without it a wait ends after `longestWait`.
+    public var whileWaiting: () throws -> Void = {}
+    private static let longestWait: Int64 = 5_000_000_000
+
+    /// Threads that were told to stop and have not: something holds them. Nothing can be done with them until they stop,
+    /// not even letting them go; the kernel does that when the tracing thread ends.
+    private var held: [Int32: Tracee] = [:]
+    /// Those of them that are in the midst of injected calls.
+    private var astray: Set<Int32> = []
+
+    /// The process is stopped by a signal (SIGSTOP and its kin), as the last stop of one of its threads told.
+    private(set) var isStoppedBySignal = false
+
     /// Stops the leader, or all threads, including those born meanwhile.
     func stop(onlyLeader: Bool = false) throws {
         precondition(threads.isEmpty)
-        var stopped: Set<Int32> = []
-        var tracees: [Tracee] = []
+        var seen: Set<Int32> = [], stopped: [Tracee] = []
         do {
             while true {
                 let fresh = onlyLeader ? [pid] : try ProcessFiles.tasks(of: pid)
-                let new = fresh.filter { !stopped.contains($0) }
+                let new = fresh.filter { !seen.contains($0) }
                 if new.isEmpty { break }
                 for tid in new {
+                    seen.insert(tid)
                     do throws(KernelError) {
-                        let tracee = try Tracee.seize(tid, Self.traced)
-                        tracees.append(tracee)
-                        try tracee.interrupt()
+                        if held[tid] == nil { held[tid] = try Tracee.seize(tid, Self.traced) }
+                        try held[tid]!.interrupt()
                     } catch {
                         // A thread that ended between the listing and here is no loss; the leader is. Until it is gone it may not be
                         // traced any more.
                         let isOver = error.errno == .noProcess || error.errno == .notPermitted && hasEnded(tid)
                         guard isOver, tid != pid else { throw error }
+                        held[tid] = nil
                     }
-                    stopped.insert(tid)
                 }
-                for tid in new { try tracees.first { $0.tid == tid }.map(awaitStop) }
-                if onlyLeader { break }
+                for tid in new {
+                    guard let tracee = held[tid] else { continue }
+                    if try awaitStop(tracee) { stopped.append(tracee) }
+                    held[tid] = nil
+                }
+                // As many as there are: there is none that was not listed, and no need to list thousands again.
+                if try onlyLeader || ProcessStatus(pid: pid).numbers("Threads").first == UInt64(stopped.count) { break }
+            }
+            guard memory.isCurrent else { throw EngineError.executed(pid: pid) }
+            stopped.sort { ($0.tid == pid ? 0 : $0.tid) < ($1.tid == pid ? 0 : $1.tid) }
+            for tracee in stopped {
+                // SIGKILL ends a thread in its stop, too.
+                guard let registers = try? tracee.registers() else { continue }
+                threads.append(
+                    StoppedThread(
+                        tracee: tracee, registers: registers, mask: try tracee.signalMask(),
+                        extendedState: try tracee.extendedState()))
+            }
+            try rewindInterruptedCalls()
+            // Calls that are injected would become signals, too.
+            let dispatching = threads.filter { $0.tracee.dispatchesSystemCalls() }
+            if !dispatching.isEmpty {
+                throw EngineError.obstacles(
+                    dispatching.map {
+                        Obstacle(
+                            pid: pid, process: processName(pid), subject: "thread \($0.tracee.tid)",
+                            reason: "its system calls become signals (PR_SET_SYSCALL_USER_DISPATCH), not carried yet")
+                    })
             }
         } catch {
-            for tracee in tracees { try? tracee.detach() }
+            threads = []
+            for tracee in stopped { try? tracee.detach() }
+            if case EngineError.executed = error { try forgetTraces() }
             throw error
         }
-        for tracee in tracees.sorted(by: { ($0.tid == pid ? 0 : $0.tid) < ($1.tid == pid ? 0 : $1.tid) }) {
-            guard let registers = try? tracee.registers() else { continue }
-            threads.append(
-                StoppedThread(
-                    tracee: tracee, registers: registers, mask: try tracee.signalMask(),
-                    extendedState: try tracee.extendedState()))
-        }
+    }
+
+    /// Should the engine die, the kernel lets each thread go as it is: its call must not report an interruption.
+    private func rewindInterruptedCalls() throws {
         let shared = try pendingMask(task: pid, shared: true)
         for index in threads.indices {
             let own = try pendingMask(task: threads[index].tracee.tid, shared: false)
             threads[index].signalPending = (own | shared) & ~threads[index].mask != 0
-            // Should the engine die, the kernel lets the thread go as it is: its call must not report an interruption.
             let rewound = threads[index].registers.rewoundHere(signalPending: threads[index].signalPending)
             if rewound.rip != threads[index].registers.rip {
                 try threads[index].tracee.setRegisters(rewound)
                 threads[index].registers = rewound
             }
         }
+    }
+
+    /// What was injected went with the memory that it was injected into.
+    private func forgetTraces() throws {
+        if let area { try undo.done(.injectionArea(pid: pid, address: area.address, length: InjectionArea.size)) }
+        if let patch { try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length)) }
+        (area, patch) = (nil, nil)
     }
 
     private func hasEnded(_ tid: Int32) -> Bool {
@@ -123,28 +182,51 @@ public final class SourceProcess {
         return records.reduce(0) { $0 | 1 << (UInt64($1[0]) - 1) }
     }
 
-    /// Waits for the stop of PTRACE_INTERRUPT; signals that come first are put back by stopping again after them.
-    private func awaitStop(_ tracee: Tracee) throws {
+    /// Waits for the next stop of a thread, no longer than `longestWait` and as long as `whileWaiting` likes.
+    func wait(for tracee: Tracee, _ doing: String) throws -> Tracee.Stop {
+        let begin = monotonicNow()
+        return try tracee.wait {
+            try whileWaiting()
+            if monotonicNow() - begin > Self.longestWait { throw EngineError.heldUp(task: tracee.tid, doing: doing) }
+        }
+    }
+
+    /// Waits until a thread that was interrupted stands still; signals that come first take their effect.
+    ///
+    /// - Returns: false if the thread has ended; the leader's end is an error.
+    @discardableResult
+    func awaitStop(_ tracee: Tracee) throws -> Bool {
         for _ in 0..<1000 {
-            switch try tracee.wait() {
-            case .interrupted: return
-            case .signal(let number):
-                try tracee.resume(number)
+            let stop = try wait(for: tracee, "stopping")
+            switch stop {
+            case .interrupted, .groupStop:
+                isStoppedBySignal = stop != .interrupted
+                return true
+            case .signal, .systemCall:
+                _ = try tracee.pass(stop)
                 try tracee.interrupt()
-            case .exited(let code) where tracee.tid == pid: throw EngineError.exited(pid: pid, how: "status \(code)")
-            case .killed(let signal) where tracee.tid == pid:
-                throw EngineError.exited(pid: pid, how: "signal \(signal)")
-            case .exited, .killed: return
-            case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: "stopping", stop: "\(stop)")
+            case .exited, .killed:
+                if tracee.tid == pid { throw ended(stop) }
+                return false
+            case .event: throw EngineError.unexpectedStop(task: tracee.tid, doing: "stopping", stop: "\(stop)")
             }
         }
         throw EngineError.unexpectedStop(task: tracee.tid, doing: "stopping", stop: "a flood of signals")
+    }
+
+    func ended(_ stop: Tracee.Stop) -> EngineError {
+        switch stop {
+        case .exited(let code): .exited(pid: pid, how: "status \(code)")
+        case .killed(let signal): .exited(pid: pid, how: "signal \(signal)")
+        default: .exited(pid: pid, how: "\(stop)")
+        }
     }
 
     /// Lets all stopped threads go on exactly where they were.
     public func letGo() throws {
         defer { threads = [] }
         var failure: (any Error)?
+        do { try letHeldGo() } catch { failure = error }
         for thread in threads {
             do throws(KernelError) {
                 try thread.tracee.setRegisters(thread.registers.rewoundHere(signalPending: thread.signalPending))
@@ -153,6 +235,18 @@ public final class SourceProcess {
             } catch { if error.errno != .noProcess { failure = error } }
         }
         if let failure { throw failure }
+    }
+
+    /// Lets those threads go that were told to stop, did so too late for whoever waited, and stand still since. One in the
+    /// midst of injected calls ends them by itself, as if its tracer had died.
+    public func letHeldGo() throws {
+        for (tid, tracee) in held {
+            do throws(KernelError) {
+                guard let stop = try tracee.poll() else { continue }
+                if stop.isTracers { try tracee.detach() } else if try tracee.pass(stop) { continue }
+            } catch { if error.errno != .noProcess { throw error } }
+            held[tid] = nil
+        }
     }
 
     /// Stops all threads for the handover.
@@ -188,27 +282,47 @@ public final class SourceProcess {
             pid: pid, length: InjectionArea.size,
             existing: reader.entries.filter(\.resemblesInjectionArea).map(\.range.lowerBound))
         try undo.note(mapping)
-        let address: Int64
-        do {
-            address = try bootstrap(
-                at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0],
-                "mapping the injection area")
-        } catch {
+        // Where this throws, nobody knows whether the mapping was made: the notes stay for whoever puts that right.
+        let address = try bootstrap(
+            at: place + entry, SystemCall.mmap, [0, InjectionArea.size, 7, 0x21, UInt64.max, 0],
+            "mapping the injection area")
+        guard address >= 0 else {
             patch = nil
             try undo.done(mapping)
             try memory.poke([UInt8](repeating: 0, count: code.count), at: place)
             try undo.done(.vdsoPatch(pid: pid, address: place, length: code.count))
-            guard (error as? KernelError)?.errno.rawValue == EACCES else { throw error }
-            let reason = "no mapping that is writable and executable (PR_SET_MDWE), not carried yet"
-            throw EngineError.obstacles([
-                Obstacle(pid: pid, process: processName(pid), subject: "process", reason: reason)
-            ])
+            throw refusal(of: Errno(Int32(-address)))
         }
         try undo.note(.injectionArea(pid: pid, address: UInt64(address), length: InjectionArea.size))
         try undo.done(mapping)
         let area = try InjectionArea(of: pid, at: UInt64(address))
         self.area = area
+        // A child would keep both for ever: the mapping is not inherited, and the code is only there while it runs.
+        let kept = try bootstrap(
+            at: place + entry, SystemCall.madvise, [area.address, InjectionArea.size, 10 /* MADV_DONTFORK */],
+            "keeping the injection area from children")
+        try check(kept, "keeping the injection area of task \(pid) from children")
+        try memory.poke([UInt8](repeating: 0, count: code.count), at: place)
         return area
+    }
+
+    /// Why a process cannot have the injection area, by what mmap(2) answered in it.
+    private func refusal(of error: Errno) -> any Error {
+        let size = "\(InjectionArea.size >> 20) MiB that the engine maps into a process"
+        let reason =
+            switch error.rawValue {
+            case EACCES: "no mapping that is writable and executable (PR_SET_MDWE), not carried yet"
+            case ENOMEM:
+                "no room for the \(size): its limit of address space (RLIMIT_AS) or the kernel's of mappings "
+                    + "(vm.max_map_count) is reached; raise it (`prlimit --pid \(pid) --as=...`, sysctl)"
+            case EAGAIN:
+                "memory to come is locked (mlockall with MCL_FUTURE), not carried yet; there is no room for the \(size) "
+                    + "within its limit of locked memory (RLIMIT_MEMLOCK) either"
+            default: "mapping the \(size): \(error)"
+            }
+        return EngineError.obstacles([
+            Obstacle(pid: pid, process: processName(pid), subject: "process", reason: reason)
+        ])
     }
 
     /// Removes the area and everything that came with it. The leader must be stopped.
@@ -216,9 +330,11 @@ public final class SourceProcess {
         guard let area, let patch else { return }
         let entry = UInt64(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_SYSCALL).count)
         self.area = nil
-        _ = try bootstrap(
+        try memory.poke(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_END), at: patch.address)
+        let result = try bootstrap(
             at: patch.address + entry, SystemCall.munmap, [area.address, InjectionArea.size],
             "unmapping the injection area")
+        try check(result, "unmapping the injection area of task \(pid)")
         try undo.done(.injectionArea(pid: pid, address: area.address, length: InjectionArea.size))
         try memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
         try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length))
@@ -227,6 +343,8 @@ public final class SourceProcess {
 
     /// Runs one call in the leader through the code at the end of the vDSO. Should the engine die, the leader waits
     /// there for the guard, which puts its registers back.
+    ///
+    /// - Returns: what the call answered, an error as a negative number.
     private func bootstrap(at address: UInt64, _ call: SystemCall, _ arguments: [UInt64], _ purpose: String) throws
         -> Int64
     {
@@ -243,62 +361,129 @@ public final class SourceProcess {
         )
         (registers.r10, registers.r8, registers.r9) =
             arguments.count > 5 ? (arguments[3], arguments[4], arguments[5]) : (0, 0, 0)
-        // Registers first, and last on the way back: who dies in between leaves no thread of the program with all its
-        // signals blocked.
-        try tracee.setRegisters(registers)
-        try tracee.setSignalMask(Self.allButTrap)
-        for _ in 0..<2 {
-            try tracee.resumeToSystemCall()
-            let stop = try tracee.wait()
-            guard stop == .systemCall else {
-                throw EngineError.unexpectedStop(task: tracee.tid, doing: purpose, stop: "\(stop)")
-            }
+        let result: Int64
+        do {
+            // Registers first, and last on the way back: who dies in between leaves no thread of the program with all its
+            // signals blocked.
+            try tracee.setRegisters(registers)
+            try tracee.setSignalMask(Self.allSignals)
+            for _ in 0..<2 { try goToSystemCall(tracee, purpose) }
+            result = Int64(bitPattern: try tracee.registers().rax)
+            try tracee.interrupt()
+            try tracee.resume()
+        } catch {
+            giveUp(on: [thread])
+            throw error
         }
-        let result = Int64(bitPattern: try tracee.registers().rax)
-        // Only at a stop of PTRACE_INTERRUPT does the kernel see that an interrupted call has to start again.
-        try tracee.interrupt()
-        try tracee.resume()
-        try awaitStop(tracee)
-        try tracee.setSignalMask(thread.mask)
-        try tracee.setRegisters(thread.registers)
+        try bringBack(thread)
         try undo.done(note)
-        return try check(result, "\(purpose), injected into task \(tracee.tid)")
+        return result
     }
+
+    /// Lets a stopped thread go on to the next entry or exit of a system call.
+    func goToSystemCall(_ tracee: Tracee, _ doing: String) throws {
+        try tracee.resume(.toSystemCall)
+        while true {
+            let stop = try wait(for: tracee, doing)
+            if stop == .systemCall { return }
+            guard try tracee.pass(stop, .toSystemCall) else { throw ended(stop) }
+        }
+    }
+
+    private static let allSignals = UInt64.max
 
     /// Everything blocked but SIGTRAP: a forced SIGTRAP that is blocked would reset its handler.
     static let allButTrap = ~UInt64(1 << (SIGTRAP - 1))
 
-    /// Runs a batch in each of the stopped threads at the same time; the leader's may be large.
-    func run(_ batches: [CallBatch]) throws -> [CallResults] {
+    /// Waits until a thread that ran what was injected stands still, and gives it back the registers and the mask it had.
+    /// Only at a stop of PTRACE_INTERRUPT does the kernel see that an interrupted call has to start again.
+    private func bringBack(_ thread: StoppedThread) throws {
+        guard try awaitStop(thread.tracee) else { return }
+        try thread.tracee.setSignalMask(thread.mask)
+        try thread.tracee.setRegisters(thread.registers)
+    }
+
+    /// Brings back threads whose injected calls cannot be waited for any longer. One that is held still goes on later by
+    /// itself, as if its tracer had died, and counts as held until then.
+    private func giveUp(on given: [StoppedThread]) {
+        for thread in given {
+            do {
+                let isStopped = (try? thread.tracee.registers()) != nil
+                try thread.tracee.interrupt()
+                if isStopped { try thread.tracee.resume() }
+                let begin = monotonicNow()
+                let patience = {
+                    if monotonicNow() - begin > 200_000_000 {
+                        throw EngineError.heldUp(task: thread.tracee.tid, doing: "")
+                    }
+                }
+                var stop = try thread.tracee.wait(patience)
+                while !stop.isTracers, try thread.tracee.pass(stop) {
+                    try thread.tracee.interrupt()
+                    stop = try thread.tracee.wait(patience)
+                }
+                try thread.tracee.setSignalMask(thread.mask)
+                try thread.tracee.setRegisters(thread.registers)
+            } catch {
+                threads.removeAll { $0.tracee == thread.tracee }
+                if (error as? KernelError)?.errno != .noProcess {
+                    held[thread.tracee.tid] = thread.tracee
+                    astray.insert(thread.tracee.tid)
+                }
+            }
+        }
+    }
+
+    /// Runs a batch in each of the stopped threads, or those from `base` on, at the same time; the leader's may be large.
+    func run(_ batches: [CallBatch], from base: Int = 0) throws -> [CallResults] {
         let area = try openArea()
         var results: [CallResults] = []
         var first = 0
         while first < batches.count {
+            if first > 0 { try whileWaiting() }
             let wave = first..<min(batches.count, first + InjectionArea.threadSlots)
-            let slots = wave.map { $0 == 0 ? area.process : area.thread($0 - first) }
-            for (index, slot) in zip(wave, slots) {
-                let thread = threads[index]
-                try slot.load(
-                    batches[index], returningTo: thread.registers.rewound(signalPending: thread.signalPending),
-                    thread.extendedState, mask: thread.mask)
-                try thread.tracee.setRegisters(thread.registers.running(slot, blob: area.address))
-                try thread.tracee.setSignalMask(Self.allButTrap)
-                try thread.tracee.resume()
+            let slots = wave.map { base + $0 == 0 ? area.process : area.thread($0 - first) }
+            let running = threads[base + wave.lowerBound..<base + wave.upperBound]
+            do {
+                for (thread, (index, slot)) in zip(running, zip(wave, slots)) {
+                    try slot.load(
+                        batches[index], returningTo: thread.registers.rewound(signalPending: thread.signalPending),
+                        thread.extendedState, mask: thread.mask)
+                    try thread.tracee.setRegisters(thread.registers.running(slot, blob: area.address))
+                    try thread.tracee.setSignalMask(Self.allSignals)
+                    try thread.tracee.resume()
+                }
+                for (thread, slot) in zip(running, slots) {
+                    try awaitEnd(of: slot, in: thread.tracee)
+                    try thread.tracee.interrupt()
+                }
+                for thread in running { try bringBack(thread) }
+            } catch {
+                giveUp(on: Array(running))
+                throw error
             }
-            for (index, slot) in zip(wave, slots) {
-                try slot.waitUntilDone()
-                try threads[index].tracee.interrupt()
-            }
-            for (index, slot) in zip(wave, slots) {
-                let thread = threads[index]
-                try awaitStop(thread.tracee)
-                try thread.tracee.setSignalMask(thread.mask)
-                try thread.tracee.setRegisters(thread.registers)
+            for (thread, (index, slot)) in zip(running, zip(wave, slots)) {
                 results.append(try batches[index].results(at: slot.local, of: thread.tracee.tid))
             }
             first = wave.upperBound
         }
         return results
+    }
+
+    /// Waits until a batch has run; what stops its thread on the way is passed.
+    private func awaitEnd(of slot: InjectionArea.Slot, in tracee: Tracee) throws {
+        let begin = monotonicNow()
+        var asked = begin
+        while !slot.isDone(within: 1_000_000) {
+            if let stop = try tracee.poll(), try !tracee.pass(stop) { throw ended(stop) }
+            let now = monotonicNow()
+            guard now - asked > 50_000_000 else { continue }
+            try whileWaiting()
+            asked = now
+            if now - begin > Self.longestWait {
+                throw EngineError.heldUp(task: tracee.tid, doing: "running injected calls")
+            }
+        }
     }
 
     // ---- Tracking ------------------------------------------------------------------------------------------
@@ -308,11 +493,12 @@ public final class SourceProcess {
         try stop(onlyLeader: true)
         do {
             _ = try openArea()
-            var batch = CallBatch()
-            // O_CLOEXEC | O_NONBLOCK, events of kernel-mode faults included (CAP_SYS_PTRACE) or not.
-            batch.call(.userfaultfd, .int(O_CLOEXEC | O_NONBLOCK | 1), doing: "making a userfaultfd")
             try undo.note(.userfaultfd(pid: pid))
-            let number = try run([batch])[0][0]
+            let number: Int64
+            do { number = try makeUserfaultfd() } catch let error as EngineError {
+                if case .obstacles = error { try undo.done(.userfaultfd(pid: pid)) }
+                throw error
+            }
             let copy = clx_pidfd_getfd(pidfd.number, Int32(number))
             var close = CallBatch()
             close.call(.close, .int(number), doing: "closing the userfaultfd")
@@ -327,15 +513,60 @@ public final class SourceProcess {
         }
     }
 
+    /// Where the program has taken all numbers that its limit allows, the limit is as high as can be for this one call.
+    private func makeUserfaultfd() throws -> Int64 {
+        func make(_ batch: inout CallBatch) -> Int {
+            // O_CLOEXEC | O_NONBLOCK, events of kernel-mode faults included (CAP_SYS_PTRACE) or not.
+            batch.call(
+                .userfaultfd, .int(O_CLOEXEC | O_NONBLOCK | 1), must: false, doing: "making a userfaultfd")
+        }
+        var batch = CallBatch()
+        let number = make(&batch), limit = batch.space(16)
+        batch.call(
+            .prlimit64, .value(0), .int(Self.openFilesLimit), .value(0), .address(limit), doing: "reading its limit")
+        var answers = try run([batch])[0]
+        var result = answers[number]
+        let soft = answers.word(limit), hard = answers.word(limit, at: 1)
+        if result == -Int64(EMFILE), soft < hard {
+            // One batch, which runs to its end whatever becomes of the engine.
+            batch = CallBatch()
+            let raised = batch.words([hard, hard]), own = batch.words([soft, hard])
+            batch.call(
+                .prlimit64, .value(0), .int(Self.openFilesLimit), .address(raised), .value(0),
+                doing: "raising its limit")
+            let number = make(&batch)
+            batch.call(
+                .prlimit64, .value(0), .int(Self.openFilesLimit), .address(own), .value(0), doing: "lowering its limit")
+            answers = try run([batch])[0]
+            result = answers[number]
+        }
+        if result == -Int64(EMFILE) {
+            let reason =
+                "all \(hard) numbers that its limits allow are taken (RLIMIT_NOFILE), and watching its memory takes one for a "
+                + "moment: raise its hard limit, or move it by cold"
+            throw EngineError.obstacles([
+                Obstacle(pid: pid, process: processName(pid), subject: "descriptors", reason: reason)
+            ])
+        }
+        return try check(result, "making a userfaultfd in pid \(pid)")
+    }
+    private static let openFilesLimit = Int32(RLIMIT_NOFILE.rawValue)
+
     /// Stops the leader for a moment and maps the injection area, so that the freeze need not, and asks what only the
     /// process itself can tell.
     public func attach() throws {
         try stop(onlyLeader: true)
-        defer { try? letGo() }
-        _ = try openArea()
-        var settings = UncarriedSettings(), batch = CallBatch()
-        settings.ask(&batch)
-        let reasons = settings.reasons(try run([batch])[0])
+        let reasons: [String]
+        do {
+            _ = try openArea()
+            var settings = UncarriedSettings(), batch = CallBatch()
+            settings.ask(&batch)
+            reasons = settings.reasons(try run([batch])[0]) + Uncarried.reasons(threads[0].tracee)
+        } catch {
+            try? letGo()
+            throw error
+        }
+        try letGo()
         if reasons.isEmpty { return }
         throw EngineError.obstacles(
             reasons.map { Obstacle(pid: pid, process: processName(pid), subject: "process", reason: $0) })
@@ -344,16 +575,27 @@ public final class SourceProcess {
     /// The engine's own mapping in the process.
     public var injected: AddressRange? { area?.range }
 
-    /// Removes every trace of the engine from the running process.
+    /// Removes every trace of the engine from the process, which runs on.
+    ///
+    /// - Throws: if something stays, which the undo log then still tells.
     public func disarm() throws {
-        if !threads.isEmpty {
-            try closeArea()
-            return try letGo()
-        }
-        guard area != nil else { return }
-        try stop(onlyLeader: true)
-        defer { try? letGo() }
-        try closeArea()
+        do {
+            if threads.isEmpty, area == nil, patch == nil, held.isEmpty { return }
+            // What such a thread runs may be in the area.
+            try letHeldGo()
+            if let task = astray.first ?? held.keys.first {
+                throw EngineError.heldUp(task: task, doing: "taking back what was injected")
+            }
+            if threads.isEmpty { try stop(onlyLeader: true) }
+            do {
+                try closeArea()
+                if patch != nil { throw EngineError.heldUp(task: pid, doing: "taking back what was injected") }
+            } catch {
+                try? letGo()
+                throw error
+            }
+            try letGo()
+        } catch EngineError.executed { return }
     }
 
     /// SIGKILL. Frozen by its cgroup, it dies at the thaw, before another instruction.

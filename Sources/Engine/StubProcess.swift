@@ -12,7 +12,7 @@ public final class StubProcess {
     public let memory: ProcessMemory
     let pidfd: FileDescriptor
     private let leader: Tracee
-    private var area: InjectionArea!
+    private(set) var area: InjectionArea!
     /// The layout as staged.
     public private(set) var layout: [MemoryArea] = []
     /// What `protectShared` has to do.
@@ -30,7 +30,7 @@ public final class StubProcess {
         pidfd = FileDescriptor(owning: try check(clx_pidfd_open(pid, 0), "opening pid \(pid)"))
         leader = try Tracee.seize(pid, Self.traced)
         try leader.interrupt()
-        guard case .interrupted = try leader.wait() else {
+        guard try leader.wait().isTracers else {
             throw EngineError.unexpectedStop(task: pid, doing: "seizing the stub", stop: "not an interrupt")
         }
         memory = try ProcessMemory(pid: pid)
@@ -105,19 +105,20 @@ public final class StubProcess {
     }
 
     /// Changes the layout; memory that stays keeps its content.
-    public func change(to areas: [MemoryArea]) throws {
+    public func change(to layout: CheckedLayout) throws {
+        var areas = layout.areas
         if areas.contains(where: { $0.range.overlaps(area.range) }) { try moveArea(avoiding: areas) }
         // Nobody, not even a tracer, can write into a shared mapping that is read-only: it becomes so at the end.
         protections = areas.filter { $0.kind == .sharedAnonymous && $0.protection != 3 }.map {
             LayoutStep.protect($0.range, $0.protection)
         }
-        var areas = areas
         for index in areas.indices where areas[index].kind == .sharedAnonymous { areas[index].protection = 3 }
-        let steps = AddressSpacePlan.steps(from: layout, to: areas)
+        let (steps, assembled) = AddressSpacePlan.plan(from: self.layout, to: areas)
         for start in stride(from: 0, to: steps.count, by: 500) {
             _ = try run(AddressSpacePlan.batch(for: steps[start..<min(start + 500, steps.count)]))
         }
-        layout = areas
+        self.layout = areas
+        try join(assembled)
     }
 
     /// Gives shared memory the protection it has at the source. All pages are in place.
@@ -161,7 +162,7 @@ public final class StubProcess {
         return low
     }
 
-    private func currentMaps() throws -> [MapEntry] {
+    func currentMaps() throws -> [MapEntry] {
         let reader = try MemoryMapReader(pid: pid)
         _ = try reader.refresh()
         return reader.entries
@@ -174,7 +175,7 @@ public final class StubProcess {
     }
 
     /// A free place well inside the lower part of the address space.
-    private func hole(of size: UInt64, avoiding ranges: [AddressRange]) -> UInt64 {
+    func hole(of size: UInt64, avoiding ranges: [AddressRange]) -> UInt64 {
         let taken = AddressRanges(ranges)
         var address: UInt64 = 0x1000_0000
         for range in taken.ranges where range.upperBound > address {
@@ -209,16 +210,27 @@ public final class StubProcess {
         (registers.rdi, registers.rsi, registers.rdx) = (arguments[0], arguments[1], arguments[2])
         (registers.r10, registers.r8, registers.r9) = (arguments[3], arguments[4], arguments[5])
         try leader.setRegisters(registers)
-        try leader.step()
-        try expectTrap(leader, "stepping a system call")
+        try leader.resume(.oneStep)
+        try awaitTrap(of: leader, "stepping a system call", .oneStep)
         return Int64(bitPattern: try leader.registers().rax)
     }
 
-    private func expectTrap(_ tracee: Tracee, _ doing: String) throws {
-        switch try tracee.wait() {
-        case .signal(SIGTRAP): return
-        case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
-        case let stop: throw EngineError.unexpectedStop(task: tracee.tid, doing: doing, stop: "\(stop)")
+    /// Waits for the trap that ends what was injected; threads that it makes are taken in charge on the way, and what
+    /// signals do to the process (SIGCONT and SIGSTOP show in every thread) is passed.
+    private func awaitTrap(of tracee: Tracee, _ doing: String, _ way: Tracee.Way = .freely) throws {
+        while true {
+            let stop = try tracee.wait()
+            switch stop {
+            case .signal(SIGTRAP): return
+            case .event(3):
+                try adoptNewThread(of: tracee)
+                try tracee.resume(way)
+            case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
+            case .exited(let code): throw EngineError.exited(pid: pid, how: "status \(code)")
+            case .interrupted, .groupStop, .signal(SIGSTOP), .signal(SIGCONT): _ = try tracee.pass(stop, way)
+            case .event, .systemCall, .signal:
+                throw EngineError.unexpectedStop(task: tracee.tid, doing: doing, stop: "\(stop)")
+            }
         }
     }
 
@@ -240,7 +252,7 @@ public final class StubProcess {
             }
             for (index, slot) in zip(wave, slots) {
                 let (tracee, batch) = batches[index]
-                try awaitEnd(of: tracee)
+                try awaitTrap(of: tracee, "running injected calls")
                 results.append(try batch.results(at: slot.local, of: tracee.tid))
             }
             first = wave.upperBound
@@ -248,25 +260,9 @@ public final class StubProcess {
         return results
     }
 
-    /// Waits for the trap at a batch's end; threads that it makes are taken in charge on the way.
-    private func awaitEnd(of tracee: Tracee) throws {
-        while true {
-            switch try tracee.wait() {
-            case .signal(SIGTRAP): return
-            case .event(3):
-                try adoptNewThread(of: tracee)
-                try tracee.resume()
-            case .killed(let signal): throw EngineError.exited(pid: pid, how: "signal \(signal)")
-            case .exited(let code): throw EngineError.exited(pid: pid, how: "status \(code)")
-            case let stop:
-                throw EngineError.unexpectedStop(task: tracee.tid, doing: "running injected calls", stop: "\(stop)")
-            }
-        }
-    }
-
     private func adoptNewThread(of tracee: Tracee) throws {
         let thread = Tracee(tid: try tracee.eventMessage())
-        guard case .interrupted = try thread.wait() else {
+        guard try thread.wait().isTracers else {
             throw EngineError.unexpectedStop(task: thread.tid, doing: "making a thread", stop: "not its first stop")
         }
         guard let tid = try ProcessStatus(pid: pid, task: thread.tid).numbers("NSpid").last else {
@@ -281,7 +277,8 @@ public final class StubProcess {
 
     /// Makes the threads that are missing and ends those that are too many.
     public func setThreads(_ tids: [Int32]) throws {
-        for tid in threads.keys where !tids.contains(tid) {
+        let wanted = Set(tids)
+        for tid in threads.keys where !wanted.contains(tid) {
             let thread = threads.removeValue(forKey: tid)!
             var batch = CallBatch()
             batch.call(.exit, .value(0), doing: "ending a thread")
@@ -289,7 +286,8 @@ public final class StubProcess {
             try slot.load(batch)
             try thread.setRegisters(bareRegisters.running(slot, blob: area.address))
             try thread.resume()
-            while case .event = try thread.wait() { try thread.resume() }
+            // Its end is the only stop that is not passed.
+            while try thread.pass(try thread.wait()) {}
         }
         let missing = tids.filter { threads[$0] == nil }
         if missing.isEmpty { return }
@@ -319,6 +317,24 @@ public final class StubProcess {
         try check(try step(.munmap, [area.address, InjectionArea.size]), "unmapping the injection area")
     }
 
+    /// Stops the process as SIGSTOP does, before it has run an instruction: until a SIGCONT nothing of it runs once it is
+    /// released. Every thread has its registers and its mask by now.
+    func stopBySignal() throws {
+        // Of all signals that wait, only this one shall take effect.
+        let mask = try leader.signalMask()
+        try leader.setSignalMask(UInt64.max)
+        try check(clx_pidfd_send_signal(pidfd.number, SIGSTOP), "stopping pid \(pid)")
+        try leader.resume()
+        while true {
+            let stop = try leader.wait()
+            if case .groupStop = stop { break }
+            guard try leader.pass(stop) else {
+                throw EngineError.unexpectedStop(task: pid, doing: "stopping the process", stop: "\(stop)")
+            }
+        }
+        try leader.setSignalMask(mask)
+    }
+
     /// The engine's death does not end the process any more; nothing runs yet.
     ///
     /// All or nothing: a dead tracer's threads are let go in the order newest first (exit_ptrace), and SIGKILL to one
@@ -332,11 +348,12 @@ public final class StubProcess {
         }
         for thread in threads.values {
             let stop = try thread.wait()
-            guard stop == .interrupted else {
+            guard stop.isTracers else {
                 throw EngineError.unexpectedStop(task: thread.tid, doing: "disarming", stop: "\(stop)")
             }
         }
-        for thread in attached where threads.values.contains(thread) { try thread.setOptions([]) }
+        let present = Set(threads.values)
+        for thread in attached where present.contains(thread) { try thread.setOptions([]) }
     }
 
     /// Lets the process run.
@@ -352,7 +369,7 @@ public final class StubProcess {
 }
 
 extension CallBatch {
-    fileprivate mutating func move(_ range: AddressRange, to address: UInt64, _ name: String) {
+    mutating func move(_ range: AddressRange, to address: UInt64, _ name: String) {
         // MREMAP_MAYMOVE | MREMAP_FIXED
         call(
             .mremap, .int(range.lowerBound), .int(range.count), .int(range.count), .value(3), .int(address),

@@ -27,7 +27,7 @@ extension SourceProcess {
             case .vdsoPatch(_, let address, let length): patch = (address, length)
             case .injectionArea(_, let address, _): areas.append(address)
             case .mapping(_, _, let existing): unplaced = existing
-            case .bootstrap, .userfaultfd, .socketRepair: break
+            case .bootstrap, .userfaultfd, .cgroupFreeze, .socketRepair: break
             }
         }
         // The patch is noted before everything else and taken back after it.
@@ -45,56 +45,71 @@ extension SourceProcess {
             areas.first(where: mapped.contains)
             ?? unplaced.flatMap { existing in mapped.first { !existing.contains($0) } }
         guard let address else {
-            try process.memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
+            // A program that was executed since has another vDSO, or something else at this place.
+            let code = machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_END)
+            if code.count == patch.length, (try? process.memory.peek(patch.length, at: patch.address)) == code {
+                try process.memory.poke([UInt8](repeating: 0, count: patch.length), at: patch.address)
+            }
             return try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length))
         }
         try process.memory.poke(machineCode(CLX_CODE_STUB_START, CLX_CODE_STUB_END), at: patch.address)
         process.area = try InjectionArea(of: pid, at: address)
         process.patch = patch
         try process.stopOutsideTheArea()
-        defer { try? process.letGo() }
-        if steps.contains(.userfaultfd(pid: pid)) { try process.closeUserfaultfds() }
-        try process.closeArea()
+        do {
+            if steps.contains(.userfaultfd(pid: pid)) { try process.closeUserfaultfds() }
+            try process.closeArea()
+        } catch {
+            try? process.letGo()
+            throw error
+        }
+        try process.letGo()
     }
 
     /// Puts a thread back that waits in the code at the end of the vDSO.
     private func leaveBootstrap(_ tid: Int32, _ code: AddressRange, _ saved: [UInt8], _ mask: UInt64) throws {
         guard saved.count == MemoryLayout<user_regs_struct>.size else { return }
         try stop(onlyLeader: tid == pid)
-        defer { try? letGo() }
-        guard let index = threads.firstIndex(where: { $0.tracee.tid == tid }),
-            code.contains(threads[index].registers.rip)
-        else { return }
-        threads[index].mask = mask
-        threads[index].registers = saved.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
+        if let index = threads.firstIndex(where: { $0.tracee.tid == tid }), code.contains(threads[index].registers.rip)
+        {
+            threads[index].mask = mask
+            threads[index].registers = saved.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
+        }
+        try letGo()
     }
 
-    /// Stops all threads where none of them is inside the injection area.
-    ///
-    /// A thread that is lingers there in ppoll for up to a second and then goes back to the program by rt_sigreturn; here
-    /// its waiting is cut short.
+    /// Stops all threads where none of them is inside the injection area: one that is goes on from system call to system
+    /// call, its tracer beside it, until rt_sigreturn has put it back to where the program was.
     private func stopOutsideTheArea() throws {
         let area = self.area!.range
-        let deadline = monotonicNow() + 3_000_000_000
-        while true {
-            try stop()
-            let inside = threads.indices.filter { area.contains(threads[$0].registers.rip) }
-            if inside.isEmpty { return }
-            for index in inside
-            where Int64(bitPattern: threads[index].registers.orig_rax) == 271
-                && Int64(bitPattern: threads[index].registers.rax) < 0
-            {
-                threads[index].registers.rax = UInt64(bitPattern: Int64(-EINTR))
-                threads[index].registers.orig_rax = UInt64.max
+        try stop()
+        do {
+            for index in threads.indices where area.contains(threads[index].registers.rip) {
+                let tracee = threads[index].tracee
+                var registers = threads[index].registers
+                while area.contains(registers.rip) {
+                    // It would linger in ppoll for up to a second.
+                    if registers.orig_rax == Self.ppoll {
+                        registers.rax = UInt64(bitPattern: Int64(-EINTR))
+                        registers.orig_rax = UInt64.max
+                        try tracee.setRegisters(registers)
+                    }
+                    try goToSystemCall(tracee, "leaving the injection area")
+                    registers = try tracee.registers()
+                }
+                try tracee.interrupt()
+                try tracee.resume()
+                guard try awaitStop(tracee) else { continue }
+                threads[index].registers = try tracee.registers()
+                threads[index].mask = try tracee.signalMask()
+                threads[index].extendedState = try tracee.extendedState()
             }
-            try letGo()
-            if monotonicNow() > deadline {
-                throw EngineError.unexpectedStop(
-                    task: pid, doing: "leaving the injection area", stop: "a thread that stays in it")
-            }
-            usleep(500)
+        } catch {
+            try? letGo()
+            throw error
         }
     }
+    private static let ppoll: UInt64 = 271
 
     /// Closes userfaultfds of the process: one of its own would have refused its migration.
     private func closeUserfaultfds() throws {

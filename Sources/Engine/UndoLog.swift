@@ -12,6 +12,8 @@ public enum UndoStep: Codable, Sendable, Equatable {
     case injectionArea(pid: Int32, address: UInt64, length: UInt64)
     /// A userfaultfd may be among its descriptors.
     case userfaultfd(pid: Int32)
+    /// The engine may have frozen its cgroup.
+    case cgroupFreeze(pid: Int32)
     /// TCP sockets may be in repair mode, UDP sockets have a peek offset; these had SO_REUSEADDR before.
     case socketRepair(pid: Int32, reusing: [Int32])
 }

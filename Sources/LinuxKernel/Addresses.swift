@@ -74,6 +74,24 @@ extension NetlinkSocket {
         }
     }
 
+    /// The rules that choose a routing table, each as the kernel has it.
+    public func rules() throws(KernelError) -> [[UInt8]] {
+        // RTM_GETRULE with an empty struct fib_rule_hdr, answered by RTM_NEWRULE.
+        try dump(NetlinkMessage(34, fixed: 12), "listing routing rules").filter { $0.type == 32 }.map {
+            [UInt8]($0.payload)
+        }
+    }
+
+    /// The tables of nftables: "inet filter". Asks a socket of the family `netfilter`.
+    public func filterTables() throws(KernelError) -> [String] {
+        // NFT_MSG_GETTABLE with struct nfgenmsg; NFTA_TABLE_NAME is attribute 1.
+        let families: [UInt8: String] = [1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"]
+        return try dump(NetlinkMessage(10 << 8 | 1, fixed: 4), "listing the tables of nftables").map {
+            let family = $0.fixed(0, as: UInt8.self)
+            return "\(families[family] ?? "family \(family)") \($0.attributes(after: 4).text(1) ?? "?")"
+        }
+    }
+
     /// The neighbours of an interface whose link-layer address is known.
     public func neighbours(of link: Int32) throws(KernelError) -> [Neighbour] {
         let known = UInt16(

@@ -28,7 +28,22 @@ public final class MemoryMapReader {
     public init(pid: Int32) throws(KernelError) { file = try FileDescriptor(opening: "/proc/\(pid)/maps", O_RDONLY) }
 
     /// Reads the maps; true if they differ from the last reading.
+    ///
+    /// The kernel gives them in pieces, between which a program that runs may map something over what was just read: a
+    /// reading in which mappings overlap is none, and is made again.
     public func refresh() throws(KernelError) -> Bool {
+        for _ in 0..<1000 {
+            if try !read() { return false }
+            if zip(entries, entries.dropFirst()).allSatisfy({ $0.range.upperBound <= $1.range.lowerBound }) {
+                return true
+            }
+            text = []
+        }
+        throw KernelError("reading memory maps that change all the time", .again)
+    }
+
+    /// True if they differ from the last reading that was one.
+    private func read() throws(KernelError) -> Bool {
         var length = 0
         while true {
             if length == spare.count { spare += [UInt8](repeating: 0, count: spare.count) }

@@ -148,6 +148,8 @@ public final class NetlinkSocket: Sendable {
         case route = 0
         /// sock_diag(7).
         case socketDiagnosis = 4
+        /// Packet filters: nfnetlink.
+        case netfilter = 12
     }
     public let descriptor: FileDescriptor
     private struct State {
@@ -166,6 +168,14 @@ public final class NetlinkSocket: Sendable {
             try check(clx_netlink_open(family.rawValue), "opening a netlink socket")
         }
         self.init(owning: number)
+    }
+    /// A socket that is told of changes, by the groups of RTNLGRP_*, in the calling thread's network namespace.
+    public convenience init(notifiedOf groups: [Int32]) throws(KernelError) {
+        try self.init(.route)
+        for var group in groups {
+            // SOL_NETLINK, NETLINK_ADD_MEMBERSHIP.
+            try checkC(setsockopt(descriptor.number, 270, 1, &group, 4), "asking to be told of changes of the network")
+        }
     }
     private init(owning number: Int32) { descriptor = FileDescriptor(owning: number) }
 

@@ -1,8 +1,8 @@
-// Whole frames sent by hand: to burn a token bucket, to start its queue, to announce an address.
+// Whole frames sent by hand: to burn a token bucket, to start its queue, to announce an address, to ask whose it is.
 import CLinux
 import Glibc
 
-/// A socket that sends frames out of one interface and receives nothing (packet(7)).
+/// A socket that sends frames out of one interface (packet(7)). It receives nothing unless it is made to.
 public final class PacketSocket: Sendable {
     private let descriptor: FileDescriptor
 
@@ -20,11 +20,29 @@ public final class PacketSocket: Sendable {
                 try check(clx_packet_open(link), "opening a packet socket")
             })
     }
+    /// Opens one that receives all frames of an interface of another namespace, too.
+    public convenience init(receivingOn link: Int32, in namespace: NetworkNamespace) throws(KernelError) {
+        self.init(
+            owning: try namespace.run { () throws(KernelError) in
+                try check(clx_packet_open_receiving(link), "opening a packet socket")
+            })
+    }
     private init(owning number: Int32) { descriptor = FileDescriptor(owning: number) }
 
     /// Sends one frame, header included.
     public func send(_ frame: [UInt8]) throws(KernelError) {
         try check(clx_send(descriptor.number, frame, frame.count, 0), "sending a frame")
+    }
+
+    /// The next frame that came, or goes out by another's hand; nil: none in this time.
+    public func receive(milliseconds: Int32) throws(KernelError) -> [UInt8]? {
+        var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+        guard poll(&request, 1, milliseconds) > 0 else { return nil }
+        var frame = [UInt8](repeating: 0, count: 2048)
+        let count = clx_recv(descriptor.number, &frame, frame.count, 0)
+        if count == -Int(EAGAIN) { return nil }
+        frame.removeSubrange(try check(count, "receiving a frame")...)
+        return frame
     }
 }
 
@@ -45,14 +63,49 @@ public enum Frame {
             frame += mac.bytes + address.bytes + [0, 0, 0, 0, 0, 0] + address.bytes
             return frame + [UInt8](repeating: 0, count: 60 - frame.count)
         }
-        let allNodes: [UInt8] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-        var icmp: [UInt8] = [136, 0, 0, 0, 0x20, 0, 0, 0] + address.bytes + [2, 1] + mac.bytes
-        let pseudo = address.bytes + allNodes + [0, 0, 0, UInt8(icmp.count), 0, 0, 0, 58]
-        let sum = checksum(pseudo + icmp)
-        icmp[2] = UInt8(sum >> 8)
-        icmp[3] = UInt8(sum & 0xff)
-        let header: [UInt8] = [0x60, 0, 0, 0, 0, UInt8(icmp.count), 58, 255]
-        return [0x33, 0x33, 0, 0, 0, 1] + mac.bytes + [0x86, 0xdd] + header + address.bytes + allNodes + icmp
+        return neighbourDiscovery(
+            [136, 0, 0, 0, 0x20, 0, 0, 0] + address.bytes + [2, 1] + mac.bytes, from: address.bytes,
+            to: [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], at: mac)
+    }
+
+    /// The question whether anybody has `address`, by one who does not yet: an ARP probe (RFC 5227), or a neighbour
+    /// solicitation without a sender (RFC 4862).
+    public static func probe(_ address: IPAddress, by mac: MACAddress) -> [UInt8] {
+        if !address.isIPv6 {
+            var frame = MACAddress.broadcast.bytes + mac.bytes + [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]
+            frame += mac.bytes + [0, 0, 0, 0] + [0, 0, 0, 0, 0, 0] + address.bytes
+            return frame + [UInt8](repeating: 0, count: 60 - frame.count)
+        }
+        return neighbourDiscovery(
+            [135, 0, 0, 0, 0, 0, 0, 0] + address.bytes, from: [UInt8](repeating: 0, count: 16),
+            to: [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff] + address.bytes[13...], at: mac)
+    }
+
+    /// Who says with this frame that `address` is its own, or is about to take it, too.
+    public static func claimant(of address: IPAddress, in frame: [UInt8]) -> MACAddress? {
+        guard frame.count >= 42 else { return nil }
+        let sender = MACAddress(frame[6..<12])
+        switch (address.isIPv6, frame[12], frame[13]) {
+        case (false, 0x08, 0x06):
+            let isProbe = frame[28..<32].allSatisfy { $0 == 0 } && frame[38..<42].elementsEqual(address.bytes)
+            return frame[28..<32].elementsEqual(address.bytes) || isProbe ? sender : nil
+        case (true, 0x86, 0xdd) where frame.count >= 78 && frame[20] == 58:
+            let isProbe = frame[54] == 135 && frame[22..<38].allSatisfy { $0 == 0 }
+            return (frame[54] == 136 || isProbe) && frame[62..<78].elementsEqual(address.bytes) ? sender : nil
+        default: return nil
+        }
+    }
+
+    /// An ICMPv6 message of neighbour discovery to a multicast address, its checksum filled in.
+    private static func neighbourDiscovery(
+        _ message: [UInt8], from source: [UInt8], to group: [UInt8], at mac: MACAddress
+    ) -> [UInt8] {
+        var message = message
+        let pseudo = source + group + [0, 0, 0, UInt8(message.count), 0, 0, 0, 58]
+        let sum = checksum(pseudo + message)
+        (message[2], message[3]) = (UInt8(sum >> 8), UInt8(sum & 0xff))
+        let header: [UInt8] = [0x60, 0, 0, 0, 0, UInt8(message.count), 58, 255]
+        return [0x33, 0x33] + group[12...] + mac.bytes + [0x86, 0xdd] + header + source + group + message
     }
 
     /// The Internet checksum (RFC 1071) of bytes in network order.

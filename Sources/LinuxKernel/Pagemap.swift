@@ -13,16 +13,16 @@ public struct PageCategories: OptionSet, Sendable, Hashable {
     public static let swapped = PageCategories(rawValue: 1 << 4)
     public static let zeroPage = PageCategories(rawValue: 1 << 5)
     public static let huge = PageCategories(rawValue: 1 << 6)
-    /// Guard regions (MADV_GUARD_INSTALL).
-    public static let guarded = PageCategories(rawValue: 1 << 8)
 }
 
 /// Scans of one process's page table. Not for two threads at once.
 public final class Pagemap {
+    public let pid: Int32
     private let file: FileDescriptor
     private let regions: UnsafeMutableBufferPointer<clx_page_region>
 
     public init(pid: Int32) throws(KernelError) {
+        self.pid = pid
         file = try FileDescriptor(opening: "/proc/\(pid)/pagemap", O_RDONLY)
         regions = .allocate(capacity: 16384)
     }

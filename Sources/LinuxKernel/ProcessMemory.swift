@@ -18,6 +18,13 @@ public final class ProcessMemory: Sendable {
         memory = try FileDescriptor(opening: "/proc/\(pid)/mem", O_RDWR)
     }
 
+    /// Is this still the process's memory? Another takes its place when the process executes a program or ends.
+    public var isCurrent: Bool {
+        var byte: UInt8 = 0
+        // Memory that is gone reads as an empty file; of the process's own, address 0 is mostly not mapped, an error.
+        return clx_pread(memory.number, &byte, 1, 0) != 0
+    }
+
     /// IOV_MAX.
     private static let vectorLimit = 1024
 

@@ -73,14 +73,19 @@ public enum ProcessFiles {
         return numbers.sorted()
     }
 
-    /// readlink(2).
+    /// readlink(2), as text: what of it is none is replaced.
     public static func link(_ path: String) throws(KernelError) -> String {
+        String(decoding: try linkBytes(path), as: UTF8.self)
+    }
+
+    /// readlink(2), as it is: a path need not be text.
+    public static func linkBytes(_ path: String) throws(KernelError) -> [UInt8] {
         var length = 0
         let bytes = [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
             length = buffer.withMemoryRebound(to: CChar.self) { readlink(path, $0.baseAddress!, 4096) }
             count = max(0, length)
         }
         try checkC(length, "reading link \(path)")
-        return String(decoding: bytes, as: UTF8.self)
+        return bytes
     }
 }

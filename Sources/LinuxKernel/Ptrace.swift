@@ -20,8 +20,11 @@ public struct Tracee: Sendable, Hashable {
 
     /// Why a task stopped.
     public enum Stop: Sendable, Equatable {
-        /// PTRACE_INTERRUPT, or a stop that belongs to the tracer (PTRACE_EVENT_STOP).
+        /// PTRACE_INTERRUPT, a new task's first stop, or the end of a group stop (PTRACE_EVENT_STOP).
         case interrupted
+        /// The same while the process is stopped by this signal, SIGSTOP or one of its kind. The task goes on when its
+        /// tracer lets it, and is stopped again when it is detached.
+        case groupStop(Int32)
         /// PTRACE_EVENT_CLONE and its kin, by number.
         case event(Int32)
         /// The entry or exit of a system call (after PTRACE_SYSCALL, with `.systemCallGood`).
@@ -30,6 +33,24 @@ public struct Tracee: Sendable, Hashable {
         case signal(Int32)
         case exited(Int32)
         case killed(Int32)
+
+        /// Does the task stand where its tracer can look at it as it is, between two instructions of its own?
+        public var isTracers: Bool {
+            switch self {
+            case .interrupted, .groupStop: true
+            default: false
+            }
+        }
+    }
+
+    /// How a task goes on.
+    public enum Way: Sendable {
+        /// PTRACE_CONT.
+        case freely
+        /// PTRACE_SYSCALL: to the next entry or exit of a system call.
+        case toSystemCall
+        /// PTRACE_SINGLESTEP.
+        case oneStep
     }
 
     /// PTRACE_SEIZE: attaches without stopping.
@@ -46,16 +67,29 @@ public struct Tracee: Sendable, Hashable {
     }
     /// PTRACE_INTERRUPT; the stop is awaited by `wait`.
     public func interrupt() throws(KernelError) { try check(clx_ptrace(0x4207, tid, 0, 0), "interrupting task \(tid)") }
-    /// PTRACE_CONT, delivering a signal if one is given.
-    public func resume(_ signal: Int32 = 0) throws(KernelError) {
-        try check(clx_ptrace(7, tid, 0, UInt64(signal)), "continuing task \(tid)")
+    /// Lets the task go on, delivering a signal if one is given.
+    public func resume(_ way: Way = .freely, signal: Int32 = 0) throws(KernelError) {
+        let request =
+            switch way {
+            case .freely: 7
+            case .toSystemCall: 24
+            case .oneStep: 9
+            }
+        try check(clx_ptrace(request, tid, 0, UInt64(signal)), "continuing task \(tid)")
     }
-    /// PTRACE_SYSCALL.
-    public func resumeToSystemCall() throws(KernelError) {
-        try check(clx_ptrace(24, tid, 0, 0), "continuing task \(tid) to its next system call")
+
+    /// Lets a task go on, the same way, after a stop that its tracer did not want: a signal is delivered, with all its
+    /// effects, and a group stop begins or ends for the process without keeping this task from going on.
+    ///
+    /// - Returns: false if the stop is the task's end, or an event that its tracer has to deal with.
+    public func pass(_ stop: Stop, _ way: Way = .freely) throws(KernelError) -> Bool {
+        switch stop {
+        case .interrupted, .groupStop, .systemCall: try resume(way)
+        case .signal(let number): try resume(way, signal: number)
+        case .event, .exited, .killed: return false
+        }
+        return true
     }
-    /// PTRACE_SINGLESTEP.
-    public func step() throws(KernelError) { try check(clx_ptrace(9, tid, 0, 0), "stepping task \(tid)") }
     /// PTRACE_DETACH, delivering a signal if one is given.
     public func detach(_ signal: Int32 = 0) throws(KernelError) {
         try check(clx_ptrace(17, tid, 0, UInt64(signal)), "detaching task \(tid)")
@@ -69,6 +103,22 @@ public struct Tracee: Sendable, Hashable {
             if result == -EINTR { continue }
             try check(result, "waiting for task \(tid)")
             return Self.decode(status)
+        }
+    }
+
+    /// Waits for the next stop, which may never come: a frozen cgroup, or the kernel, can hold a task.
+    ///
+    /// - Parameter patience: asked every 50 ms; throws to end the wait.
+    public func wait(_ patience: () throws -> Void) throws -> Stop {
+        // Some 20 µs pass until an interrupted task has stopped, milliseconds if it has to wait for a processor.
+        var pause: UInt32 = 10, asked = monotonicNow()
+        while true {
+            if let stop = try poll() { return stop }
+            usleep(pause)
+            pause = min(pause + pause / 8 + 1, 1000)
+            guard monotonicNow() - asked > 50_000_000 else { continue }
+            try patience()
+            asked = monotonicNow()
         }
     }
 
@@ -104,7 +154,7 @@ public struct Tracee: Sendable, Hashable {
         let signal = (status >> 8) & 0xff
         switch status >> 16 {
         case 0: return signal == SIGTRAP | 0x80 ? .systemCall : .signal(signal)
-        case 128: return .interrupted
+        case 128: return signal == SIGTRAP ? .interrupted : .groupStop(signal)
         case let event: return .event(event)
         }
     }
@@ -174,6 +224,30 @@ public struct Tracee: Sendable, Hashable {
             try check(count, "reading pending signals of task \(tid)")
             for i in 0..<Int(count) { found.append(Array(buffer[i * 128..<(i + 1) * 128])) }
             if count < 32 { return found }
+        }
+    }
+
+    /// Whether the task has exactly so many seccomp filters; false where the kernel does not tell.
+    public func hasSeccompFilters(_ count: UInt64) -> Bool {
+        // PTRACE_SECCOMP_GET_FILTER without a buffer: how long a filter is.
+        clx_ptrace_ptr(0x420c, tid, count, nil) == -Int(ENOENT)
+            && (count == 0 || clx_ptrace_ptr(0x420c, tid, count - 1, nil) > 0)
+    }
+
+    /// Are its system calls turned into signals (PR_SET_SYSCALL_USER_DISPATCH)? A kernel before 6.4 does not tell.
+    public func dispatchesSystemCalls() -> Bool {
+        // struct ptrace_sud_config: mode, selector, offset, length.
+        var configuration: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        let size = UInt64(MemoryLayout.size(ofValue: configuration))
+        return clx_ptrace_ptr(0x4211, tid, size, &configuration) >= 0 && configuration.0 != 0
+    }
+
+    /// May it use I/O ports (ioperm(2))? Not told of iopl(2).
+    public func hasPorts() -> Bool {
+        var word: UInt64 = 0
+        return withUnsafeMutablePointer(to: &word) { word in
+            var vector = iovec(iov_base: word, iov_len: 8)
+            return clx_ptrace_ptr(0x4204, tid, 0x201, &vector) >= 0  // NT_386_IOPERM
         }
     }
 

@@ -66,13 +66,14 @@ public enum Subprocess {
     ///   - environment: the program's whole environment; nil: ours.
     ///   - input: a descriptor for standard input; nil: /dev/null.
     ///   - networkNamespace: a network namespace's descriptor to enter first.
-    ///   - timeLimit: after it the program is killed (its children are not) and `timedOut` is thrown.
+    ///   - timeLimit: after it the program is killed and `timedOut` is thrown.
+    ///   - killsChildren: what it has started is killed then, too, unless that began a session of its own.
     /// - Throws: also when the program ends with another status than 0.
     @discardableResult
     public static func run(
         _ command: [String], environment: [String: String]? = nil, workingDirectory: String? = nil,
         input: Int32? = nil, output: Output = .capture, errors: Output = .capture, networkNamespace: Int32? = nil,
-        timeLimit: Duration = .seconds(60)
+        timeLimit: Duration = .seconds(60), killsChildren: Bool = false
     ) throws(SubprocessError) -> Result {
         func fail(_ reason: SubprocessError.Reason, _ words: [UInt8] = []) -> SubprocessError {
             SubprocessError(command: command, reason: reason, words: trimmed(words))
@@ -88,11 +89,16 @@ public enum Subprocess {
             let pid = withPlan(
                 path: path, command: command, environment: variables.map { "\($0.key)=\($0.value)" },
                 workingDirectory: workingDirectory, networkNamespace: networkNamespace ?? -1,
-                descriptors: (input ?? -1, outputFile.descriptor, errorFile.descriptor), pidfd: &pidfd)
+                descriptors: (input ?? -1, outputFile.descriptor, errorFile.descriptor), newSession: killsChildren,
+                pidfd: &pidfd)
             if pid < 0 { throw fail(.notStarted(Errno(-pid))) }
             let handle = FileDescriptor(owning: pidfd)
             let inTime = try waitUntilReadable(handle, timeLimit)
-            if !inTime { _ = clx_pidfd_send_signal(handle.number, SIGKILL) }
+            if !inTime {
+                // Not collected yet, so the number of its group is still its own.
+                if killsChildren { kill(-pid, SIGKILL) }
+                _ = clx_pidfd_send_signal(handle.number, SIGKILL)
+            }
             var status: Int32 = 0
             while true {
                 let result = clx_waitpid(pid, &status, 0)
@@ -165,7 +171,7 @@ public enum Subprocess {
 
     private static func withPlan(
         path: String, command: [String], environment: [String], workingDirectory: String?, networkNamespace: Int32,
-        descriptors: (Int32, Int32, Int32), pidfd: inout Int32
+        descriptors: (Int32, Int32, Int32), newSession: Bool, pidfd: inout Int32
     ) -> Int32 {
         // SAFETY: the strings live until they are freed below, after clx_spawn has returned: by then the child
         // has either exec'd or ended, and it never shared this memory (no CLONE_VM).
@@ -187,6 +193,7 @@ public enum Subprocess {
                     plan.cwd = UnsafePointer(folder)
                     plan.fds = descriptors
                     plan.netns = networkNamespace
+                    plan.new_session = newSession ? 1 : 0
                     return clx_spawn(&plan, &pidfd)
                 }
             }

@@ -19,9 +19,13 @@ public enum TrackedKind: Sendable, Hashable {
 public struct TrackedArea: Sendable, Hashable {
     public var range: AddressRange
     public var kind: TrackedKind
-    public init(_ range: AddressRange, _ kind: TrackedKind) {
-        self.range = range
-        self.kind = kind
+    /// Of shared anonymous memory: where in its object the area begins.
+    public var offset: UInt64
+    /// Where the next mapping of the process begins, of whatever kind; the area's end if nothing is known.
+    public var room: UInt64
+    public init(_ range: AddressRange, _ kind: TrackedKind, offset: UInt64 = 0, room: UInt64? = nil) {
+        (self.range, self.kind, self.offset) = (range, kind, offset)
+        self.room = room ?? range.upperBound
     }
 }
 
@@ -39,6 +43,10 @@ public struct DirtyPass: Sendable {
 /// Why written-only scans are exact: a page that was protected and not touched since is the only thing they leave out.
 /// What they cannot see is added from events: pages that mremap carried to another place with their protection, and
 /// whole page tables that vanished (those ranges are looked at again, until the process has been seen without them).
+///
+/// Protecting a page takes a page table, so memory that nobody has touched stays unprotected, by whole page tables: a
+/// terabyte that is only reserved would cost 2 GiB of them. Every pass looks there for pages instead, which costs
+/// nothing where there is no table.
 public final class DirtyTracker {
     private let pid: Int32
     private let userfaultfd: Userfaultfd
@@ -49,6 +57,10 @@ public final class DirtyTracker {
     /// Registered in the last pass while the layout changed.
     private var unsettled = AddressRanges()
     private var suspects = Suspects()
+    /// What the last pass protected, or found protected. Everything else is looked up by presence.
+    private var protected = AddressRanges()
+    /// What was not protected because nothing is there, and nothing is at the destination.
+    private var empty = AddressRanges()
 
     /// Starts to track with a userfaultfd made in the process.
     public init(pid: Int32, userfaultfd: Userfaultfd) throws(KernelError) {
@@ -69,11 +81,13 @@ public final class DirtyTracker {
 
     /// Finds what changed since the last pass and protects it again; nothing is protected with `stopped`.
     ///
-    /// `areas` reads what the process has mapped now. Areas that are new to the tracker are registered (unless the
-    /// process is stopped) and count as changed as a whole.
-    public func pass(stopped: Bool, areas readAreas: () throws -> [TrackedArea]) throws -> (
-        DirtyPass, areas: [TrackedArea]
-    ) {
+    /// - Parameters:
+    ///   - readAreas: reads what the process has mapped now. Areas that are new to the tracker are registered (unless
+    ///     the process is stopped) and count as changed as a whole.
+    ///   - between: called after each gigabyte that was protected; what it throws ends the pass.
+    public func pass(
+        stopped: Bool, areas readAreas: () throws -> [TrackedArea], between: () throws -> Void = {}
+    ) throws -> (DirtyPass, areas: [TrackedArea]) {
         // Events first: what they tell of is in the maps that are read after them.
         let changes = events.take()
         let areas = try readAreas()
@@ -108,25 +122,27 @@ public final class DirtyTracker {
         suspects.clip(to: all)
         changed = changed.union(AddressRanges(moved)).intersection(all)
 
-        // Everything in a changed range is looked up by presence; elsewhere only what was written.
-        var written: [AddressRange] = []
+        // Everything in a changed range, and wherever nothing is protected, is looked up by presence; elsewhere only what
+        // was written.
+        protected = protected.intersection(all).subtracting(changed)
+        let unprotected = all.subtracting(protected)
+        empty = empty.intersection(unprotected).subtracting(changed)
         if stopped {
-            written = try stoppedScan.writtenPages(in: all.subtracting(changed))
+            changed = unprotected.union(AddressRanges(try stoppedScan.writtenPages(in: protected)))
         } else {
-            for range in all.subtracting(changed).ranges { written += try writtenAndProtected(in: range) }
-            for range in changed.ranges { _ = try writtenAndProtected(in: range) }
+            changed = try protectAgain(unprotected, in: areas, between)
         }
-        changed = changed.union(AddressRanges(written))
 
         // A page that was written may have been dropped since; reading it would fault a zero page into the process.
-        let shared = AddressRanges(areas.filter { $0.kind == .sharedAnonymous }.map(\.range))
-        let look = changed.union(stopped ? suspects.all : suspects.all.subtracting(shared))
-        let present = try pagemap.contents(of: look, in: areas)
+        let look = changed.union(suspects.all)
+        let present = try pagemap.contents(of: look, in: areas, vanished: unsettle)
         let absent = look.subtracting(present)
         suspects.settle(absent: absent)
         var result = DirtyPass()
-        result.discards = absent
+        result.discards = absent.subtracting(empty)
+        let shared = AddressRanges(areas.filter { $0.kind == .sharedAnonymous }.map(\.range))
         result.pages = present.intersection(stopped ? changed.union(suspects.all.intersection(shared)) : changed)
+        empty = (stopped ? empty : all.subtracting(protected)).subtracting(present)
         // The caller's layout is the latest: nothing outside of it is sent.
         let mapped = AddressRanges(latest.map(\.range))
         result.discards = result.discards.intersection(mapped)
@@ -141,6 +157,46 @@ public final class DirtyTracker {
     public func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
         try pagemap.contents(of: ranges, in: areas)
     }
+
+    /// Protects what was written, and where nothing was protected before wherever there is a page table.
+    ///
+    /// - Returns: what was written, and everything that was not protected before, except where the last pass found nothing
+    ///   and there still is no page table.
+    private func protectAgain(_ unprotected: AddressRanges, in areas: [TrackedArea], _ between: () throws -> Void)
+        throws
+        -> AddressRanges
+    {
+        // Where something was dropped its page table may have gone: it is not made again.
+        let zapped = protected.intersection(suspects.all.wholeTables)
+        let populated = try pagemap.populated(in: unprotected.union(zapped), of: areas, vanished: unsettle)
+        let kept = protected.subtracting(zapped.subtracting(populated))
+        // What shares a page table with protected memory costs nothing more.
+        let fresh = unprotected.intersection(populated.union(kept.touchedTables))
+        let written = try writtenAndProtected(in: kept, between)
+        _ = try writtenAndProtected(in: fresh, between)
+        protected = kept.union(fresh)
+        return AddressRanges(written).union(fresh).union(unprotected.subtracting(empty))
+    }
+
+    /// What could not be looked at because the process changed its mapping: the next pass counts it as changed.
+    private func unsettle(_ area: AddressRange) { unsettled = unsettled.union(AddressRanges([area])) }
+
+    private func writtenAndProtected(in ranges: AddressRanges, _ between: () throws -> Void) throws -> [AddressRange] {
+        var written: [AddressRange] = [], bytes = 0
+        for range in ranges.ranges {
+            for start in stride(from: range.lowerBound, to: range.upperBound, by: Self.longestScan) {
+                let piece = start..<min(start + UInt64(Self.longestScan), range.upperBound)
+                written += try writtenAndProtected(in: piece)
+                bytes += piece.count
+                if bytes >= Self.longestScan {
+                    try between()
+                    bytes = 0
+                }
+            }
+        }
+        return written
+    }
+    private static let longestScan = 1 << 30
 
     /// Pages written since they were protected last, protected again. Where the mapping is not tracked (any more): the
     /// whole range.
@@ -172,15 +228,33 @@ public final class DirtyTracker {
     }
 
     /// Registers ranges; what the running process unmapped in the meantime stays out until the next pass.
+    ///
+    /// A mapping that has changed in the meantime would fall into two, one tracked and one not, which mremap(2) then
+    /// refuses to the program. So areas with nothing else between them are registered in one step, the free space
+    /// included.
     private func register(_ ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) {
-        for area in areas {
-            for range in ranges.parts(in: area.range) {
-                do throws(KernelError) {
-                    try userfaultfd.register(range)
-                } catch {
-                    guard [EINVAL, ENOMEM, ENOENT, EAGAIN].contains(error.errno.rawValue) else { throw error }
+        var first = 0
+        while first < areas.count {
+            var last = first
+            while last + 1 < areas.count, areas[last].room == areas[last + 1].range.lowerBound { last += 1 }
+            let stretch = areas[first].range.lowerBound..<areas[last].room
+            if !ranges.parts(in: stretch).isEmpty, try !register(stretch) {
+                for area in areas[first...last] {
+                    for range in ranges.parts(in: area.range) { _ = try register(range) }
                 }
             }
+            first = last + 1
+        }
+    }
+
+    /// False if the mapping has changed since it was looked at.
+    private func register(_ range: AddressRange) throws(KernelError) -> Bool {
+        do throws(KernelError) {
+            try userfaultfd.register(range)
+            return true
+        } catch {
+            guard [EINVAL, ENOMEM, ENOENT, EAGAIN, EPERM].contains(error.errno.rawValue) else { throw error }
+            return false
         }
     }
 }

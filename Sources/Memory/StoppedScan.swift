@@ -14,28 +14,43 @@ final class StoppedScan: Sendable {
     init(pid: Int32) throws(KernelError) { (own, helpers) = (try Pagemap(pid: pid), try Pagemap(pid: pid)) }
 
     func writtenPages(in ranges: AddressRanges) throws(KernelError) -> [AddressRange] {
-        let work = Work(
-            ranges.ranges.flatMap { range in
-                stride(from: range.lowerBound, to: range.upperBound, by: Int(Self.piece)).map {
-                    $0..<min($0 + Self.piece, range.upperBound)
-                }
-            })
+        let work = Work(Self.pieces(of: ranges))
         current.withLock { $0 = work }
         defer { current.withLock { $0 = nil } }
         work.run(own)
         return try work.result()
     }
 
+    /// Long ranges are cut, short ones put together.
+    private static func pieces(of ranges: AddressRanges) -> [[AddressRange]] {
+        var pieces: [[AddressRange]] = [], room: UInt64 = 0
+        for range in ranges.ranges {
+            var start = range.lowerBound
+            while start < range.upperBound {
+                if room == 0 || pieces[pieces.count - 1].count == mostRanges {
+                    pieces.append([])
+                    room = piece
+                }
+                let end = min(start + room, range.upperBound)
+                pieces[pieces.count - 1].append(start..<end)
+                room -= end - start
+                start = end
+            }
+        }
+        return pieces
+    }
+    private static let mostRanges = 64
+
     /// Takes pieces of a scan that another thread has begun, until there are none.
     func help() { current.withLock { $0 }?.run(helpers) }
 
     /// Pieces to scan, taken by whoever is free.
     private final class Work: Sendable {
-        private let pieces: [AddressRange]
+        private let pieces: [[AddressRange]]
         private let next = Atomic(0)
         private let found = Mutex<(written: [AddressRange], pieces: Int, error: KernelError?)>(([], 0, nil))
 
-        init(_ pieces: [AddressRange]) { self.pieces = pieces }
+        init(_ pieces: [[AddressRange]]) { self.pieces = pieces }
 
         func run(_ pagemap: Pagemap) {
             var query = Pagemap.Query()
@@ -45,7 +60,9 @@ final class StoppedScan: Sendable {
                 guard index < pieces.count else { return }
                 var written: [AddressRange] = [], failure: KernelError?
                 do throws(KernelError) {
-                    try pagemap.scan(pieces[index], query) { range, _ in written.append(range) }
+                    for range in pieces[index] {
+                        try pagemap.scan(range, query) { range, _ in written.append(range) }
+                    }
                 } catch { failure = error }
                 found.withLock {
                     $0.written += written

@@ -7,8 +7,12 @@ import LinuxKernel
 /// Moves containers by this project's own capture, mirroring and restore.
 public struct ApusEngine: MigrationEngine {
     private let agent: any MigrationHost
+    private let log: @Sendable (String) -> Void
 
-    public init(_ agent: any MigrationHost) { self.agent = agent }
+    /// - Parameter log: takes what sessions have to say that nobody waits to hear.
+    public init(_ agent: any MigrationHost, log: @escaping @Sendable (String) -> Void) {
+        (self.agent, self.log) = (agent, log)
+    }
 
     private var host: SessionHost {
         var host = SessionHost(
@@ -17,7 +21,9 @@ public struct ApusEngine: MigrationEngine {
             agent.attachment(for: $0, towards: $1)
         }
         host.facts = agent.facts
+        host.allowances = agent.allowances
         host.guarding = GuardCommand()
+        host.log = log
         return host
     }
 
@@ -25,7 +31,7 @@ public struct ApusEngine: MigrationEngine {
         _ id: String, container: ContainerRecord, to address: PeerAddress, plan: MigrationPlan,
         control: MigrationControl
     ) throws -> MigrationReport {
-        guard let state = try agent.runtime.state(container.name), state.status == .running else {
+        guard let state = try agent.runtime.state(container.name), [.running, .paused].contains(state.status) else {
             throw MigrationError(.refused, "container \(container.name) does not run", advice: "start it first")
         }
         let connection = try address.connectToAgent()
@@ -38,7 +44,7 @@ public struct ApusEngine: MigrationEngine {
                     advice: "start its agent with --bridge and --backhaul, or with port= of the --peer")
             }
             attachment.backhaul = towards.backhaul
-            network = ContainerNetworkRecord(spec: spec, attachment: attachment)
+            network = ContainerNetworkRecord(spec: try spec.current(of: state.pid), attachment: attachment)
         }
         let session = try SourceSession(
             id: id,
@@ -49,6 +55,19 @@ public struct ApusEngine: MigrationEngine {
         let report = try session.run()
         try agent.forget(container.name)
         return report
+    }
+
+    /// What a container holds, and what is in the way of moving it, in the words in which a migration would refuse it.
+    public static func inspect(_ container: ContainerRecord, pid: Int32, for agent: any MigrationHost) throws
+        -> InspectReport
+    {
+        var network: ContainerNetworkRecord?
+        if let spec = container.network, let attachment = container.attachment {
+            network = ContainerNetworkRecord(spec: try spec.current(of: pid), attachment: attachment)
+        }
+        let running = RunningContainer(
+            name: container.name, pid: pid, rootfs: try agent.layout.container(container.name).rootfs, network: network)
+        return try ObstacleSearch.inspect(running, ApusEngine(agent) { _ in }.host)
     }
 
     public func serve(connection: FileDescriptor) throws {
@@ -64,6 +83,10 @@ private final class IncomingBooks: DestinationDelegate {
     private let agent: any MigrationHost
 
     init(_ agent: any MigrationHost) { self.agent = agent }
+
+    func awaitEnd(ofArrival container: String, from host: String) {
+        agent.awaitEnd(ofArrival: container, from: host)
+    }
 
     func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws
         -> MigrationControl

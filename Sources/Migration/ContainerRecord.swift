@@ -16,6 +16,8 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
     public var network: NetworkSpec?
     /// What that is attached to here.
     public var attachment: NetworkAttachment?
+    /// How its first process ended here; nil: it runs, or ended while no agent watched.
+    public var exit: ContainerExit?
 
     public init(
         name: String, since: String, origin: String? = nil, arguments: [String], bundle: String,
@@ -29,6 +31,28 @@ public struct ContainerRecord: Codable, Sendable, Equatable {
         self.bundle = bundle
         self.network = network
         self.attachment = attachment
+    }
+}
+
+/// How a container's first process ended.
+public struct ContainerExit: Codable, Sendable, Equatable {
+    /// What it returned; nil: a signal ended it, or the kernel does not tell (before Linux 6.15).
+    public var status: Int32?
+    /// The signal that ended it.
+    public var signal: Int32?
+    /// ISO 8601, UTC: when the agent noticed.
+    public var at: String
+
+    /// - Parameter waitStatus: as wait(2) has it; nil: not known.
+    public init(waitStatus: Int32?, at: String) {
+        self.at = at
+        guard let waitStatus else { return }
+        if waitStatus & 0x7f == 0 { status = waitStatus >> 8 & 0xff } else { signal = waitStatus & 0x7f }
+    }
+
+    /// "status 3", "signal 9".
+    public var words: String {
+        status.map { "status \($0)" } ?? signal.map { "signal \($0)" } ?? "nobody knows how (needs Linux 6.15)"
     }
 }
 

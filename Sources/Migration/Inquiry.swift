@@ -1,49 +1,101 @@
 // After a crash: asking another host what became of a migration, and answering.
+import Containers
+import Foundation
 import Glibc
 import LinuxKernel
 import Synchronization
 
-/// What another host says of a migration.
+/// What comes of asking another host about a migration.
 struct InquiryAnswer {
-    /// Nil: it cannot tell (yet).
-    let state: SessionState?
-    /// False: there is no trace of the migration there.
-    let isKnown: Bool
-    fileprivate let connection: Connection
+    /// What it decides; nil: nothing (yet).
+    private(set) var state: SessionState?
+    /// There is no trace of the migration on the other host.
+    private(set) var isUnknown = false
+    /// The same for a person to read.
+    private(set) var words: String
+    /// Nil: nobody answered.
+    private var connection: Connection?
+    var isThere: Bool { connection != nil }
+
+    fileprivate init(nobody why: String) { words = why }
+
+    /// - Parameter header: of the journal of whoever asks.
+    fileprivate init(_ verdict: Checked<WireVerdict>, _ header: JournalHeader, _ connection: Connection) {
+        self.connection = connection
+        let host = header.peerName ?? header.peer
+        switch SessionState(rawValue: verdict.state) {
+        case .released?, .retired?: (state, words) = (.released, "it runs on \(host)")
+        case .aborted?: (state, words) = (.aborted, "it never ran there")
+        case nil where verdict.state.isEmpty:
+            isUnknown = true
+            words = "\(host) answers that it knows nothing of migration \(header.migration)"
+            guard let boot = header.peerBoot, Self.kernel(boot) != Self.kernel(verdict.boot) else { return }
+            // Another host may have got its address.
+            guard header.peerIdentity == verdict.identity else {
+                words += ", but it is not the host that was asked to take \(header.container)"
+                return
+            }
+            words = "\(host) has booted anew since: its copy of \(header.container) is gone with its memory"
+            // What it had before is lost, unless it had hardly begun: a host records what it has released at once, on
+            // its disk.
+            if verdict.knowsContainer {
+                words +=
+                    ", but had run there: its files are there, and what it told its clients may be newer than this host's copy"
+            } else {
+                (state, words) = (.aborted, words + ", and it was never recorded there")
+            }
+        default: words = "\(host) answers that it cannot tell yet whether \(header.container) runs there"
+        }
+    }
+
+    /// The kernel's boot in an identity of `bootIdentity`, which also names an agent's clocks.
+    private static func kernel(_ boot: String) -> Substring? { boot.split(separator: " ").first }
 
     /// Tells the other host that its word has been acted on: it may forget it.
-    func acknowledge() { try? connection.send(.retired, WireRetired()) }
+    func acknowledge() { try? connection?.send(.retired, WireRetired()) }
 }
 
 enum Inquiry {
-    /// Asks the host at `address`; nil: nobody there.
-    static func ask(_ address: String, migration: String) -> InquiryAnswer? {
-        guard let socket = try? PeerAddress(address)?.connect(timeLimit: .milliseconds(300)),
-            let connection = try? Connection(socket)
-        else { return nil }
-        connection.limit(seconds: 1)
-        var inquiry = WireInquiry()
-        inquiry.migration = migration
-        guard (try? connection.send(.inquiry, inquiry)) != nil,
-            let verdict: WireVerdict = try? connection.expect(.verdict)
-        else { return nil }
-        return InquiryAnswer(
-            state: SessionState(rawValue: verdict.state).flatMap { $0 == .inDoubt ? nil : $0 },
-            isKnown: !verdict.state.isEmpty,
-            connection: connection)
+    /// Asks the other host of a journal what became of its migration.
+    static func ask(_ header: JournalHeader) -> InquiryAnswer {
+        do {
+            guard let address = PeerAddress(header.peer), let secret = header.secret else {
+                return InquiryAnswer(nobody: "the journal names no address or no secret to ask with")
+            }
+            let connection = try Connection(try address.connect(timeLimit: .milliseconds(300)), as: .source)
+            connection.peer = header.peerName ?? header.peer
+            connection.limit(seconds: 1)
+            var inquiry = WireInquiry()
+            (inquiry.migration, inquiry.secret) = (header.migration, Data(secret.bytes))
+            inquiry.container = header.container
+            try connection.send(.inquiry, inquiry)
+            return InquiryAnswer(try connection.expect(.verdict, WireVerdict.self), header, connection)
+        } catch { return InquiryAnswer(nobody: "\(header.peerName ?? header.peer) does not answer: \(error)") }
     }
 
-    /// Answers one from the journals in `folder`, and forgets what the other side need not be told again.
-    static func answer(_ inquiry: WireInquiry, over connection: Connection, journals folder: String) throws {
-        try check(identifier: inquiry.migration)
-        let state = Recovery.verdict(on: inquiry.migration, in: folder)
+    /// Answers a party of the migration from the journals in `folder` and what the host has on its disk, and forgets
+    /// what it need not be told again.
+    ///
+    /// - Throws: `refused` for anybody else.
+    static func answer(
+        _ inquiry: Checked<WireInquiry>, over connection: Connection, journals folder: String, _ layout: HostLayout
+    ) throws {
+        let trace = Recovery.trace(of: inquiry.migration, in: folder)
+        if let trace {
+            guard let secret = trace.secret, let shown = SessionSecret(inquiry.secret), secret.matches(shown) else {
+                throw MigrationError.refused(["only a party of migration \(inquiry.migration) is told about it"])
+            }
+        }
         var verdict = WireVerdict()
-        verdict.state = state?.rawValue ?? ""
+        verdict.state = trace?.state.rawValue ?? ""
+        (verdict.boot, verdict.identity) = (try bootIdentity(), try layout.identity())
+        verdict.knowsContainer =
+            (try? layout.container(inquiry.container)).map { access($0.record, F_OK) == 0 } ?? false
         try connection.send(.verdict, verdict)
-        guard state == .aborted || state == .released else { return }
-        // The source may take its time: it ends its copy first.
+        guard trace?.state == .aborted || trace?.state == .released else { return }
+        // The source may take its time: it ends its copy first. One that leaves without a word asks again.
         connection.limit(seconds: 60)
-        let _: WireRetired = try connection.expect(.retired)
+        guard (try? connection.expect(.retired, WireRetired.self)) != nil else { return }
         Recovery.forget(inquiry.migration, in: folder)
     }
 
@@ -83,11 +135,18 @@ final class InquiryService: Sendable {
                 }
                 while isRunning, let socket = try? PeerAddress.accept(on: listener) {
                     try? OwnThread.start("apus-answer") { [host] in
-                        guard let connection = try? Connection(socket) else { return }
-                        if let frame = try? connection.receive(), frame.kind == .inquiry,
-                            let inquiry: WireInquiry = try? frame.message()
-                        {
-                            try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
+                        guard let place = try? SessionBounds.shared.enter(),
+                            let connection = try? Connection(socket, as: .destination)
+                        else { return }
+                        defer { withExtendedLifetime(place) {} }
+                        do {
+                            let frame = try connection.receive()
+                            guard frame.kind == .inquiry else { return }
+                            try Inquiry.answer(
+                                try frame.message(), over: connection, journals: host.journals, host.layout)
+                        } catch {
+                            let reason = MigrationError(error, on: host.name)
+                            if reason.kind == .refused { connection.sendRefusal(reason, of: host.name) }
                         }
                     }
                 }

@@ -28,7 +28,12 @@ public struct JournalHeader: Codable, Sendable {
     public var runtime: String?
     public var address: String?
     public var peerName: String?
+    /// Of a source: the destination's boot and identity, as it accepted.
+    public var peerBoot: String?
+    public var peerIdentity: String?
     public var plan: MigrationPlan?
+    /// Whoever has it is a party of the migration.
+    var secret: SessionSecret?
 
     /// Completes it with what is known of the host.
     mutating func describe(_ host: SessionHost) {
@@ -58,6 +63,9 @@ final class Journal: UndoLog {
     let path: String
     private let file: FileDescriptor
     private(set) var header: JournalHeader
+    /// Undo steps that were not taken back.
+    private(set) var outstanding: [UndoStep] = []
+    private(set) var isSettled = false
     /// Lines of the freeze, encoded before it.
     private var prepared: [SessionState: [UInt8]] = [:]
 
@@ -86,13 +94,20 @@ final class Journal: UndoLog {
 
     func write(_ line: JournalLine) throws { try append(try self.line(line)) }
 
-    func note(_ step: UndoStep) throws { try write(.undo(step)) }
-    func done(_ step: UndoStep) throws { try write(.undone(step)) }
+    func note(_ step: UndoStep) throws {
+        try write(.undo(step))
+        outstanding.append(step)
+    }
+    func done(_ step: UndoStep) throws {
+        try write(.undone(step))
+        if let index = outstanding.lastIndex(of: step) { outstanding.remove(at: index) }
+    }
 
     /// Nothing is left to decide or to undo.
     func settle() throws {
         try write(.settled)
         unlink(path)
+        isSettled = true
     }
 
     private func line(_ line: JournalLine) throws -> [UInt8] { try Self.encode(line) }

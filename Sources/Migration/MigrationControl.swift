@@ -20,15 +20,23 @@ public final class MigrationControl: Sendable {
     private let began = monotonicNow()
     private let decision = Mutex<Resolution?>(nil)
 
-    /// An eventfd that is readable once the migration has been cancelled or the trigger given.
-    let wakeup = FileDescriptor(owning: clx_eventfd())
+    private let event = Mutex<FileDescriptor?>(FileDescriptor(owning: clx_eventfd()))
 
-    public init() {}
+    /// An eventfd that is readable once the migration has been cancelled or the trigger given; nil: it is over.
+    var wakeup: FileDescriptor? { event.withLock { $0 } }
+
+    /// What else is done to the container keeps out of the handover by it.
+    let gate: ActGate
+
+    public init(gate: ActGate = ActGate()) { self.gate = gate }
+
+    /// The migration is over: nothing waits for a wish any more.
+    public func finish() { event.withLock { $0 = nil } }
 
     private func wake() {
         var one: UInt64 = 1
         // It is full only if it has been readable for long.
-        _ = Glibc.write(wakeup.number, &one, 8)
+        if let wakeup { _ = Glibc.write(wakeup.number, &one, 8) }
     }
 
     /// Asks for the end of the migration; heeded until the promise, afterwards without effect.

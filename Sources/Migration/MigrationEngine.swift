@@ -30,6 +30,8 @@ public protocol MigrationHost: AnyObject, Sendable {
     var migrationAddress: PeerAddress { get }
     /// The probe made when the agent started.
     var facts: KernelFacts { get }
+    /// What this host lets containers have that come from others.
+    var allowances: Allowances { get }
     /// What a container's network is attached to here while it moves; nil if this host has no bridge, or no port of it
     /// that leads to the peer.
     func attachment(for container: String, towards peer: Peer) -> NetworkAttachment?
@@ -46,6 +48,8 @@ public protocol MigrationHost: AnyObject, Sendable {
     func begin(_ id: String, _ direction: MigrationDirection, container: String, peer: String, plan: MigrationPlan)
         throws
         -> MigrationControl
+    /// Waits until an arrival of this container from this host has ended; not for ever.
+    func awaitEnd(ofArrival container: String, from peer: String)
     /// - Parameter result: the report where there is one (the source makes it).
     func end(_ id: String, _ result: Result<MigrationReport?, MigrationError>)
 }

@@ -54,7 +54,10 @@ extension MigrationError {
         case let error as MigrationError: self = error
         case let error as ContainerError: self.init(.refused, error.description)
         case let error as EngineError:
-            if case .obstacles = error { self.init(.refused, "\(error)") } else { self.init(.failed, "\(error)") }
+            switch error {
+            case .obstacles, .heldUp, .executed: self.init(.refused, "\(error)")
+            default: self.init(.failed, "\(error)")
+            }
         case let error as KernelError where error.errno == .noSpace || error.errno == Errno(EDQUOT):
             self.init(
                 .refused, "\(error)", advice: "make room there on \(host), or give its agent another --state folder")

@@ -64,6 +64,20 @@ public struct StepReport: Codable, Sendable {
     }
 }
 
+/// A handover that was tried.
+public struct HandoverReport: Codable, Sendable {
+    /// Milliseconds after the migration's decision when the container was stopped, or when the handover was postponed
+    /// before it was.
+    public var start: Double
+    /// Milliseconds for which the container stood still: until it ran on here, or until the destination was released.
+    public var frozen: Double
+    /// Why it was postponed; nil: it succeeded.
+    public var postponed: String?
+    public init(start: Double, frozen: Double, postponed: String? = nil) {
+        (self.start, self.frozen, self.postponed) = (start, frozen, postponed)
+    }
+}
+
 /// What a finished migration measured.
 public struct MigrationReport: Codable, Sendable {
     public var id = ""
@@ -108,6 +122,8 @@ public struct MigrationReport: Codable, Sendable {
     public var stateBytes: UInt64 = 0
     /// (bytes sent - size of the state) / size of the state.
     public var overhead: Double { stateBytes == 0 ? 0 : (Double(bytesSent) - Double(stateBytes)) / Double(stateBytes) }
+    /// Every handover that was tried, the last one included.
+    public var handovers: [HandoverReport] = []
     /// Every step of the freeze on both sides.
     public var steps: [StepReport] = []
 
@@ -129,4 +145,11 @@ public struct MigrationReport: Codable, Sendable {
     }
 
     public init(plan: MigrationPlan) { self.plan = plan }
+
+    /// The same without what grows with the migration's length: passes, ages of the mirror, steps.
+    public var withoutSeries: MigrationReport {
+        var report = self
+        (report.passes, report.mirrorAge, report.steps) = ([], [], [])
+        return report
+    }
 }

@@ -8,25 +8,51 @@ import LinuxKernel
 public enum Recovery {
     // ---- What this host knows ------------------------------------------------------------------------------
 
-    /// What this host knows of a migration towards it.
-    ///
-    /// `.released`: it runs (or ran) here. `.aborted`: it never ran here and never will. `.inDoubt`: cannot be told (yet).
-    /// nil: no trace of it here, in either role.
-    static func verdict(on migration: String, in folder: String) -> SessionState? {
-        for state in [SessionState.aborted, .released] where access(marker(migration, state, folder), F_OK) == 0 {
-            return state
+    /// What is known here of a migration, and the secret that its parties share; nil: of none.
+    struct Trace {
+        /// `.released`: it runs (or ran) here. `.aborted`: it never ran here and never will. `.inDoubt`: cannot be told (yet),
+        /// or it goes out from here.
+        var state: SessionState
+        var secret: SessionSecret?
+    }
+
+    /// What this host knows of a migration, in either role; nil: there is no trace of it here. That it ran outranks
+    /// everything else.
+    static func trace(of migration: String, in folder: String) -> Trace? {
+        func marked(_ state: SessionState) -> Trace? {
+            guard let text = try? SmallFile.text(marker(migration, state, folder)) else { return nil }
+            return Trace(state: state, secret: SessionSecret(text))
         }
-        guard let journal = JournalContent(path: "\(folder)/\(migration).destination") else {
-            return access("\(folder)/\(migration).source", F_OK) == 0 ? .inDoubt : nil
+        // One that is settled is as good as gone: its writer died before it removed it.
+        let written = JournalContent(path: "\(folder)/\(migration).destination")
+        let journal = written?.settled == true ? nil : written
+        if let journal, journal.disarmed || journal.state == .released || journal.resolved == .released {
+            return Trace(state: .released, secret: journal.header.secret)
         }
-        if journal.disarmed || journal.state == .released { return .released }
-        return journal.resolved ?? .inDoubt
+        if let found = marked(.released) ?? marked(.aborted) { return found }
+        if let journal { return Trace(state: journal.resolved ?? .inDoubt, secret: journal.header.secret) }
+        for role in ["source", "destination"] where access("\(folder)/\(migration).\(role)", F_OK) == 0 {
+            let content = JournalContent(path: "\(folder)/\(migration).\(role)")
+            if content?.settled == true { continue }
+            return Trace(state: .inDoubt, secret: content?.header.secret)
+        }
+        return nil
     }
 
     /// Leaves word for a source that asks later. It is kept until the source has heard it, at most a week: a source that
     /// asks after that is in doubt.
-    static func remember(_ migration: String, _ state: SessionState, in folder: String) {
-        _ = try? FileDescriptor(opening: marker(migration, state, folder), O_WRONLY | O_CREAT)
+    static func remember(_ header: JournalHeader, _ state: SessionState, in folder: String) {
+        let path = marker(header.migration, state, folder), fresh = path + ".new"
+        do {
+            let file = try FileDescriptor(opening: fresh, O_WRONLY | O_CREAT | O_TRUNC)
+            try Array((header.secret?.description ?? "").utf8).withUnsafeBytes { try file.write($0) }
+            // Never there without its secret.
+            try checkC(rename(fresh, path), "naming \(path)")
+        } catch {
+            let words =
+                "apus: the source of migration \(header.migration) will ask in vain what became of it: \(error)\n"
+            _ = Glibc.write(2, words, words.utf8.count)
+        }
     }
     static func remembers(_ migration: String, in folder: String) -> Bool {
         [.aborted, .released].contains { access(marker(migration, $0, folder), F_OK) == 0 }
@@ -54,6 +80,18 @@ public enum Recovery {
                 _ = Glibc.write(2, words, words.utf8.count)
             }
         }
+        try removeHalfMade(host)
+    }
+
+    /// Folders of containers that were being made, and that no journal tells of: the host has booted since.
+    private static func removeHalfMade(_ host: SessionHost) throws {
+        let journals = ((try? Folder.names(host.journals)) ?? []).compactMap {
+            JournalContent(path: "\(host.journals)/\($0)")?.header.container
+        }
+        for folder in try host.layout.containers() where access(folder.record, F_OK) != 0 {
+            guard !journals.contains(folder.name), try host.runtime.state(folder.name) == nil else { continue }
+            try folder.remove()
+        }
     }
 
     private static func forgetIfOld(_ path: String) {
@@ -61,13 +99,14 @@ public enum Recovery {
         if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 7 * 86400 { unlink(path) }
     }
 
-    /// Word for a source that has settled without us is not kept: an operator decided there, or it has the word from a guard that died before it
-    /// heard so. A source that is just ending its copy still knows the migration, so it is asked again, seldomer and seldomer, for half an hour.
-    private static func forgetIfUnasked(_ header: JournalHeader, _ host: SessionHost) throws {
+    /// Forgets the outcome of a migration once its source no longer knows the migration: an operator has decided there, or
+    /// its guard has settled it. A source that is just ending its copy still knows it, so it is asked again, seldomer and
+    /// seldomer, for half an hour.
+    static func forgetIfUnasked(_ header: JournalHeader, _ host: SessionHost) throws {
         try OwnThread.start("apus-forget") {
             var pause: UInt32 = 100_000
             for _ in 0..<40 where remembers(header.migration, in: host.journals) {
-                if let answer = Inquiry.ask(header.peer, migration: header.migration), !answer.isKnown {
+                if Inquiry.ask(header).isUnknown {
                     return forget(header.migration, in: host.journals)
                 }
                 usleep(pause)
@@ -117,7 +156,12 @@ private final class Doubt: @unchecked Sendable {
                 ? "asking \(header.peer) whether it runs there"
                 : "it was being released here and does not run: nobody knows whether it ran"
         }
-        try OwnThread.start("apus-doubt") { self.end(control) }
+        // A signal would reach a copy that may end.
+        control.gate.close {}
+        try OwnThread.start("apus-doubt") {
+            self.end(control)
+            control.gate.open()
+        }
     }
 
     private func end(_ control: MigrationControl) {
@@ -125,7 +169,7 @@ private final class Doubt: @unchecked Sendable {
         do {
             switch direction {
             case .outgoing:
-                try Repair.ask(journal, host) { [self] in
+                try Repair.ask(journal, host, heard: { words in control.update { $0.remark = words } }) { [self] in
                     guard let word = control.resolution else { return false }
                     try journal.write(.resolved(word == .source ? .aborted : .released))
                     _ = try Repair.source(journal, host)

@@ -1,6 +1,7 @@
 // What a session knows of its own host, and of the container it moves.
 import Containers
 import Foundation
+import Glibc
 import LinuxKernel
 
 /// A host that takes part in migrations.
@@ -14,6 +15,13 @@ public struct SessionHost: Sendable {
     public var address: String
     /// The probe of this host's kernel; a guard, which offers and takes nothing, has none.
     public var facts = KernelFacts()
+    /// What this host lets containers have that come from others.
+    public var allowances = Allowances()
+    /// Where a session says what it could not put right, and what else nobody waits to hear.
+    public var log: @Sendable (String) -> Void = { words in
+        let line = "apus: \(words)\n"
+        _ = write(2, line, line.utf8.count)
+    }
     /// How guards are started; nil: migrations of this host have none (tests in process).
     public var guarding: GuardCommand?
 

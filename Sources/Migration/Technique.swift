@@ -57,6 +57,12 @@ public enum EventSource: String, Codable, Sendable, CaseIterable {
     case auto
 }
 
+/// A difference that a move makes and that some programs do not bear: it is refused unless it is accepted.
+public enum Acceptance: String, Codable, Sendable, CaseIterable {
+    /// Files get the destination's inode numbers, which SQLite remembers.
+    case inodeNumbers = "inode-numbers"
+}
+
 /// A technique with all its parameters.
 public struct MigrationPlan: Codable, Sendable {
     public var technique: Technique
@@ -72,10 +78,20 @@ public struct MigrationPlan: Codable, Sendable {
     /// MiGrror: least time between two syncs in milliseconds; nil: adaptive.
     public var minSpacing: Double?
     public var events: EventSource = .auto
-    /// How long a state that cannot be carried may postpone the handover, in seconds.
+    /// How long the handover may be postponed again and again, in seconds.
     public var postponeLimit = 10.0
+    /// How long the container may stand still before the promise, in milliseconds; nil: as long as it takes. When it is
+    /// reached the
+    /// container runs on where it is, and the handover is tried again until `postponeLimit` is over.
+    public var freezeLimit: Double?
+    /// Differences that are accepted; nil: none.
+    public var accept: Set<Acceptance>?
 
-    public init(technique: Technique) { self.technique = technique }
+    public init(technique: Technique) {
+        self.technique = technique
+        // Without a copy phase all of the memory is sent while the container stands still.
+        freezeLimit = technique.copy == .none ? nil : 1000
+    }
 }
 
 extension MigrationPlan {
@@ -94,6 +110,9 @@ extension MigrationPlan {
         }
         if let minSpacing, !(minSpacing >= 0 && minSpacing <= 60_000) {
             found.append("min spacing must be 0 to 60,000 ms, not \(minSpacing)")
+        }
+        if let freezeLimit, !(freezeLimit >= 1 && freezeLimit <= 3_600_000) {
+            found.append("freeze limit must be 1 to 3,600,000 ms or none, not \(freezeLimit)")
         }
         if !(postponeLimit >= 0 && postponeLimit <= 3600) {
             found.append("postpone limit must be 0 to 3600 s, not \(postponeLimit)")

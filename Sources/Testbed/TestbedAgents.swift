@@ -18,7 +18,7 @@ extension Testbed {
                 "--peer", "\(other.name)=\(other.backhaulAddress),port=\(host.backhaulPort(to: other))",
             ]
         }
-        return arguments
+        return arguments + (topology.allowances ?? [])
     }
 
     /// Starts the agents; they are written down before they run. The network must be up.
@@ -32,17 +32,44 @@ extension Testbed {
         if topology.hasMachines { return try spawnMachineAgents(&state) }
         let program = try executable ?? Self.ownExecutable()
         try makeFolders(folder)
-        return try topology.hosts.map { host in
-            state.agents.append(
-                .init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
-            try state.save()
-            let log = try FileDescriptor(opening: logPath(host), O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
-            let child = try ChildProcess(program, agentArguments(host), output: log)
-            state.agents[state.agents.count - 1].pid = child.pid
-            state.agents[state.agents.count - 1].startTime = ProcessTable.startTime(child.pid)
-            try state.save()
-            return child
+        return try topology.hosts.map { try spawnAgent($0, program, &state) }
+    }
+
+    /// Starts an agent on this machine, in the place of one that has died if there was one.
+    private func spawnAgent(_ host: EdgeHost, _ program: String, _ state: inout TestbedState) throws -> ChildProcess {
+        state.agents.removeAll { $0.host == host.name }
+        state.agents.append(
+            .init(host: host.name, socket: AgentClient(host: host.name).socketPath, log: logPath(host)))
+        try state.save()
+        let log = try FileDescriptor(opening: logPath(host), O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
+        let child = try ChildProcess(program, agentArguments(host), output: log)
+        state.agents[state.agents.count - 1].pid = child.pid
+        state.agents[state.agents.count - 1].startTime = ProcessTable.startTime(child.pid)
+        try state.save()
+        return child
+    }
+
+    /// Starts again the agents that have died of a testbed that stands as this one describes it; containers run on.
+    ///
+    /// - Parameter executable: the apus program; nil: the running one. Real machines have their own.
+    /// - Returns: names of the hosts whose agents, or connections to them, are new; empty: nothing had died, or it does not
+    ///   stand.
+    public func revive(executable: String? = nil) async throws -> [String] {
+        guard var state = try TestbedState.load(instance: topology.instance), state.stage == .up, state.owner == nil,
+            state.topology == topology
+        else { return [] }
+        if topology.hasMachines {
+            let agents = try reviveMachineAgents(state)
+            return Set(agents).union(try await reconnect()).sorted()
         }
+        var revived: [String] = []
+        let dead = Set(state.agents.filter { !$0.isRunning }.map(\.host))
+        for host in topology.hosts where dead.contains(host.name) {
+            let child = try spawnAgent(host, try executable ?? Self.ownExecutable(), &state)
+            try await waitForAgent(host, child, until: monotonicNow() + 15_000_000_000)
+            revived.append(host.name)
+        }
+        return revived
     }
 
     /// Waits until every agent answers.

@@ -4,6 +4,7 @@ import FoundationEssentials
 import Glibc
 import LinuxKernel
 import Migration
+import Synchronization
 import Testing
 
 @testable import Agent
@@ -41,6 +42,33 @@ struct ContainerTests {
             try await client.remove("web")
             #expect(try await client.containers().isEmpty)
             #expect(try !test.agent.layout.container("web").exists)
+        }
+    }
+
+    /// What would refuse a migration, `inspect` says too: here a socket without a network, and a first thread that is gone,
+    /// after which the runtime takes the container for stopped.
+    @Test func inspectSaysWhatAMigrationWould() async throws {
+        try await withAgent { test in
+            let client = test.client, holder = FileManager.default.currentDirectoryPath + "/.build/workloads/holder"
+            for kind in ["udp", "leader"] {
+                let bundle = "\(test.folder)/\(kind)"
+                try Folder.create(bundle)
+                _ = try BundleBuilder(programs: [holder], arguments: [holder, kind]).build(in: bundle)
+                _ = try await client.run(RunRequest(name: kind, bundle: bundle))
+                #expect(try await eventually { try await !client.log(kind).isEmpty })
+            }
+            let obstacles = try await client.inspect("udp").obstacles.map(\.sentence)
+            #expect(obstacles.contains { $0.contains("a socket, and the container has no network of its own") })
+
+            #expect(try await eventually { try await client.container("leader").status == "stopped" })
+            let ended = "it has ended while 1 other threads go on, not carried yet"
+            let inspected = await refusal { () throws(AgentError) in try await client.inspect("leader") }
+            let plan = MigrationPlan(technique: .cold)
+            let moved = await refusal { () throws(AgentError) in
+                try await client.migrate("leader", to: "there", plan: plan)
+            }
+            #expect(inspected?.message.contains(ended) == true && moved?.message.contains(ended) == true)
+            for kind in ["udp", "leader"] { try await client.remove(kind, force: true) }
         }
     }
 
@@ -123,5 +151,88 @@ struct ContainerTests {
                 await refusal { () throws(AgentError) in try await client.migrate("web", to: here, plan: plan) }?.code
                     == .hostUnknown)
         }
+    }
+
+    @Test func aLogOfAnyLengthArrivesWhole() async throws {
+        try await withAgent { test in
+            let bundle = try test.bundle("sleep 60")
+            _ = try await test.client.run(RunRequest(name: "web", bundle: bundle))
+            let path = try await test.client.container("web").log
+            let text = (0..<400_000).map { "line \($0) of the log\n" }.joined()
+            let log = try FileDescriptor(opening: path, O_WRONLY | O_APPEND)
+            try Array(text.utf8).withUnsafeBytes { try log.write($0) }
+            #expect(text.utf8.count > 8 << 20)
+            #expect(try await test.client.log("web") == Array(text.utf8))
+            #expect(try await test.client.log("web", from: 1 << 20) == Array(text.utf8.dropFirst(1 << 20)))
+            let pieces = Mutex<[[UInt8]]>([])
+            try await test.client.log("web", from: 5) { piece in pieces.withLock { $0.append(piece) } }
+            let got = pieces.withLock { $0 }
+            #expect(got.count > 8 && Array(got.joined()) == Array(text.utf8.dropFirst(5)))
+            let unknown = await refusal { () throws(AgentError) in
+                try await test.client.log("nobody", from: 0) { _ in Issue.record("a piece of no log") }
+            }
+            #expect(unknown?.code == .containerUnknown)
+        }
+    }
+
+    /// Descriptors of this process that are eventfds.
+    private var eventDescriptors: Int {
+        ((try? Folder.names("/proc/self/fd")) ?? []).filter {
+            (try? ProcessFiles.link("/proc/self/fd/\($0)"))?.contains("[eventfd]") == true
+        }.count
+    }
+
+    @Test func longReportsArriveWholeAndListsHaveNone() async throws {
+        try await withAgent { test in
+            let client = test.client
+            _ = try await client.run(RunRequest(name: "web", bundle: try test.bundle("sleep 60")))
+            test.script.passes.withLock { $0 = 20_000 }
+            let before = eventDescriptors
+            var ids: [String] = []
+            for _ in 0..<12 {
+                let id = try await client.migrate("web", to: "there", plan: MigrationPlan(technique: .migrror))
+                try await client.handOver(id)
+                ids.append(id)
+                let end = try await client.wait(for: id, every: .milliseconds(5))
+                #expect(end.report?.passes.count == 20_000)
+            }
+            let list = try await client.migrations()
+            #expect(list.map(\.id) == ids && list.allSatisfy { $0.report?.passes.isEmpty == true })
+            // Of the last ten the agent has all, of those before them the figures.
+            let kept = [try await client.migration(ids[0]), try await client.migration(ids[11])]
+            #expect(kept.map { $0.report?.passes.count } == [0, 20_000])
+            #expect(eventDescriptors == before, "descriptors of migrations that are over")
+        }
+    }
+
+    @Test func howAProgramEndsIsKnown() async throws {
+        try await withAgent { test in
+            let client = test.client
+            let soon = try await client.run(RunRequest(name: "soon", bundle: try test.bundle("exit 3")))
+            #expect(soon.pid == 0 && soon.status == "stopped" && soon.record.exit?.status == 3, "\(soon)")
+            let well = try await client.run(RunRequest(name: "well", bundle: try test.bundle("exit 0")))
+            #expect(well.record.exit?.status == 0 && well.record.exit?.signal == nil)
+            let later = try await client.run(RunRequest(name: "later", bundle: try test.bundle("sleep 60")))
+            #expect(later.isRunning && later.record.exit == nil)
+            try await client.kill("later", signal: SIGKILL)
+            #expect(try await eventually { try await client.container("later").record.exit?.signal == SIGKILL })
+            // It is in the list, and in a container's record: an agent that starts later knows it, too.
+            #expect(try await client.containers().compactMap { $0.record.exit?.status } == [3, 0])
+        }
+    }
+
+    @Test func aRestartedAgentSeesTheEndOfItsContainers() async throws {
+        let first = try await TestAgent()
+        let bundle = try first.bundle("trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done")
+        _ = try await first.client.run(RunRequest(name: "web", bundle: bundle))
+        let isUp = try await eventually { try await !first.client.log("web").isEmpty }
+        #expect(isUp)
+        await first.stop()
+        let second = try await TestAgent(folder: first.folder)
+        do {
+            try await second.client.kill("web", signal: SIGTERM)
+            #expect(try await eventually { try await second.client.container("web").record.exit?.status == 7 })
+        } catch { Issue.record(error) }
+        await second.remove()
     }
 }

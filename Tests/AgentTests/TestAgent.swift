@@ -17,6 +17,8 @@ struct ScriptedEngine: MigrationEngine {
         let served = Mutex(0)
         let failure = Mutex<MigrationError?>(nil)
         let recovered = Mutex(0)
+        /// Passes that a report has.
+        let passes = Mutex(0)
     }
     let script: Script
 
@@ -36,6 +38,8 @@ struct ScriptedEngine: MigrationEngine {
         }
         var report = MigrationReport(plan: plan)
         (report.id, report.container, report.destination) = (id, container.name, address.description)
+        let passes = script.passes.withLock { $0 }
+        report.passes = (0..<passes).map { PassReport(start: Double($0), duration: 1, pages: 1, bytes: 4096) }
         return report
     }
     func serve(connection: FileDescriptor) throws { script.served.withLock { $0 += 1 } }

@@ -56,10 +56,13 @@ import Testing
         #expect(process["user"] == ["uid": 0, "gid": 0])
         #expect(process["cwd"] == "/" && process["noNewPrivileges"] == false)
         #expect(process["oomScoreAdj"] == 7 && process["apparmorProfile"] == "p")
-        #expect(
-            process["rlimits"] == [
-                ["type": "RLIMIT_NOFILE", "soft": 512, "hard": 512], ["type": "RLIMIT_CORE", "soft": 0, "hard": 0],
-            ])
+        // No narrower than the process's and than this host's: the engine's own needs shall not meet them.
+        let limits = try config.preparedForDestination(place, stub: "/run/stub", limits: [1 << 63]).tree["process"]?[
+            "rlimits"]
+        for (type, least) in [("RLIMIT_NOFILE", 512), ("RLIMIT_AS", 1), ("RLIMIT_CPU", 1 << 63)] as [(String, UInt64)] {
+            let limit = try #require(limits?.elements.first { $0["type"]?.string == type })
+            #expect(limit["hard"]?.unsigned ?? 0 >= least && limit["soft"] == limit["hard"], "\(type)")
+        }
         let expected = Set(ContainerConfig.stubCapabilities + ["CAP_KILL", "CAP_CHOWN"])
         for set in ["bounding", "effective", "permitted"] {
             #expect(Set(process["capabilities"]?[set]?.strings ?? []) == expected)

@@ -90,7 +90,7 @@ struct HostileStreamTests {
         writer.put(Array(text.utf8))
         writer.put(UInt8(0))
         writer.put(size ?? offset + UInt64(text.utf8.count))
-        writer.put(raw: (digest ?? Digest(of: text.utf8)).bytes)
+        writer.put(raw: (digest ?? contentDigest(Array(text.utf8))).bytes)
         return writer.bytes
     }
 
@@ -151,7 +151,7 @@ struct HostileStreamTests {
     @Test func refusesAWrongDigest() throws {
         let victim = try Victim()
         let words = try victim.receive(
-            [Self.top, Self.entry("f")], contents: [Self.content("x", digest: Digest(of: "y".utf8))])
+            [Self.top, Self.entry("f")], contents: [Self.content("x", digest: contentDigest(Array("y".utf8)))])
         #expect(words.contains("digest"), "\(words)")
         let good = try TreePair(store: true) { try put("content", $0 + "/f") }
         var bytes: [UInt8] = []
@@ -173,14 +173,14 @@ struct HostileStreamTests {
         let file = try FileDescriptor(opening: folder + "/f", O_RDWR | O_CREAT)
         func receive(_ bytes: [UInt8]) throws {
             _ = try TreeProtocol.receiveContent(
-                from: MemoryStream(bytes), into: file, isEmpty: true, limits: limits, name: "f")
+                from: MemoryStream(bytes), into: file, .new, limits: limits, name: "f")
         }
-        let zeros = Digest(of: [UInt8](repeating: 0, count: 990) + Array("x".utf8))
+        let zeros = contentDigest([UInt8](repeating: 0, count: 990) + Array("x".utf8))
         try receive(Self.content("x", offset: 990, digest: zeros))
         #expect(throws: ContainerError.self) { try receive(Self.content("x", offset: 1000)) }
         #expect(throws: ContainerError.self) { try receive(Self.content("x", offset: .max - 1)) }
         // The digest is right: only the size is too large.
-        let large = Digest(of: Array("x".utf8) + [UInt8](repeating: 0, count: 1000))
+        let large = contentDigest(Array("x".utf8) + [UInt8](repeating: 0, count: 1000))
         #expect(throws: ContainerError.self) { try receive(Self.content("x", digest: large, size: 1001)) }
         #expect(throws: ContainerError.self) { try receive(Self.content("x", size: 0)) }
         #expect(throws: ContainerError.self) {
@@ -223,9 +223,22 @@ struct HostileStreamTests {
     @Test func saysThatThereIsNoSpace() throws {
         let victim = try Victim()
         var entry = Self.entry("f")
-        (entry.size, entry.allocated) = (1 << 60, 1 << 60)
+        (entry.size, entry.allocated) = (1 << 40, 1 << 40)
         let words = try victim.receive([Self.top, entry])
         #expect(words.contains("MiB free: make room"), "\(words)")
+    }
+
+    /// Added up, these sizes are no number.
+    @Test func filesLargerThanTheyMayBeAreRefused() throws {
+        let victim = try Victim()
+        let files = ["a", "b", "c"].map {
+            var entry = Self.entry($0)
+            (entry.size, entry.allocated) = (UInt64(Int64.max), 0)
+            return entry
+        }
+        let words = try victim.receive([Self.top] + files)
+        #expect(words.contains("/a in ") && words.contains("a file may have"), "\(words)")
+        try victim.expectUntouched()
     }
 
     @Test func theSenderTrustsNoAnswer() throws {
@@ -235,7 +248,8 @@ struct HostileStreamTests {
             var writer = ByteWriter()
             for number in needs { writer.put(number) }
             try stream.input.writeBlock(writer.bytes)
-            #expect(throws: (any Error).self) { try pair.sender.sendAll(over: stream) }
+            let error = #expect(throws: ContainerError.self) { try pair.sender.sendAll(over: stream) }
+            #expect(error.map { "\($0)" }?.contains("asks for a file") == true, "\(needs)")
         }
         let stream = Script()
         try stream.input.write([255, 255, 255, 255, 0, 0, 0, 0])

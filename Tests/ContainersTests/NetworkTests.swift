@@ -101,6 +101,81 @@ import Testing
         }
     }
 
+    @Test func anAddressThatSomebodyHasIsNotTaken() throws {
+        let lab = try Lab(ipv6: true)
+        let attachment = lab.attachment("a")
+        // The user device's, of either family; then that of a container at the other host.
+        func attach(_ addresses: [String]) throws(KernelError) {
+            let spec = NetworkSpec(mac: MACAddress("02:00:00:00:77:55")!, addresses: addresses)
+            try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(spec, attachment) }
+        }
+        try lab.b.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("b")) }
+        for (address, owner) in [
+            ("10.77.0.9/24", "02:00:00:00:77:09"), ("fd77::9/64", "02:00:00:00:77:09"),
+            ("10.77.0.2/24", "02:00:00:00:77:02"),
+        ] {
+            let error = #expect(throws: KernelError.self) { try attach(["10.77.0.88/24", address]) }
+            #expect(error?.errno == Errno(EADDRINUSE) && error?.operation.contains(owner) == true, "\(address)")
+            #expect(try NetlinkSocket(in: lab.a).linkIfPresent(attachment.port) == nil, "nothing is left")
+        }
+        try attach(["10.77.0.88/24", "fd77::88/64"])
+        try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, attachment) }
+        try lab.b.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("b")) }
+    }
+
+    /// Runs something in a host's namespace that throws more than the kernel's errors.
+    private func at(_ host: NetworkNamespace, _ body: () throws -> Void) throws {
+        nonisolated(unsafe) var failure: (any Error)?
+        try host.run { () throws(KernelError) in do { try body() } catch { failure = error } }
+        if let failure { throw failure }
+    }
+
+    /// A port as anybody makes one floods what it gets, in a circle with the access network.
+    @Test func whatTheBridgeSaysToAllDoesNotPassABackhaul() throws {
+        let lab = try Lab()
+        let route = try NetlinkSocket(in: lab.a)
+        let bridge = try route.link("br").index
+        try route.add(IPPrefix("10.77.0.50/24")!, to: bridge)
+        try route.createVeth("plain", peer: VethPeer(name: "plain", mac: nil, namespace: lab.b))
+        for host in [lab.a, lab.b] {
+            try at(host) { try ContainerNetwork.makeBackhaul("plain", of: "br") }
+            #expect(try NetlinkSocket(in: host).link("plain").isUp)
+        }
+        #expect(
+            try eventually {
+                try route.portState(of: route.link("plain").index) == BridgePort.State.forwarding.rawValue
+            })
+        let before = try ["bh", "plain"].map { try lab.framesSent(lab.a, $0) }
+        let sender = try Sockets.socket(lab.a, Int32(SOCK_DGRAM.rawValue))
+        defer { close(sender) }
+        // Nobody has these addresses: the bridge asks all for them.
+        for number in 200..<210 { try? Sockets.sendUDP(sender, "10.77.0.\(number)", 7, [1]) }
+        usleep(200_000)
+        #expect(try ["bh", "plain"].map { try lab.framesSent(lab.a, $0) } == before)
+        // Clients of the access network still reach it.
+        let udp = try Sockets.bindUDP(lab.a, 7), client = try Sockets.socket(lab.ue, Int32(SOCK_DGRAM.rawValue))
+        defer { close(udp); close(client) }
+        try Sockets.sendUDP(client, "10.77.0.50", 7, [1])
+        #expect(Sockets.readable(udp, within: 1000))
+    }
+
+    @Test func whatCannotBeABackhaulIsNamed() throws {
+        let lab = try Lab()
+        let route = try NetlinkSocket(in: lab.a)
+        try route.createBridge("other", spanningTree: true)
+        try route.createVeth("far", peer: VethPeer(name: "far", mac: nil, namespace: lab.b))
+        try route.setMaster(try route.link("far").index, try route.link("other").index)
+        for (port, bridge, words) in [
+            ("nothing", "br", "no interface nothing"), ("bh", "nothing", "no bridge nothing"),
+            ("bh", "bh", "no bridge bh"), ("far", "br", "a port of another bridge"), ("far", "other", "spanning tree"),
+        ] {
+            let error = #expect(throws: ContainerError.self) {
+                try at(lab.a) { try ContainerNetwork.makeBackhaul(port, of: bridge) }
+            }
+            #expect(error?.description.contains(words) == true, "\(port) of \(bridge): \(String(describing: error))")
+        }
+    }
+
     /// What a crash in the middle leaves is taken away from the attachment alone.
     @Test func detachesWhatIsHalfMade() throws {
         let lab = try Lab()

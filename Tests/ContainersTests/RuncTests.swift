@@ -86,6 +86,37 @@ struct RuncTests {
         #expect(try host.runtime.list().isEmpty)
     }
 
+    @Test func aRuntimeThatHangsLeavesNothing() throws {
+        let host = try TestHost()
+        defer { host.remove() }
+        let directory = try host.layout.container("hung"), tag = "1\(UInt32.random(in: 100_000...999_999))"
+        try directory.create()
+        rmdir(directory.rootfs)
+        var config = try BundleBuilder(programs: ["/bin/busybox"], arguments: ["/bin/busybox"]).build(
+            in: directory.path)
+        config.tree["hooks"] = ["createRuntime": [["path": "/bin/sleep", "args": ["sleep", .string(tag)]]]]
+        let cgroup = host.layout.cgroup(of: "hung")
+        try directory.write(
+            config: config,
+            prepared: try config.preparedForRun(
+                .init(root: directory.rootfs, networkNamespace: nil, cgroup: cgroup, bundle: directory.path)))
+        var runtime = host.runtime
+        runtime.timeLimit = .seconds(1)
+        let error = #expect(throws: RuntimeError.self) {
+            try runtime.create("hung", bundle: directory.bundle, log: directory.log)
+        }
+        #expect(error?.words.contains("took longer") == true)
+        func left() -> [String] {
+            ((try? Folder.names("/proc")) ?? []).filter { pid in
+                let line = (try? SmallFile.read("/proc/\(pid)/cmdline")) ?? []
+                let isHook = line.split(separator: 0).last.map { String(decoding: $0, as: UTF8.self) } == tag
+                return isHook || ((try? SmallFile.text("/proc/\(pid)/cgroup")) ?? "").contains(cgroup)
+            }
+        }
+        #expect(eventually { left().isEmpty }, "\(left())")
+        #expect(try runtime.list().isEmpty)
+    }
+
     @Test func passesOnTheRuntimesWords() throws {
         let host = try TestHost()
         defer { host.remove() }

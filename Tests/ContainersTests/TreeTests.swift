@@ -15,8 +15,12 @@ final class TreePair {
     let receiver: FileTreeReceiver
     let root: TreeRoot
 
-    init(store: Bool = false, excluding: Set<TreePath> = [], fill: (String) throws -> Void = { _ in }) throws {
-        folder = try temporaryFolder()
+    init(
+        store: Bool = false, excluding: Set<TreePath> = [], in place: String? = nil,
+        fill: (String) throws -> Void = { _ in }
+    ) throws {
+        folder = try place.map { "\($0)/apus-test-\(getpid())-\(UInt32.random(in: 0...999_999))" } ?? temporaryFolder()
+        try Folder.create(folder)
         try Folder.create(folder + "/source")
         try Folder.create(folder + "/target")
         try fill(folder + "/source")
@@ -29,7 +33,7 @@ final class TreePair {
     deinit { try? Folder.remove(folder) }
 
     /// Both sides over a socket pair, the sender on a thread of its own.
-    @discardableResult func sendAll() throws -> TreeReport {
+    @discardableResult func sendAll(written: Set<UInt64> = []) throws -> TreeReport {
         let (a, b) = try socketPair()
         let receiver = Unchecked(receiver)
         let failure = Unchecked<Box<(any Error)?>>(Box(nil))
@@ -37,7 +41,7 @@ final class TreePair {
             do { try receiver.value.receiveAll(over: DescriptorStream(b)) } catch { failure.value.value = error }
             shutdown(b.number, Int32(SHUT_RDWR))
         }
-        let result = Result { try sender.sendAll(over: DescriptorStream(a)) }
+        let result = Result { try sender.sendAll(over: DescriptorStream(a), written: written) }
         shutdown(a.number, Int32(SHUT_RDWR))
         thread.join()
         if let error = failure.value.value { throw error }
@@ -53,7 +57,9 @@ final class TreePair {
 
     /// As find and sha256sum see them.
     func expectEqual(_ location: SourceLocation = #_sourceLocation) throws {
-        #expect(try listing(source) == listing(target), sourceLocation: location)
+        let (here, there) = (try listing(source), try listing(target))
+        let differences = Set(here).symmetricDifference(there).sorted()
+        #expect(here == there, "\(differences)", sourceLocation: location)
         #expect(try manifest(source) == manifest(target), sourceLocation: location)
     }
 }
@@ -111,6 +117,14 @@ func manifest(_ folder: String) throws -> [FileEntry] {
 func put(_ content: String, _ path: String) throws {
     let file = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_TRUNC)
     try FileContent.write(Array(content.utf8)[...], file, at: 0, name: path)
+}
+
+/// The digest of a file with this content.
+func contentDigest(_ content: String) -> Digest { contentDigest(Array(content.utf8)) }
+func contentDigest(_ content: [UInt8]) -> Digest {
+    var hasher = ContentHasher()
+    content.withUnsafeBytes { hasher.update($0, at: 0) }
+    return hasher.finish(size: UInt64(content.count)).0
 }
 
 func shell(_ script: String, in folder: String) throws {
@@ -182,7 +196,7 @@ struct TreeTests {
     @Test func theStoreIsNotTheTree() throws {
         let pair = try TreePair(store: true) { try put("hello", $0 + "/f") }
         try pair.sendAll()
-        let name = Digest(of: "hello".utf8).description
+        let name = contentDigest("hello").description
         #expect(try inode(pair.target + "/f") != inode("\(pair.folder)/store/\(name)"))
         // A damaged content is not used.
         try put("other", "\(pair.folder)/store/\(name)")
@@ -357,15 +371,15 @@ struct TreeTests {
         let cache = DigestCache(file: pair.folder + "/digests")
         let file = try FileDescriptor(opening: pair.source + "/f", O_RDWR)
         let first = try cache.digest(of: file, name: "f").0
-        #expect(first == Digest(of: "x".utf8))
+        #expect(first == contentDigest("x"))
         try cache.save()
         let second = DigestCache(file: pair.folder + "/digests")
         #expect(try second.digest(of: file, name: "f").0 == first)
         try FileContent.write([121], file, at: 0, name: "f")
-        #expect(try second.digest(of: file, name: "f").0 == Digest(of: "y".utf8))
+        #expect(try second.digest(of: file, name: "f").0 == contentDigest("y"))
         // A damaged file counts as none.
         try put("APUSDIG1 nonsense", pair.folder + "/digests")
-        #expect(try DigestCache(file: pair.folder + "/digests").digest(of: file, name: "f").0 == Digest(of: "y".utf8))
+        #expect(try DigestCache(file: pair.folder + "/digests").digest(of: file, name: "f").0 == contentDigest("y"))
     }
 
     /// Several migrations of a host keep what they have learned in one file.

@@ -72,7 +72,7 @@ final class Mover {
         // Over the wire, as bytes.
         images = try images.map { try TCPConnection(serializedBytes: $0.serializedData()) }
         try time("restore") {
-            for (fd, image) in zip(fresh, images) { try TCPSocket.restoreConnection(fd, image, injector: injector) }
+            try TCPSocket.restoreConnections(Array(zip(fresh, images)), injector: injector)
         }
         try time("open (B)") { try destination.open() }
         for fd in connections { try TCPSocket.closeInRepair(fd) }

@@ -169,6 +169,37 @@ import Testing
         try expectClean(mover, [client])
     }
 
+    /// Both ends of a connection are in the container: one says its first word when the other is there.
+    @Test(arguments: [1, 150]) func connectionsOfTheContainerWithItselfArrive(_ count: Int) throws {
+        let inside = try lab.container("a")
+        let pairs = try (0..<2 * count).map {
+            try Sockets.pair(inside, listener, $0 < count ? "127.0.0.1" : lab.address, 80)
+        }
+        // A third is idle; a third has data in both queues, not all of it sent; a third is full.
+        var sent = [[Int]](repeating: [0, 0], count: pairs.count)
+        for (index, pair) in pairs.enumerated() where index % 3 > 0 || count == 1 {
+            for (way, fd) in [pair.client, pair.server].enumerated() {
+                // Many are full with less.
+                if count > 1 { for name in [SO_SNDBUF, SO_RCVBUF] { Sockets.set(fd, SOL_SOCKET, name, 20_000) } }
+                sent[index][way] = Pattern.fill(fd, most: index % 3 == 1 ? 100_000 : 1 << 40)
+            }
+        }
+        let mover = try Mover(lab)
+        let fresh = try Sockets.socket(mover.box)
+        let moved = try mover.move(pairs.flatMap { [$0.client, $0.server] }, listener: (listener, fresh))
+        report("\(2 * count) pairs", mover)
+        for index in pairs.indices {
+            let (client, server) = (moved[2 * index], moved[2 * index + 1])
+            #expect(Pattern.check(server, count: sent[index][0]) == nil, "pair \(index)")
+            #expect(Pattern.check(client, count: sent[index][1]) == nil, "pair \(index)")
+            for (one, other) in [(client, server), (server, client)] {
+                #expect(Pattern.fill(one, from: 7, most: 100) == 100, "pair \(index)")
+                #expect(Pattern.check(other, from: 7, count: 100) == nil, "pair \(index)")
+            }
+        }
+        try expectClean(mover, moved + [fresh])
+    }
+
     @Test func optionsArrive() throws {
         let (client, server) = try pair()
         let tcp = Int32(IPPROTO_TCP)
@@ -177,6 +208,8 @@ import Testing
             (tcp, TCP_NODELAY, 1), (Int32(IPPROTO_IP), IP_TOS, 0x10), (SOL_SOCKET, SO_PRIORITY, 5),
             (Int32(IPPROTO_IP), IP_TTL, 33), (SOL_SOCKET, SO_RCVLOWAT, 2), (tcp, TCP_USER_TIMEOUT, 12345),
             (SOL_SOCKET, SO_MARK, 9), (SOL_SOCKET, SO_OOBINLINE, 1), (SOL_SOCKET, SO_REUSEADDR, 1),
+            (Int32(IPPROTO_IP), 51 /* IP_LOCAL_PORT_RANGE */, 40_000 | 41_000 << 16), (tcp, TCP_WINDOW_CLAMP, 30_000),
+            (SOL_SOCKET, 75 /* SO_RCVMARK */, 1), (SOL_SOCKET, SO_BROADCAST, 1),
         ]
         for (level, name, value) in values { #expect(Sockets.set(server, level, name, value) == 0) }
         Sockets.set(server, SOL_SOCKET, SO_RCVBUF, 200_000)
@@ -190,12 +223,15 @@ import Testing
             server, family: AF_INET, listener: false, reuseAddress: repair.reuseAddress)
         try TCPSocket.endRepair(server, repair)
         #expect(repair.reuseAddress)
+        Sockets.set(listener, tcp, TCP_MAXSEG, 1000)
         let mover = try Mover(lab)
-        let moved = try mover.move([server])
+        let fresh = try Sockets.socket(mover.box)
+        let moved = try mover.move([server], listener: (listener, fresh))
+        #expect(Sockets.get(fresh, tcp, TCP_MAXSEG) == 1000)
         for (level, name, value) in values { #expect(Sockets.get(moved[0], level, name) == value, "\(level)/\(name)") }
         let after = try TCPSocket.captureOptions(moved[0], family: AF_INET, listener: false, reuseAddress: true)
         #expect(after == before)
-        try expectClean(mover, [client] + moved)
+        try expectClean(mover, [client, fresh] + moved)
     }
 
     @Test func refusesByName() throws {

@@ -298,7 +298,10 @@ import Testing
             Sockets.set(fd, SOL_SOCKET, SO_REUSEPORT, 1)
             try Peer.bind(fd, "0.0.0.0", 5001)
         }
-        #expect(UDPSocket.sharing(try pair.map { try UDPSocket.capture($0) }) != nil)
+        let own = try SourceProcess(pid: getpid(), undo: NoUndoLog()).pidfd
+        var census = DescriptorCensus()
+        for fd in pair { try census.note(DescriptorProbe(fd, of: getpid(), own), DescriptorContext()) }
+        #expect(census.obstacles.first?.reason.contains("shares port 5001 with fd \(pair[1])") == true)
         try remove(pair)
     }
 }

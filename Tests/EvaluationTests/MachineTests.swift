@@ -123,6 +123,15 @@ struct MachineTests {
         #expect(failed.contains { $0.detail.contains("its agent has ended") })
         #expect(failed.contains { $0.name == "from lab-test-edge-1 to lab-test-edge-2" })
 
+        // `up` starts it again, and it knows its container.
+        let again = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
+        #expect(again.succeeded, "\(again.words)")
+        #expect(try status(bed).checks.allSatisfy(\.passed))
+        let kept = try apus(bed, "ps", "--host", hosts[1])
+        #expect(kept.words.contains(#/ d +running/#), "\(kept.words)")
+        let twice = try apus(bed, "testbed", "up", bed.topology, "--instance", "lab-test")
+        #expect(!twice.succeeded && twice.words.contains("is up"), "\(twice.words)")
+
         let down = try apus(bed, "testbed", "down", "--instance", "lab-test")
         #expect(down.succeeded, "\(down.words)")
         for machine in bed.machines {

@@ -45,6 +45,56 @@ struct DoubtTests {
         #expect(try hosts.place() === hosts.a)
     }
 
+    /// It has no copy any more, and no record that it ever had one that ran: the only copy runs on.
+    @Test(.timeLimit(.minutes(1)), arguments: [true, false])
+    func aDestinationThatHasBootedAnewEndsTheDoubt(_ agentLives: Bool) async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        let id = try await loseDestination(at: .destinationPrepared, hosts)
+        try hosts.b.loseMemory(of: hosts.container)
+        try await wait(seconds: 10) { try await hosts.a.client.migration(id).progress.state == .inDoubt }
+        try await wait(seconds: 5) {
+            try await hosts.a.client.migration(id).progress.remark?.contains("does not answer: connecting") == true
+        }
+        #expect(try await hosts.a.client.migration(id).progress.remark?.contains("does not answer: connecting") == true)
+        // The source's guard asks in the place of its agent.
+        if !agentLives { hosts.a.kill() }
+        try await hosts.b.start(boot: "another-boot")
+        if agentLives {
+            try await wait { try await hosts.a.client.migration(id).isOver }
+            let message = try await hosts.a.client.migration(id).error?.message ?? "none"
+            #expect(message.contains("has booted anew since") && message.contains("never recorded"), "\(message)")
+        }
+        try await settle(hosts)
+        #expect(try hosts.place() === hosts.a)
+    }
+
+    /// The same kernel as before, or a record of the container: neither says that it did not run there. The answer is
+    /// told, and nothing
+    /// is decided.
+    @Test(.timeLimit(.minutes(1)), arguments: [true, false])
+    func whatABootDoesNotTellIsLeftToAnOperator(_ isRecorded: Bool) async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        let id = try await loseDestination(at: .destinationPrepared, hosts)
+        try hosts.b.loseMemory(of: hosts.container)
+        if isRecorded {
+            let record = ContainerRecord(name: hosts.container, since: "", arguments: [], bundle: "")
+            try hosts.b.layout.container(hosts.container).write(record: record)
+        }
+        try await hosts.b.start(boot: isRecorded ? "another-boot" : nil)
+        let words = isRecorded ? "had run there: its files are there" : "knows nothing of migration \(id)"
+        try await wait(seconds: 10) { try await hosts.a.client.migration(id).progress.remark?.contains(words) == true }
+        let doubt = try await hosts.a.client.migration(id)
+        #expect(doubt.progress.remark?.contains(words) == true, "\(doubt.progress.remark ?? "")")
+        #expect(doubt.progress.state == .inDoubt && !hosts.a.runs(hosts.container))
+        _ = try await hosts.a.client.resolve(id, keep: .source)
+        try await wait { hosts.a.runs(hosts.container) }
+        if isRecorded { try await hosts.b.client.remove(hosts.container) }
+        try await settle(hosts)
+        #expect(try hosts.place() === hosts.a)
+    }
+
     @Test(.timeLimit(.minutes(1)), arguments: MigrationControl.Resolution.allCases)
     func anOperatorEndsTheSourcesDoubt(_ keep: MigrationControl.Resolution) async throws {
         let hosts = try FaultHosts()

@@ -45,14 +45,23 @@ final class FaultHost {
     }
 
     /// Starts the agent and waits until it serves.
-    func start(fault: String? = nil) async throws {
+    ///
+    /// - Parameter boot: what the kernel's boot is called for this agent; nil: as it is.
+    func start(fault: String? = nil, boot: String? = nil) async throws {
         var environment = Subprocess.ownEnvironment()
         environment["APUS_FAULT"] = fault
         environment["APUS_FAULT_LOG"] = faultLog
         environment["APUS_GUARD_PIDFILE"] = guardFile
         let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND)
+        var command = [program] + arguments
+        if let boot {
+            let file = faultLog + ".boot"
+            try boot.write(toFile: file, atomically: true, encoding: .utf8)
+            let script = "mount --bind \(file) /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\""
+            command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script] + command
+        }
         let agent = try ChildProcess(
-            program, arguments,
+            command[0], Array(command.dropFirst()),
             environment: environment, output: output, diesWithParent: true)
         self.agent = agent
         try "\(agent.pid)".write(toFile: pidFile, atomically: true, encoding: .utf8)
@@ -67,6 +76,17 @@ final class FaultHost {
     /// Neither its agent nor a guard is left: what dies writes the fault log a moment before.
     var isGone: Bool { !isRunning && guards.isEmpty }
     func kill() { agent?.stop(grace: 0) }
+    /// Sends the agent a signal.
+    func signal(_ number: Int32) { agent?.signal(number) }
+    /// What a reboot does: no process of the host is left, nor anything in /run.
+    func loseMemory(of container: String) throws {
+        agent?.stop(grace: 0)
+        for pid in processes(of: container) + guards { Glibc.kill(pid, SIGKILL) }
+        for _ in 0..<2000 where !processes(of: container).isEmpty { usleep(1000) }
+        try Folder.remove(layout.runFolder)
+        _ = try Cgroup.removeEmpty(layout.cgroup(of: container))
+    }
+
     var words: String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
 
     /// Processes of the container on this host.
@@ -108,6 +128,7 @@ final class FaultHost {
         var found: [String] = []
         let journals = (try? Folder.names("\(layout.runFolder)/migrations")) ?? []
         found += journals.filter { !$0.hasSuffix(".aborted") && !$0.hasSuffix(".released") }.map { "journal \($0)" }
+        // An abort is remembered until the source's agent, which may be dead, says that it does not know the migration.
         if let marker = journals.first(where: { $0.hasSuffix(".released") }) {
             found.append("word \(marker), though the source is settled")
         }
@@ -190,7 +211,12 @@ final class FaultHosts {
 
     /// Starts a dirtier on host a and waits until its memory is filled.
     func run(_ arguments: [String] = ["--memory", "16M", "--rate", "2000", "--threads", "2"]) async throws {
-        let path = "\(workloads)/dirtier"
+        try await run("dirtier", arguments)
+    }
+
+    /// Starts a program of the workloads on host a and waits until it says that it is ready.
+    func run(_ program: String, _ arguments: [String]) async throws {
+        let path = "\(workloads)/\(program)"
         let builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
         try builder.build(in: "\(folder)/bundle")
         _ = try await a.client.run(RunRequest(name: container, bundle: "\(folder)/bundle"))

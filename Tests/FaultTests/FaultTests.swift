@@ -148,6 +148,11 @@ struct FaultTests {
         for host in [hosts.a, hosts.b] where !host.isRunning { try await host.start() }
         #expect(try await place.client.containers().map(\.record.name) == [hosts.container])
         for host in [hosts.a, hosts.b] {
+            // The copy runs on a moment before its migration is over.
+            for _ in 0..<1000 {
+                if try await host.client.migrations().allSatisfy(\.isOver) { break }
+                try await Task.sleep(for: .milliseconds(10))
+            }
             #expect(try await host.client.migrations().allSatisfy(\.isOver))
             if host !== place { #expect(try await host.client.containers().isEmpty) }
         }

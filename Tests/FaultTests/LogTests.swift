@@ -37,7 +37,10 @@ struct LogTests {
             #expect(end.error == nil, "move \(hop)")
             // Lines that were written there arrive here.
             let now = try last()
-            for _ in 0..<1000 where try last() < now + 500 { try await Task.sleep(for: .milliseconds(20)) }
+            for _ in 0..<1000 {
+                if try last() >= now + 500 { break }
+                try await Task.sleep(for: .milliseconds(20))
+            }
             #expect(try last() >= now + 500, "move \(hop): the reader stands still")
         }
         let lines = try SmallFile.text(file).split(separator: "\n").dropLast().map { Int($0) }

@@ -3,6 +3,7 @@ import CLinux
 import Glibc
 import LinuxKernel
 import Synchronization
+import Testing
 
 @testable import Memory
 
@@ -16,6 +17,7 @@ final class Writer: @unchecked Sendable {
     private let userfaultfd: Int32
     private let ownsCgroup: Bool
     private var tracker: DirtyTracker?
+    private var areas: [TrackedArea]
 
     /// `cgroup`: another writer's, or nil for one of its own.
     init(pages: Int, cgroup shared: String? = nil) throws {
@@ -47,6 +49,7 @@ final class Writer: @unchecked Sendable {
         let start = UInt64(fields[1])!
         memory = start..<start + UInt64(pages) * pageSize
         userfaultfd = Int32(fields[2])!
+        areas = [TrackedArea(memory, .anonymous)]
         if shared == nil { try checkC(mkdir(cgroup, 0o755), "making cgroup \(cgroup)") }
         try SmallFile.write("\(pid)", to: cgroup + "/cgroup.procs")
         // Its program's own pages are there before anybody listens: a page-fault event tells of them too.
@@ -100,8 +103,21 @@ final class Writer: @unchecked Sendable {
 
     /// What the scan, the ground truth, says was written; protects it again.
     @discardableResult func scan() throws -> AddressRanges {
-        let areas = [TrackedArea(memory, .anonymous)]
-        return try tracker!.pass(stopped: false) { areas }.0.pages
+        try pass().pages
+    }
+
+    /// A pass as of a running process, or the last one; it ends when the process stops what it does between commands.
+    func pass(stopped: Bool = false) throws -> DirtyPass {
+        try tracker!.pass(stopped: stopped, areas: { areas }).0
+    }
+
+    /// Has it reserve address space, which is tracked from the next pass on.
+    func reserve(_ kind: TrackedKind, gibibytes: UInt64, writable: Bool = true) throws -> AddressRange {
+        let number = kind == .sharedAnonymous ? 2 : writable ? 1 : 0
+        let start = try #require(run("m \(number) \(gibibytes)").first)
+        let range = UInt64(start)..<UInt64(start) + gibibytes << 30
+        areas = (areas + [TrackedArea(range, kind)]).sorted { $0.range.lowerBound < $1.range.lowerBound }
+        return range
     }
 
     func end() {

@@ -187,7 +187,7 @@ struct SituationTests {
 
     /// A program on a bind mount; the destination finds other things at the same path.
     private func withBindMount(_ body: (TwoHosts, RunningContainer, _ folder: String) throws -> Void) throws {
-        let hosts = try TwoHosts(), folder = hosts.folder + "/shared"
+        let hosts = try TwoHosts(allowing: { $0.bindSources = [$1 + "/shared"] }), folder = hosts.folder + "/shared"
         defer {
             while clx_umount(folder, 2 /* MNT_DETACH */) == 0 {}
             hosts.tearDown()
@@ -224,6 +224,43 @@ struct SituationTests {
             rmdir(folder)
             try expectRefusal(hosts, container, words: ["bind mount source \(folder) does not exist"])
         }
+    }
+
+    // MARK: - What the engine has in the process
+
+    @Test func aChildBornMeanwhileInheritsNothingOfTheEngine() throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        let container = try hosts.run("sit", "holder", ["parent"])
+        try hosts.waitUntilReady(container)
+        var plan = MigrationPlan(technique: .preCopy)
+        plan.handover = .atTrigger
+        var inherited: [String] = ["nothing was looked at"]
+        let error = hosts.failure(of: container, plan) { control in
+            #expect(!hosts.traces(of: container).allSatisfy { !$0.contains("rwxs") })
+            kill(container.pid, SIGUSR1)
+            var children: [Int32] = []
+            for _ in 0..<2000 where children.isEmpty {
+                usleep(1000)
+                children = try ProcessFiles.children(of: container.pid)
+            }
+            let maps = try MemoryMapReader(pid: try #require(children.first))
+            _ = try maps.refresh()
+            inherited = maps.entries.filter { $0.shared && $0.executable }.map { "a mapping at \($0.range)" }
+            let vdso = try #require(maps.entries.first { $0.name == "[vdso]" }).range,
+                own = try MemoryMapReader(pid: getpid())
+            _ = try own.refresh()
+            let ours = try #require(own.entries.first { $0.name == "[vdso]" }).range
+            if try ProcessMemory(pid: children[0]).peek(vdso.count, at: vdso.lowerBound)
+                != ProcessMemory(pid: getpid()).peek(ours.count, at: ours.lowerBound)
+            {
+                inherited.append("another vDSO than the kernel's")
+            }
+            control.cancel()
+        }
+        #expect(inherited == [])
+        #expect(error?.kind == .cancelled, "\(String(describing: error))")
+        #expect(hosts.traces(of: container) == [])
     }
 
     // MARK: - The container ends

@@ -21,10 +21,12 @@ final class TwoHosts: Sendable {
     /// - Parameters:
     ///   - runtime: the destination's runc.
     ///   - destinationSpace: options of a tmpfs for the destination's state folder ("size=1m"); nil: none.
+    ///   - allowing: what the destination lets containers have besides their own; `folder` is this object's.
     ///   - sourceFacts, destinationFacts: what else is to be told of the kernels than what is found.
     init(
         runtime: String = "runc", destinationSpace: String? = nil, sourceFacts: (inout KernelFacts) -> Void = { _ in },
-        destinationFacts: (inout KernelFacts) -> Void = { _ in }
+        destinationFacts: (inout KernelFacts) -> Void = { _ in },
+        allowing: (inout Allowances, _ folder: String) -> Void = { _, _ in }
     ) throws {
         folder = "/tmp/apus-test-\(getpid())-\(UInt32.random(in: 0...999_999))"
         var hosts: [SessionHost] = [], listeners: [FileDescriptor] = []
@@ -41,6 +43,7 @@ final class TwoHosts: Sendable {
                 address: "127.0.0.1:\(port)")
             host.facts = Self.facts
             if name == "a" { sourceFacts(&host.facts) } else { destinationFacts(&host.facts) }
+            if name == "b" { allowing(&host.allowances, folder) }
             hosts.append(host)
             listeners.append(listener)
         }
@@ -101,9 +104,11 @@ final class TwoHosts: Sendable {
     }
 
     /// Moves a container from one host to the other.
+    ///
+    /// - Parameter address: where the source finds the other host; nil: where it listens.
     func migrate(
         _ container: RunningContainer, from source: Int = 0, _ plan: MigrationPlan,
-        control: MigrationControl = MigrationControl()
+        control: MigrationControl = MigrationControl(), id: String = UUID().uuidString, to address: String? = nil
     ) throws -> (MigrationReport, RunningContainer) {
         let host = hosts[source], target = hosts[1 - source]
         guard kill(container.pid, 0) == 0 else {
@@ -112,9 +117,8 @@ final class TwoHosts: Sendable {
         }
         let report = try OwnThread.run("source") {
             let session = try SourceSession(
-                id: UUID().uuidString, container: container, host: host, destination: target.address, plan: plan,
-                control: control,
-                connection: PeerAddress(target.address)!.connectToAgent())
+                id: id, container: container, host: host, destination: address ?? target.address, plan: plan,
+                control: control, connection: PeerAddress(address ?? target.address)!.connectToAgent())
             return try session.run()
         }.get()
         return (report, try delegate.wait(for: report.id))
@@ -158,16 +162,28 @@ final class TwoHosts: Sendable {
 
     /// What the destination says to a real offer that was changed.
     func answer(toOfferOf container: RunningContainer, _ change: (inout WireOffer) -> Void) throws -> MigrationError? {
+        try answer(to: try offer(of: container, id: UUID().uuidString, change))
+    }
+
+    /// A real offer, changed.
+    func offer(of container: RunningContainer, id: String, _ change: (inout WireOffer) -> Void) throws -> WireOffer {
         let session = try SourceSession(
-            id: UUID().uuidString, container: container, host: hosts[0], destination: hosts[1].address,
+            id: id, container: container, host: hosts[0], destination: hosts[1].address,
             plan: MigrationPlan(technique: .cold),
             control: MigrationControl(), connection: PeerAddress(hosts[1].address)!.connectToAgent())
         defer { try? session.journal.settle() }
         var offer = try session.makeOffer()
         change(&offer)
-        try session.connection.send(.offer, offer)
+        return offer
+    }
+
+    /// What the destination says to an offer; nil: it accepts.
+    func answer(to offer: WireOffer) throws -> MigrationError? {
+        let connection = try Connection(try PeerAddress(hosts[1].address)!.connect(), as: .source)
+        connection.limit(seconds: 10)
+        try connection.send(.offer, offer)
         do {
-            let _: WireAccepted = try session.connection.expect(.accepted)
+            try connection.expect(.accepted, WireAccepted.self)
             return nil
         } catch { return error as? MigrationError }
     }
@@ -181,6 +197,11 @@ final class TwoHosts: Sendable {
         let maps = (try? SmallFile.text("/proc/\(container.pid)/maps")) ?? ""
         found += maps.split(separator: "\n").filter { $0.contains(" rwxs ") }.map { "mapping \($0)" }
         if (try? Folder.names(hosts[0].journals)) != [] { found.append("a journal at the source") }
+        // What a session holds goes with it.
+        let own = ((try? ProcessFiles.descriptors(of: getpid())) ?? []).compactMap {
+            try? ProcessFiles.link("/proc/self/fd/\($0)")
+        }
+        if own.contains("/proc/\(container.pid)/mem") { found.append("a descriptor of its memory in this process") }
         return found
     }
 

@@ -45,7 +45,10 @@ public final class Lab: Sendable {
             if ipv6 { try route.add(IPPrefix("fd77::9/64")!, to: link) }
         }
         for host in [a, b] {
-            try host.run { () throws(KernelError) in try ContainerNetwork.makeBackhaul("bh") }
+            try OwnThread.run("lab") {
+                try check(clx_setns(host.descriptor.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a host")
+                try ContainerNetwork.makeBackhaul("bh", of: "br")
+            }.get()
         }
         for namespace in [ue, access, a, b] {
             try steer(namespace)

@@ -106,6 +106,21 @@ struct TopologyFileTests {
         #expect(Set(topology.links.flatMap(topology.cables).map(\.name)).count == 5)
     }
 
+    @Test func whatAgentsAllowIsSaidOnce() throws {
+        let text = "hosts: [edge-a, edge-b]\nallow: {bind: [/srv, /data], hook: [/bin/x], kernel-files: true}\n"
+        let topology = try Topology(yaml: text, file: "f", instance: "x")
+        let options = [
+            "--allow-bind", "/srv", "--allow-bind", "/data", "--allow-hook", "/bin/x", "--allow-kernel-files",
+        ]
+        #expect(topology.allowances == options)
+        #expect(Testbed(topology).agentArguments(topology.hosts[1]).suffix(options.count) == options[...])
+        for wrong in ["allow: {all: [x]}", "allow: {kernel-files: x}", "allow: [x]"] {
+            #expect(throws: InputError.self, "\(wrong)") {
+                try Topology(yaml: "hosts: [edge-a, edge-b]\n\(wrong)\n", file: "f")
+            }
+        }
+    }
+
     @Test func hostsCanBeMachines() throws {
         let text = """
             hosts:

@@ -49,6 +49,7 @@ struct Router: Sendable {
     private func route(_ request: APIRequest) throws -> APIResponse {
         guard request.path.first == "v1" else { throw unknown(request) }
         let path = request.path.dropFirst().map { $0 }
+        if path.count > 1, path[0] == "containers" { agent.migrations.awaitEnd(ofReleased: path[1]) }
         switch path.count {
         case 1 where path[0] == "host":
             return try only(request, "GET") { Self.json(agent.info()) }
@@ -83,8 +84,10 @@ struct Router: Sendable {
                 guard let offset = UInt64(request.query["offset"] ?? "0") else {
                     throw AgentError(.badRequest, "offset is not a number of bytes: \(request.query["offset"] ?? "")")
                 }
-                let bytes = try agent.containers.log(of: name, from: offset)
-                return APIResponse(status: 200, type: "application/octet-stream", body: bytes)
+                let log = try agent.containers.log(of: name)
+                return APIResponse(status: 200, type: "application/octet-stream", body: try log.piece(from: offset)) {
+                    try log.piece(from: offset + $0)
+                }
             }
         case "inspect":
             return try only(request, "GET") { Self.json(try agent.inspect(name)) }

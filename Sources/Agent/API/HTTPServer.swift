@@ -16,7 +16,11 @@ struct APIRequest: Sendable {
 struct APIResponse: Sendable {
     var status: Int
     var type: String
+    /// The first piece of the body; without `next`, all of it.
     var body: [UInt8]
+    /// Reads the piece of the body that begins at a byte, on a thread that may block; an empty one is its end. It is sent
+    /// while it is read, so the body has no limit.
+    var next: (@Sendable (_ offset: UInt64) throws -> [UInt8])?
 }
 
 /// A server that runs until `stop`.
@@ -78,7 +82,7 @@ final class HTTPServer: Sendable {
     private static func serve(
         _ connection: Connection, _ pool: NIOThreadPool, _ tooLarge: APIResponse, _ handler: @escaping Handler
     ) async throws {
-        try await connection.executeThenClose { inbound, outbound in
+        try await connection.executeThenClose { inbound, _ in
             var head: HTTPRequestHead?
             var body: [UInt8] = []
             for try await part in inbound {
@@ -88,32 +92,47 @@ final class HTTPServer: Sendable {
                     body = []
                 case .body(let bytes):
                     if body.count + bytes.readableBytes > maximumBody {
-                        return try await write(tooLarge, keepAlive: false, to: outbound)
+                        return try await write(tooLarge, keepAlive: false, to: connection.channel, pool)
                     }
                     body += bytes.readableBytesView
                 case .end:
                     guard let asked = head else { return }
                     let request = APIRequest(asked, body)
                     let response = try await pool.runIfActive { handler(request) }
-                    try await write(response, keepAlive: asked.isKeepAlive, to: outbound)
+                    try await write(response, keepAlive: asked.isKeepAlive, to: connection.channel, pool)
                     if !asked.isKeepAlive { return }
                 }
             }
         }
     }
 
+    /// Returns when the kernel has all of it: closing a channel throws away what it has not written yet, and an
+    /// asynchronous channel's own writer returns before that.
     private static func write(
-        _ response: APIResponse, keepAlive: Bool, to outbound: NIOAsyncChannelOutboundWriter<HTTPServerResponsePart>
+        _ response: APIResponse, keepAlive: Bool, to channel: any Channel, _ pool: NIOThreadPool
     ) async throws {
+        func send(_ part: HTTPServerResponsePart) async throws { try await channel.writeAndFlush(part).get() }
         var headers = HTTPHeaders()
         headers.add(name: "content-type", value: response.type)
-        headers.add(name: "content-length", value: String(response.body.count))
+        if response.next == nil {
+            headers.add(name: "content-length", value: String(response.body.count))
+        } else {
+            headers.add(name: "transfer-encoding", value: "chunked")
+        }
         if !keepAlive { headers.add(name: "connection", value: "close") }
-        try await outbound.write(
-            contentsOf: [
-                .head(.init(version: .http1_1, status: .init(statusCode: response.status), headers: headers)),
-                .body(.byteBuffer(ByteBuffer(bytes: response.body))), .end(nil),
-            ])
+        try await send(
+            .head(.init(version: .http1_1, status: .init(statusCode: response.status), headers: headers)))
+        var piece = response.body
+        var offset: UInt64 = 0
+        while !piece.isEmpty {
+            try await send(.body(.byteBuffer(ByteBuffer(bytes: piece))))
+            guard let next = response.next else { break }
+            offset += UInt64(piece.count)
+            // Should it fail, the connection breaks off without the body's end, which tells the client.
+            let begin = offset
+            piece = try await pool.runIfActive { try next(begin) }
+        }
+        try await send(.end(nil))
     }
 }
 

@@ -21,7 +21,7 @@ extension MigrateRequest: Request {
         "plan": [
             "technique", "handover", "maxRounds", "roundInterval", "downtimeLimit", "eventPages", "minSpacing",
             "events",
-            "postponeLimit",
+            "postponeLimit", "freezeLimit", "accept",
         ],
     ]
 }

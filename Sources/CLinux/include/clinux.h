@@ -23,6 +23,9 @@ int clx_gettid(void);
 int clx_tgkill(int pid, int tid, int signal);
 int clx_pidfd_open(int pid, unsigned flags);
 int clx_pidfd_getfd(int pidfd, int fd);
+/// How a process that is gone ended, by a pidfd that was opened while it lived: a wait status (Linux 6.15). -EAGAIN: its
+/// parent has not collected it yet.
+int clx_pidfd_exit(int pidfd, int *status);
 int clx_pidfd_send_signal(int pidfd, int signal);
 /// waitid(P_PIDFD, WEXITED): the wait status as waitpid gives it.
 int clx_waitpid(int pid, int *status, int options);

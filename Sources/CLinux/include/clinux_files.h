@@ -25,6 +25,10 @@ int clx_punch_hole(int fd, uint64_t offset, uint64_t length);
 /// Makes all of `to` share `from`'s blocks (FICLONE): -EOPNOTSUPP, -EXDEV, -EINVAL where the file system cannot.
 int clx_ficlone(int to, int from);
 ssize_t clx_copy_file_range(int from, uint64_t from_offset, int to, uint64_t to_offset, size_t size);
+/// inotify(7), for folders and what is in them: anything that changes an entry or its content. The path is followed.
+int clx_watch_new(void);
+int clx_watch_add(int watch, const char *path);
+int clx_watch_remove(int watch, int number);
 /// fstatfs(2): the magic number, and the bytes and inodes free for an unprivileged writer.
 int clx_fstatfs(int fd, int64_t *type, uint64_t *bytes, uint64_t *inodes);
 

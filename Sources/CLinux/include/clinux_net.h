@@ -25,6 +25,7 @@ enum {
   CLX_IFLA_INFO_KIND = 1, CLX_IFLA_INFO_DATA = 2, CLX_VETH_INFO_PEER = 1,
   CLX_IFLA_BR_AGEING_TIME = 4, CLX_IFLA_BR_STP_STATE = 5, CLX_IFLA_BR_MCAST_SNOOPING = 23,
   CLX_IFLA_BRPORT_STATE = 1, CLX_IFLA_BRPORT_LEARNING = 8, CLX_IFLA_BRPORT_UNICAST_FLOOD = 9,
+  CLX_IFLA_BRPORT_PROXYARP = 10,
   CLX_IFLA_BRPORT_MCAST_FLOOD = 27, CLX_IFLA_BRPORT_BCAST_FLOOD = 30,
   CLX_BR_STATE_DISABLED = 0, CLX_BR_STATE_FORWARDING = 3, CLX_IF_OPER_UP = 6,
   CLX_IFF_UP = 1,
@@ -59,6 +60,8 @@ enum {
 int clx_netlink_open(int protocol);
 /// A raw packet socket bound to an interface that receives nothing.
 int clx_packet_open(int interface_index);
+/// The same, but it receives every frame of the interface; reading never waits.
+int clx_packet_open_receiving(int interface_index);
 /// The same, and what it sends does not wait in the interface's queue.
 int clx_packet_open_bypassing(int interface_index);
 /// send and recv without waiting for a signal to pass: retried on EINTR.

@@ -4,6 +4,8 @@ import Glibc
 import LinuxKernel
 
 /// An open file of the process that moves, with a copy of its descriptor in the engine.
+///
+/// While there is a copy, the file stays open whatever the program does: no probe outlives a look at a running process.
 struct DescriptorProbe {
     let number: Int32
     /// The same open file description in this process.
@@ -14,6 +16,8 @@ struct DescriptorProbe {
     /// What /proc/PID/fd shows: a path as the container sees it, or the kernel's name.
     let link: String
     let pid: Int32
+    /// fdinfo of a file that has no other name, which is what it is known by.
+    private let details: [UInt8]?
 
     var type: mode_t { status.st_mode & S_IFMT }
 
@@ -26,13 +30,30 @@ struct DescriptorProbe {
         try checkC(fstat(copy.number, &status), "looking at fd \(number) of pid \(pid)")
         self.status = status
         flags = try check(clx_fcntl(copy.number, F_GETFL, 0), "reading the flags of fd \(number) of pid \(pid)")
-        link = status.st_mode & S_IFMT == S_IFSOCK ? "socket" : try ProcessFiles.link("/proc/\(pid)/fd/\(number)")
+        let details = status.st_mode & S_IFMT == 0 ? try SmallFile.read("/proc/self/fdinfo/\(copy.number)") : nil
+        self.details = details
+        // A link takes as long as all the rest. By the copy: the number may lead elsewhere by now.
+        link =
+            if status.st_mode & S_IFMT == S_IFSOCK {
+                "socket"
+            } else if let details, !Self.fields(EventCounterKind.mark, in: details).isEmpty {
+                EventCounterKind.link
+            } else {
+                try ProcessFiles.link("/proc/self/fd/\(copy.number)")
+            }
     }
 
-    /// A field of fdinfo.
+    /// The values of a field of fdinfo.
     func info(_ name: String) throws(KernelError) -> [Substring] {
-        let text = try SmallFile.text("/proc/self/fdinfo/\(copy.number)")
-        return text.split(separator: "\n").filter { $0.hasPrefix(name + ":") }.map { $0.dropFirst(name.utf8.count + 1) }
+        if let details { return Self.fields(name, in: details) }
+        return Self.fields(name, in: try SmallFile.read("/proc/self/fdinfo/\(copy.number)"))
+    }
+
+    private static func fields(_ name: String, in text: [UInt8]) -> [Substring] {
+        let mark = Array("\(name):".utf8)
+        return text.split(separator: 10).filter { $0.starts(with: mark) }.map {
+            Substring(decoding: $0.dropFirst(mark.count), as: UTF8.self)
+        }
     }
 }
 
@@ -45,22 +66,25 @@ protocol DescriptorKind {
     static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile.OneOf_Kind
     /// Is this image of the kind?
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool
-    /// Adds the calls that make the file in the destination's process; the index of the one whose result is its number.
+    /// Adds the calls that make the file in the destination's process: one call that gives a number, which is the lowest
+    /// that is free, and its result.
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
         -> CallBatch.Argument
     /// Gives the file its state through a copy of its descriptor in the engine; all descriptors have their numbers.
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws
-    /// Adds the calls that need every descriptor in its place.
-    static func connect(_ file: OpenFile, number: Int32, _ batch: inout CallBatch)
     /// Does `fill` have anything to do?
-    static var needsFilling: Bool { get }
+    static func needsFilling(_ file: OpenFile) -> Bool
 }
 
 extension DescriptorKind {
     static func obstacle(_ probe: DescriptorProbe) -> String? { nil }
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {}
-    static func connect(_ file: OpenFile, number: Int32, _ batch: inout CallBatch) {}
-    static var needsFilling: Bool { false }
+    static func needsFilling(_ file: OpenFile) -> Bool { false }
+    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
+        -> CallBatch.Argument
+    {
+        throw EngineError.invalidImage("an open file that is not made by a call of its own")
+    }
 }
 
 /// In the order in which they are asked.
@@ -75,14 +99,11 @@ public struct DescriptorContext: Sendable {
     /// of the destination that takes their place.
     public var streams: [FileIdentity: UInt32] = [:]
 
+    /// Files whose programs remember inode numbers may be moved though the destination gives out its own.
+    public var acceptsInodeNumbers = false
+
     /// Seccomp filters that the runtime installs; nil: unknown, and the program's own go unnoticed.
     public var seccompFilters: Int?
-
-    public struct FileIdentity: Hashable, Sendable {
-        public var device, inode: UInt64
-        public init(device: UInt64, inode: UInt64) { (self.device, self.inode) = (device, inode) }
-        init(_ status: stat) { (device, inode) = (UInt64(status.st_dev), UInt64(status.st_ino)) }
-    }
     public init() {}
 
     /// The file that receives a container's output.
@@ -96,8 +117,4 @@ public struct DescriptorContext: Sendable {
 /// What restore knows while it makes descriptors.
 struct DescriptorRestore {
     let image: ProcessImage
-    /// Where the stub's own standard streams have been put aside.
-    let streams: [CallBatch.Argument]
-    /// Pipes made so far in this batch: both ends' places.
-    var pipes: [UInt64: CallBatch.DataReference]
 }

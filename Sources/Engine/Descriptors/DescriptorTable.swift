@@ -1,4 +1,4 @@
-// The descriptor table: which number is which open file, and the making of all of them.
+// The descriptor table at the source: which number is which open file, what each file is, and what cannot be carried.
 import CLinux
 import Glibc
 import LinuxKernel
@@ -7,32 +7,52 @@ enum DescriptorTable {
     // ---- Capture -------------------------------------------------------------------------------------------
 
     /// Adds the questions only the process can answer: the flags of each number.
-    static func ask(_ numbers: [Int32], _ batch: inout CallBatch) -> [Int] {
+    static func ask(_ numbers: some Collection<Int32>, _ batch: inout CallBatch) -> [Int] {
         numbers.map { batch.call(.fcntl, .int($0), .int(F_GETFD), doing: "reading the flags of fd \($0)") }
     }
 
+    /// Captures the open files of a stopped process, and which numbers lead to each.
+    ///
+    /// - Parameter flags: what F_GETFD says of each number.
+    /// - Returns: the sockets by the index of their file, for what has to be done with them besides, and the inodes of
+    ///   the regular files that are open for writing.
     static func collect(
-        _ process: SourceProcess, _ numbers: [Int32], _ flags: [Int], _ answers: CallResults,
-        _ context: DescriptorContext,
-        into image: inout ProcessImage
-    ) throws -> [DescriptorProbe] {
-        var probes: [DescriptorProbe] = []
-        for (number, flag) in zip(numbers, flags) {
-            let probe = try DescriptorProbe(number, of: process.pid, process.pidfd)
-            var descriptor = Descriptor()
-            descriptor.number = number
-            descriptor.closeOnExec = answers[flag] & Int64(FD_CLOEXEC) != 0
-            if let same = try probes.firstIndex(where: { try sameFile($0, probe, process.pid) }) {
-                descriptor.file = image.descriptors[same].file
-            } else {
-                descriptor.file = UInt32(image.files.count)
-                image.files.append(try capture(probe, context))
+        _ process: SourceProcess, _ flags: [Int32: Int64], _ context: DescriptorContext, into image: inout ProcessImage
+    ) throws -> (sockets: [Int: DescriptorProbe], written: Set<UInt64>) {
+        let files = process.openFiles.files
+        var sockets: [Int: DescriptorProbe] = [:], written: Set<UInt64> = []
+        var index: [Int32: Int] = [:], census = DescriptorCensus()
+        var images: [OpenFile] = [], descriptors: [Descriptor] = []
+        images.reserveCapacity(files.count)
+        for (file, numbers) in files.enumerated() {
+            if file % 64 == 0 { try process.whileWaiting() }
+            let probe = try DescriptorProbe(numbers[0], of: process.pid, process.pidfd)
+            images.append(try capture(probe, context))
+            if probe.type == S_IFSOCK { sockets[file] = probe }
+            if probe.type == S_IFREG, probe.flags & O_ACCMODE != O_RDONLY {
+                written.insert(UInt64(probe.status.st_ino))
             }
-            image.descriptors.append(descriptor)
-            probes.append(probe)
+            try census.note(probe, context)
+            for number in numbers {
+                index[number] = file
+                var descriptor = Descriptor()
+                descriptor.number = number
+                descriptor.closeOnExec = (flags[number] ?? 0) & Int64(FD_CLOEXEC) != 0
+                descriptor.file = UInt32(file)
+                descriptors.append(descriptor)
+            }
         }
-        if let (probe, reason) = try UDPKind.sharing(probes) { throw EngineError.obstacles([named(probe, reason)]) }
-        return probes
+        for (file, numbers) in files.enumerated() {
+            guard case .epoll(var set) = images[file].kind else { continue }
+            if let item = EpollKind.resolve(&set, number: numbers[0], process.openFiles, index: index) {
+                throw EngineError.obstacles([EpollKind.orphan(item, of: numbers[0], process.pid)])
+            }
+            images[file].epoll = set
+        }
+        (image.files, image.descriptors) = (images, descriptors)
+        let obstacles = census.obstacles
+        if !obstacles.isEmpty { throw EngineError.obstacles(obstacles) }
+        return (sockets, written)
     }
 
     private static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile {
@@ -47,16 +67,6 @@ enum DescriptorTable {
         return file
     }
 
-    private static func sameFile(_ a: DescriptorProbe, _ b: DescriptorProbe, _ pid: Int32) throws -> Bool {
-        guard a.status.st_ino == b.status.st_ino, a.status.st_dev == b.status.st_dev, a.flags == b.flags,
-            a.link == b.link
-        else {
-            return false
-        }
-        return try check(
-            clx_kcmp(pid, pid, 0, UInt64(a.number), UInt64(b.number)), "comparing fds \(a.number) and \(b.number)") == 0
-    }
-
     private static func kind(of probe: DescriptorProbe, _ context: DescriptorContext) -> (any DescriptorKind.Type)? {
         if context.streams[.init(probe.status)] != nil { return StreamKind.self }
         return descriptorKinds.first { $0.matches(probe) }
@@ -64,39 +74,101 @@ enum DescriptorTable {
 
     // ---- Obstacles -----------------------------------------------------------------------------------------
 
-    static func obstacles(_ context: InspectContext, _ descriptors: DescriptorContext) throws -> [Obstacle] {
+    /// What of the descriptors of a process cannot be carried. It may run: one that it closes meanwhile is none.
+    static func obstacles(_ context: InspectContext, _ descriptors: DescriptorContext, _ open: inout OpenFiles) throws
+        -> [Obstacle]
+    {
         let pidfd = FileDescriptor(owning: try check(clx_pidfd_open(context.pid, 0), "opening pid \(context.pid)"))
-        var found: [Obstacle] = [], pipeEnds: [UInt64: Set<Bool>] = [:], numbers: [UInt64: Int32] = [:]
-        var probes: [DescriptorProbe] = []
-        for number in try ProcessFiles.descriptors(of: context.pid) {
-            // One that was closed since it was listed is none.
-            guard let probe = try? DescriptorProbe(number, of: context.pid, pidfd) else { continue }
+        try open.look()
+        let files = open.files
+        var found: [Obstacle] = [], census = DescriptorCensus(), index: [Int32: Int] = [:], sockets = 0
+        var sets: [(number: Int32, set: EpollSet)] = []
+        for (file, numbers) in files.enumerated() {
+            for number in numbers { index[number] = file }
+            let probe: DescriptorProbe
+            do throws(KernelError) { probe = try DescriptorProbe(numbers[0], of: context.pid, pidfd) } catch {
+                if error.errno.rawValue == EBADF { continue }
+                throw error
+            }
             if let obstacle = obstacle(probe, descriptors) { found.append(obstacle) }
-            probes.append(probe)
-            if PipeKind.matches(probe), descriptors.streams[.init(probe.status)] == nil {
-                pipeEnds[UInt64(probe.status.st_ino), default: []].insert(probe.flags & O_ACCMODE == O_WRONLY)
-                numbers[UInt64(probe.status.st_ino)] = number
+            try census.note(probe, descriptors)
+            if probe.type == S_IFSOCK { sockets += 1 }
+            if EpollKind.matches(probe), case .epoll(let set) = try EpollKind.capture(probe, descriptors) {
+                sets.append((numbers[0], set))
             }
         }
-        if let (probe, reason) = try UDPKind.sharing(probes) { found.append(named(probe, reason)) }
-        for (inode, ends) in pipeEnds where ends.count == 1 {
-            found.append(
-                context.obstacle("fd \(numbers[inode]!)", "pipe whose other end is not in the process, not carried yet")
-            )
+        for (number, set) in sets {
+            var set = set
+            guard EpollKind.resolve(&set, number: number, open, index: index) != nil else { continue }
+            // What was opened and added since the look is no orphan.
+            guard let item = try lastingOrphan(in: number, context.pid, pidfd, descriptors, &open) else { continue }
+            found.append(EpollKind.orphan(item, of: number, context.pid))
         }
-        return found
+        if let reason = EngineDescriptors.reasonAgainst(sockets) {
+            found.append(context.obstacle("descriptors", reason))
+        }
+        return found + census.obstacles
+    }
+
+    /// Looks at an epoll set of a running process several times: an item that every look finds without a file is one.
+    private static func lastingOrphan(
+        in number: Int32, _ pid: Int32, _ pidfd: FileDescriptor, _ descriptors: DescriptorContext,
+        _ open: inout OpenFiles
+    ) throws -> Int32? {
+        var item: Int32?
+        for _ in 0..<5 {
+            try open.look()
+            var index: [Int32: Int] = [:]
+            for (file, numbers) in open.files.enumerated() { for number in numbers { index[number] = file } }
+            let probe: DescriptorProbe
+            do throws(KernelError) { probe = try DescriptorProbe(number, of: pid, pidfd) } catch {
+                if error.errno.rawValue == EBADF { return nil }
+                throw error
+            }
+            guard EpollKind.matches(probe), case .epoll(var set) = try EpollKind.capture(probe, descriptors) else {
+                return nil
+            }
+            item = EpollKind.resolve(&set, number: number, open, index: index)
+            if item == nil { return nil }
+        }
+        return item
     }
 
     private static func obstacle(_ probe: DescriptorProbe, _ context: DescriptorContext) -> Obstacle? {
+        if let reason = uncarriedUse(probe) { return named(probe, "\(reason), not carried yet") }
         guard let kind = kind(of: probe, context) else {
             return named(probe, "\(probe.type == S_IFSOCK ? socketName(probe) : probe.link), not carried yet")
+        }
+        if kind == PathFileKind.self, !context.acceptsInodeNumbers, let reason = PathFileKind.remembersInode(probe) {
+            return named(probe, reason)
         }
         return obstacle(probe, kind)
     }
 
     private static func obstacle(_ probe: DescriptorProbe, _ kind: any DescriptorKind.Type) -> Obstacle? {
-        if probe.flags & 0o20000 != 0 { return named(probe, "signal-driven I/O (O_ASYNC), not carried yet") }
+        if let reason = uncarriedUse(probe) { return named(probe, "\(reason), not carried yet") }
         return kind.obstacle(probe).map { named(probe, $0) }
+    }
+
+    /// What a file of any kind can be used for that is not carried.
+    private static func uncarriedUse(_ probe: DescriptorProbe) -> String? {
+        let fd = probe.copy.number
+        if probe.flags & 0o10000000 != 0 { return "\(probe.link), opened for its path alone (O_PATH)" }
+        // F_GETLEASE; a lease has O_ASYNC besides.
+        if probe.type == S_IFREG, [F_RDLCK, F_WRLCK].contains(clx_fcntl(fd, 1025, 0)) {
+            return "lease on \(probe.link)"
+        }
+        // F_NOTIFY shows by the owner that it gives the descriptor alone.
+        if probe.type == S_IFDIR, clx_fcntl(fd, F_GETOWN, 0) != 0 {
+            return "directory \(probe.link) with an owner for signals (F_NOTIFY, F_SETOWN)"
+        }
+        if probe.flags & 0o20000 != 0 { return "signal-driven I/O (O_ASYNC)" }
+        if probe.link == "/secretmem (deleted)" {
+            // No file of that name in the container's root: it is on a file system of its own.
+            var root = stat()
+            if stat("/proc/\(probe.pid)/root", &root) == 0, root.st_dev != probe.status.st_dev { return "memfd_secret" }
+        }
+        return nil
     }
 
     /// What kind of socket a link does not tell.
@@ -108,131 +180,25 @@ enum DescriptorTable {
         return "\(families[family] ?? "family \(family)") \(types[type] ?? "type \(type)") socket"
     }
 
-    static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle {
-        Obstacle(pid: probe.pid, process: processName(probe.pid), subject: "fd \(probe.number)", reason: reason)
+    static func named(_ probe: DescriptorProbe, _ reason: String) -> Obstacle { named(probe.number, probe.pid, reason) }
+    static func named(_ number: Int32, _ pid: Int32, _ reason: String) -> Obstacle {
+        Obstacle(pid: pid, process: processName(pid), subject: "fd \(number)", reason: reason)
     }
+}
 
-    // ---- Restore -------------------------------------------------------------------------------------------
-
-    /// The calls that make all files and put them at their numbers.
-    static func making(_ image: ProcessImage, _ stub: StubProcess) throws -> CallBatch {
-        let kinds = try kinds(of: image)
-        guard image.descriptors.allSatisfy({ Int($0.file) < image.files.count && $0.number >= 0 }) else {
-            throw EngineError.invalidImage("a descriptor without its file")
-        }
-        return try makingBatch(image, kinds, stub)
-    }
-
-    /// Gives the files that were made their state, but for connections.
-    static func fill(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        try fill(image, try kinds(of: image), stub, tools) { $0 != TCPConnectionKind.self }
-    }
-
-    /// Brings the connections and queues to life, then what watches descriptors.
-    static func finish(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        let kinds = try kinds(of: image)
-        try fill(image, kinds, stub, tools) { $0 == TCPConnectionKind.self }
-        try finishUDP(image, stub, tools)
-        var batch = CallBatch()
-        for (index, file) in image.files.enumerated() {
-            guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { continue }
-            kinds[index].connect(file, number: number, &batch)
-        }
-        if !batch.isEmpty { _ = try stub.run(batch) }
-    }
-
-    private static func finishUDP(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        var sockets: [(copy: FileDescriptor, image: UDPEndpoint)] = []
-        for (index, file) in image.files.enumerated() {
-            guard case .udp(let socket) = file.kind, let copy = try copy(ofFile: index, image, stub) else { continue }
-            sockets.append((copy, socket))
-        }
-        try UDPSocket.finish(sockets.map { ($0.copy.number, $0.image) }, tools.datagrams)
-    }
-
-    /// The engine's own descriptor of a file that was made.
-    private static func copy(ofFile index: Int, _ image: ProcessImage, _ stub: StubProcess) throws -> FileDescriptor? {
-        guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { return nil }
-        return FileDescriptor(
-            owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
-    }
-
-    private static func kinds(of image: ProcessImage) throws -> [any (DescriptorKind & Sendable).Type] {
-        try image.files.map { file in
-            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
-                throw EngineError.invalidImage("an open file of unknown kind")
-            }
-            return found
-        }
-    }
-
-    private static func fill(
-        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess,
-        _ tools: RestoreTools,
-        which: (any DescriptorKind.Type) -> Bool
-    ) throws {
-        for (index, file) in image.files.enumerated() where kinds[index].needsFilling && which(kinds[index]) {
-            guard let copy = try copy(ofFile: index, image, stub) else { continue }
-            try kinds[index].fill(file, copy, image, tools)
-        }
-    }
-
-    /// Files are made at whatever numbers are free, put aside above all final numbers, and then moved to their places.
-    private static func makingBatch(
-        _ image: ProcessImage, _ kinds: [any (DescriptorKind & Sendable).Type], _ stub: StubProcess
-    ) throws -> CallBatch {
-        var batch = CallBatch()
-        let aside = (image.descriptors.map(\.number).max() ?? 2) + 1
-        func putAside(_ made: CallBatch.Argument, _ purpose: String) -> CallBatch.Argument {
-            let moved = batch.call(
-                .fcntl, made, .int(F_DUPFD_CLOEXEC), .int(aside), doing: "making room for \(purpose)")
-            batch.call(.close, made, doing: "closing the first number of \(purpose)")
-            return .result(moved)
-        }
-        let open = try ProcessFiles.descriptors(of: stub.pid)
-        let streams = (0..<3).filter { open.contains($0) }.map { putAside(.int($0), "a standard stream") }
-        for number in open where number > 2 {
-            batch.call(.close, .int(number), doing: "closing the stub's fd \(number)")
-        }
-
-        var context = DescriptorRestore(image: image, streams: streams, pipes: [:])
-        for file in image.files {
-            guard case .pipe(let end) = file.kind, context.pipes[end.pipe] == nil else { continue }
-            let ends = batch.space(8)
-            batch.call(.pipe2, .address(ends), .int(O_CLOEXEC), doing: "making a pipe")
-            context.pipes[end.pipe] = ends
-        }
-        var files: [CallBatch.Argument] = []
-        for (file, kind) in zip(image.files, kinds) {
-            files.append(putAside(try kind.create(file, context, &batch), "an open file"))
-        }
-        for ends in context.pipes.values {
-            batch.call(.close, .word(ends), doing: "closing a pipe's first number")
-            batch.call(.close, .word(ends.advanced(by: 4)), doing: "closing a pipe's first number")
-        }
-        for (file, argument) in zip(image.files, files) {
-            switch file.kind {
-            case .path, .stream, nil: break
-            default:
-                batch.call(
-                    .fcntl, argument, .int(F_SETFL),
-                    .int(Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)),
-                    doing: "setting file flags")
-            }
-            if file.owner != 0 {
-                batch.call(.fcntl, argument, .int(F_SETOWN), .int(file.owner), doing: "setting a file's owner")
-            }
-            if file.ownerSignal != 0 {
-                batch.call(.fcntl, argument, .value(10), .int(file.ownerSignal), doing: "setting a file's signal")
-            }
-        }
-        for descriptor in image.descriptors {
-            batch.call(
-                .dup3, files[Int(descriptor.file)], .int(descriptor.number),
-                .int(descriptor.closeOnExec ? O_CLOEXEC : 0),
-                doing: "placing fd \(descriptor.number)")
-        }
-        for argument in files + streams { batch.call(.close, argument, doing: "closing a number put aside") }
-        return batch
+/// The engine's own descriptors: it holds a copy of each of a process's sockets, and in this process many migrations share
+/// one limit.
+enum EngineDescriptors {
+    /// Makes room for copies; why it cannot, or nil.
+    static func reasonAgainst(_ copies: Int) -> String? {
+        var soft: UInt64 = 0, hard: UInt64 = 0
+        guard clx_prlimit(0, Int32(RLIMIT_NOFILE.rawValue), 0, 0, 0, &soft, &hard) == 0 else { return nil }
+        let wanted = UInt64(2 * copies + 1000)
+        if wanted <= soft { return nil }
+        // As far as it goes, and no further than needed: what this process starts inherits it.
+        let raised = min(wanted, hard)
+        _ = clx_prlimit(0, Int32(RLIMIT_NOFILE.rawValue), raised, hard, 1, &soft, &hard)
+        if UInt64(copies + 500) <= raised { return nil }
+        return "\(copies) sockets, and this host's agent may open \(hard): give it a higher limit (RLIMIT_NOFILE)"
     }
 }

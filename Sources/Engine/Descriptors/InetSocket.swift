@@ -57,6 +57,7 @@ extension InetSocket {
         let filter = clx_getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, nil, &size)
         if filter == -EACCES || filter == 0 && size > 0 { return "socket filter" }
         if (try? get(fd, SOL_SOCKET, SO_PEEK_OFF)) ?? -1 >= 0 { return "SO_PEEK_OFF" }
+        if (try? get(fd, SOL_SOCKET, 73)) ?? 0 != 0 { return "SO_RESERVE_MEM" }
         if try get(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET {
             var options = [UInt8](repeating: 0, count: 64)
             size = 64

@@ -1,4 +1,4 @@
-// Standard streams that the runtime gave: they become the destination's own.
+// Standard streams that the runtime gave: they become the destination's own, which the stub has from its start.
 import Glibc
 import LinuxKernel
 
@@ -12,17 +12,5 @@ enum StreamKind: DescriptorKind {
     }
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .stream = kind { true } else { false }
-    }
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
-        -> CallBatch.Argument
-    {
-        guard Int(file.stream.number) < context.streams.count else {
-            throw EngineError.invalidImage("standard stream \(file.stream.number)")
-        }
-        // A further descriptor of the same open file: the caller closes this one.
-        return .result(
-            batch.call(
-                .fcntl, context.streams[Int(file.stream.number)], .int(F_DUPFD_CLOEXEC), .value(0),
-                doing: "taking a standard stream"))
     }
 }

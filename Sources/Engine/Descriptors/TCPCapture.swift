@@ -55,8 +55,10 @@ extension TCPSocket {
             image.sendWindowScale = UInt32(info.sendScale)
             image.receiveWindowScale = UInt32(info.receiveScale)
             try readAdvertised(fd, info, &image)
-            image.unsent = try unsent(info, repair, image)
-            if try position(fd) == before { return }
+            if try position(fd) == before {
+                image.unsent = try unsent(info, repair, image)
+                return
+            }
         }
         throw KernelError("capturing descriptor \(fd): the connection does not come to rest", .again)
     }
@@ -83,14 +85,15 @@ extension TCPSocket {
         return moved
     }
 
-    /// Bytes that truly never left, see `beginRepair`.
+    /// Bytes that truly never left, see `beginRepair`. What an end in the same container has acknowledged since `info` was
+    /// read has left.
     private static func unsent(_ info: Info, _ repair: Repair, _ image: TCPConnection) throws(KernelError) -> UInt32 {
         let left = Int64(repair.unsent) - Int64(bitPattern: info.sent &- repair.sent)
-        guard left >= 0 && left <= image.sendQueue.count else {
+        guard left >= 0 else {
             throw KernelError(
                 "capturing a TCP connection: \(left) of \(image.sendQueue.count) bytes unsent", Errno(EIO))
         }
-        return UInt32(left)
+        return UInt32(min(left, Int64(image.sendQueue.count)))
     }
 
     /// The clock of the timestamps and the windows: they change with every segment that leaves.

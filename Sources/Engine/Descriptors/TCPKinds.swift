@@ -16,7 +16,7 @@ enum TCPListenerKind: DescriptorKind {
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
         TCPKinds.socket(family: file.tcpListener.family, &batch)
     }
-    static var needsFilling: Bool { true }
+    static func needsFilling(_ file: OpenFile) -> Bool { true }
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
         try TCPSocket.restoreListener(copy.number, file.tcpListener)
     }
@@ -37,10 +37,6 @@ enum TCPConnectionKind: DescriptorKind {
     }
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
         TCPKinds.socket(family: file.tcp.family, &batch)
-    }
-    static var needsFilling: Bool { true }
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
-        try TCPSocket.restoreConnection(copy.number, file.tcp, injector: tools.injector)
     }
 }
 
@@ -73,30 +69,40 @@ public struct RestoreTools: Sendable {
 }
 
 extension Capture {
-    /// Numbers of the TCP connections, one a connection.
-    public var connections: [Int32] {
-        image.files.indices.compactMap { index in
-            guard case .tcp = image.files[index].kind else { return nil }
-            return image.descriptors.first { Int($0.file) == index }?.number
-        }
-    }
-
     /// Puts the connections under repair and captures them; what the port still delivers until it is silent is read by
     /// `settleConnections`.
     public mutating func captureConnections() throws {
+        // All before the first is read: under repair they send each other nothing more.
         for index in image.files.indices {
-            guard case .tcp = image.files[index].kind, let probe = probe(ofFile: index) else { continue }
-            let repair = try TCPSocket.beginRepair(probe.copy.number)
-            repaired[index] = Repaired(copy: probe.copy, repair: repair)
-            image.files[index].tcp = try TCPSocket.captureConnection(probe.copy.number, repair)
+            guard case .tcp = image.files[index].kind, let probe = sockets[index] else { continue }
+            repaired[index] = Repaired(copy: probe.copy, repair: try TCPSocket.beginRepair(probe.copy.number))
+        }
+        try image.editFiles { [repaired] files in
+            for (index, connection) in repaired {
+                files[index].tcp = try TCPSocket.captureConnection(connection.copy.number, connection.repair)
+            }
         }
     }
 
     /// The port is silent: makes the images final.
+    ///
+    /// Connections of the container with itself have no port between them: what one sends again reaches the other, and both
+    /// have to be seen at the same instant. Once nothing has moved since the pass before, they were.
     public mutating func settleConnections() throws {
-        for (index, connection) in repaired {
-            try TCPSocket.settle(connection.copy.number, connection.repair, &image.files[index].tcp)
+        let ends = Set(repaired.keys.map { UDPAddress(image.files[$0].tcp.local) })
+        let meetsItself = repaired.keys.contains { ends.contains(UDPAddress(image.files[$0].tcp.remote)) }
+        for pass in 0..<20 {
+            let moved = try image.editFiles { [repaired] files in
+                var moved = false
+                for (index, connection) in repaired {
+                    let has = try TCPSocket.settle(connection.copy.number, connection.repair, &files[index].tcp)
+                    moved = moved || has
+                }
+                return moved
+            }
+            if !meetsItself || pass > 0 && !moved { return }
         }
+        throw KernelError("capturing TCP connections: they do not come to rest", .again)
     }
 
     /// The connections alone, to send after the rest of the image.
@@ -104,14 +110,17 @@ extension Capture {
         Dictionary(uniqueKeysWithValues: repaired.keys.map { (UInt32($0), image.files[$0].tcp) })
     }
 
-    /// Gives the connections back to the source's program.
+    /// Gives the connections back to the source's program, each whatever becomes of the others.
+    ///
+    /// - Throws: the first failure; those connections stay under repair.
     public mutating func releaseConnections() throws {
-        for connection in repaired.values { try TCPSocket.endRepair(connection.copy.number, connection.repair) }
-        repaired = [:]
-    }
-
-    func probe(ofFile index: Int) -> DescriptorProbe? {
-        guard let number = image.descriptors.first(where: { Int($0.file) == index })?.number else { return nil }
-        return probes.first { $0.number == number }
+        var failure: (any Error)?
+        for (index, connection) in repaired {
+            do {
+                try TCPSocket.endRepair(connection.copy.number, connection.repair)
+                repaired[index] = nil
+            } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
     }
 }

@@ -17,21 +17,33 @@ extension TCPSocket {
         try checkC(listen(fd, Int32(clamping: image.backlog)), "listening on descriptor \(fd)")
     }
 
-    /// Turns a fresh socket (of the image's family, in the container's namespace) into the captured connection.
+    /// Turns fresh sockets (of the images' families, in the container's namespace) into the captured connections.
     ///
-    /// When it returns, the connection lives: it has sent a window probe and its unsent data. `injector` is needed for
-    /// connections in CLOSE_WAIT only.
-    public static func restoreConnection(_ fd: Int32, _ image: TCPConnection, injector: TCPInjector? = nil)
-        throws(KernelError)
-    {
+    /// The peer of a connection may be another of them. Leaving repair mode sends a window probe, and the kernel answers
+    /// one to a peer that is not there with a reset. So all are put in place before the first one leaves repair mode, and
+    /// all have left it before the first one sends data. `injector` is needed for connections in CLOSE_WAIT only.
+    public static func restoreConnections(
+        _ connections: [(fd: Int32, image: TCPConnection)], injector: TCPInjector? = nil
+    ) throws(KernelError) {
+        if injector == nil && connections.contains(where: { $0.image.state == UInt32(TCPState.closeWait.rawValue) }) {
+            throw KernelError("restoring a TCP connection in CLOSE_WAIT: no injector", .invalid)
+        }
+        for (fd, image) in connections { try place(fd, image) }
+        for (fd, image) in connections {
+            try set(fd, TCP_REPAIR, TCP_REPAIR_OFF)
+            // Only now: repair forces the reuse of the address, and leaving it resets the option.
+            try set(fd, SOL_SOCKET, SO_REUSEADDR, image.options.reuseAddress ? 1 : 0)
+        }
+        for (fd, image) in connections { try resume(fd, image, injector) }
+    }
+
+    /// Gives a connection its addresses, its queues and its windows. It stays under repair and sends nothing.
+    private static func place(_ fd: Int32, _ image: TCPConnection) throws(KernelError) {
         let options = image.options
         let state = TCPState(rawValue: UInt8(truncatingIfNeeded: image.state))
         guard state == .established || state == .closeWait, Int(image.unsent) <= image.sendQueue.count,
             image.window.count == 20
         else { throw KernelError("restoring a TCP connection: not a state that can be", .invalid) }
-        if state == .closeWait && injector == nil {
-            throw KernelError("restoring a TCP connection in CLOSE_WAIT: no injector", .invalid)
-        }
         // The buffers first: connect takes the window's limit from them.
         try forceBuffers(fd, receive: options.receiveBuffer, send: options.sendBuffer)
         try set(fd, TCP_REPAIR, TCP_REPAIR_ON)
@@ -45,28 +57,27 @@ extension TCPSocket {
         try restoreOptions(fd, options, .afterConnect)
 
         // The queues' bookkeeping may be larger here than it was there: room for twice the data while they are filled.
-        let wide = (
-            UInt32(clamping: max(UInt64(options.receiveBuffer), 2 * UInt64(image.receiveQueue.count) + 65536)),
-            UInt32(clamping: max(UInt64(options.sendBuffer), 4 * UInt64(image.sendQueue.count) + 65536))
-        )
-        let widened = wide.0 > options.receiveBuffer || wide.1 > options.sendBuffer
-        if widened { try forceBuffers(fd, receive: wide.0, send: wide.1) }
+        // The room to send stays until the data that was not sent is in, the room to receive would be offered to the peer.
+        let receive = UInt32(clamping: max(UInt64(options.receiveBuffer), 2 * UInt64(image.receiveQueue.count) + 65536))
+        let send = UInt32(clamping: max(UInt64(options.sendBuffer), 4 * UInt64(image.sendQueue.count) + 65536))
+        try forceBuffers(fd, receive: receive, send: send)
         try fill(fd, receiveQueueNumber, image.receiveQueue[...])
         let sent = image.sendQueue.count - Int(image.unsent)
         try fill(fd, sendQueueNumber, image.sendQueue.prefix(sent))
+        try forceBuffers(fd, receive: options.receiveBuffer, send: send)
         try set(fd, TCP_REPAIR_QUEUE, noQueueNumber)
         try setWindow(fd, image)
         try verify(fd, image, sent: UInt32(sent))
+    }
 
-        // Leaving repair sends a window probe: its answer brings the peer's window and acknowledgement up to date.
-        try set(fd, TCP_REPAIR, TCP_REPAIR_OFF)
-        // Only now: repair forces the reuse of the address, and leaving it resets the option.
-        try set(fd, SOL_SOCKET, SO_REUSEADDR, options.reuseAddress ? 1 : 0)
+    /// Sends what was not sent yet; the connection lives.
+    private static func resume(_ fd: Int32, _ image: TCPConnection, _ injector: TCPInjector?) throws(KernelError) {
+        let options = image.options
         if image.unsent > 0 { try send(fd, image.sendQueue.suffix(Int(image.unsent))) }
-        if widened { try forceBuffers(fd, receive: options.receiveBuffer, send: options.sendBuffer) }
+        try forceBuffers(fd, receive: options.receiveBuffer, send: options.sendBuffer)
         try set(fd, SOL_SOCKET, SO_BUF_LOCK, Int32(bitPattern: options.bufferLock))
         if image.readShutdown { try checkC(shutdown(fd, Int32(SHUT_RD)), "shutting down descriptor \(fd)") }
-        if state == .closeWait, let injector { try injector.finish(fd, image) }
+        if image.state == UInt32(TCPState.closeWait.rawValue), let injector { try injector.finish(fd, image) }
     }
 
     /// Binds and connects a fresh socket under repair and closes it, before the freeze: the first of a namespace costs a

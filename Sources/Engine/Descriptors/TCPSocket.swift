@@ -56,6 +56,7 @@ public enum TCPSocket: InetSocket {
             size = UInt32(ao.count)
             if clx_getsockopt(fd, Int32(IPPROTO_TCP), TCP_AO_INFO, &ao, &size) == 0 { return "TCP authentication" }
             if let obstacle = try commonObstacle(fd) { return obstacle }
+            if let option = uncarriedOption(fd) { return "TCP socket with \(option), not carried yet" }
             if state == TCPState.listen.rawValue { return nil }
             if try get(fd, Int32(IPPROTO_TCP), TCP_REPAIR) != 0 { return "TCP connection under repair by another" }
             let events = poll(fd)

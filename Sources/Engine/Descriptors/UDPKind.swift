@@ -21,37 +21,30 @@ enum UDPKind: DescriptorKind {
                 .socket, .int(file.udp.family), .int(Int32(SOCK_DGRAM.rawValue) | O_CLOEXEC), .int(IPPROTO_UDP),
                 doing: "making a UDP socket"))
     }
-    static var needsFilling: Bool { true }
+    static func needsFilling(_ file: OpenFile) -> Bool { true }
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
         try UDPSocket.restore(copy.number, file.udp)
     }
 
-    /// Two descriptors that share a port in a way that cannot be made again, with the reason.
-    static func sharing(_ probes: [DescriptorProbe]) throws -> (DescriptorProbe, String)? {
-        var sockets: [DescriptorProbe] = []
-        for probe in probes
-        where matches(probe) && !sockets.contains(where: { $0.status.st_ino == probe.status.st_ino }) {
-            sockets.append(probe)
-        }
-        guard let (first, second) = UDPSocket.sharing(try sockets.map { try UDPSocket.capture($0.copy.number) })
-        else { return nil }
-        let port = UDPAddress(try UDPSocket.address(sockets[first].copy.number, peer: false)).port
-        return (
-            sockets[first],
-            "UDP socket that shares port \(port) with fd \(sockets[second].number) (SO_REUSEPORT), not carried yet"
-        )
+    /// The port that a socket shares with others by SO_REUSEPORT, or nil: the kernel chooses between those by their order.
+    static func sharedPort(_ probe: DescriptorProbe) throws(KernelError) -> UInt16? {
+        guard try UDPSocket.get(probe.copy.number, SOL_SOCKET, SO_REUSEPORT) != 0 else { return nil }
+        let port = UDPAddress(try UDPSocket.address(probe.copy.number, peer: false)).port
+        return port == 0 ? nil : port
     }
 }
 
 extension Capture {
     /// The port is silent: reads the queues of the UDP sockets.
     public mutating func captureQueues() throws {
-        for index in image.files.indices {
-            guard case .udp = image.files[index].kind, let probe = probe(ofFile: index) else { continue }
-            do { image.files[index].udp.queue = try UDPSocket.captureQueue(probe.copy.number) } catch let error
-                as UDPSocket.Uncarried
-            {
-                throw EngineError.obstacles([DescriptorTable.named(probe, error.why)])
+        try image.editFiles { [sockets] files in
+            for index in files.indices {
+                guard case .udp = files[index].kind, let probe = sockets[index] else { continue }
+                do { files[index].udp.queue = try UDPSocket.captureQueue(probe.copy.number) } catch let error
+                    as UDPSocket.Uncarried
+                {
+                    throw EngineError.obstacles([DescriptorTable.named(probe, error.why)])
+                }
             }
         }
     }

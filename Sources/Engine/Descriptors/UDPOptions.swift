@@ -9,37 +9,16 @@ extension UDPSocket {
 
     private static let own: [SocketOption] =
         [
-            SO_BROADCAST, 11 /* SO_NO_CHECK */, 34 /* SO_PASSSEC */, 40 /* SO_RXQ_OVFL */, 41 /* SO_WIFI_STATUS */,
-            43 /* SO_NOFCS */, 45 /* SO_SELECT_ERR_QUEUE */, 61 /* SO_TXTIME */, 69 /* SO_PREFER_BUSY_POLL */,
-            70 /* SO_BUSY_POLL_BUDGET */, 75 /* SO_RCVMARK */, 82 /* SO_RCVPRIORITY */,
-        ].map { SocketOption(SOL_SOCKET, $0, skipZero: true) }
-        + [
-            6 /* IP_RECVOPTS */, 7 /* IP_RETOPTS */, 8 /* IP_PKTINFO */, 12 /* IP_RECVTTL */, 13 /* IP_RECVTOS */,
-            18 /* IP_PASSSEC */, 20 /* IP_RECVORIGDSTADDR */, 23 /* IP_CHECKSUM */, 25 /* IP_RECVFRAGSIZE */,
-            26 /* IP_RECVERR_RFC4884 */, 32 /* IP_MULTICAST_IF */, 51, /* IP_LOCAL_PORT_RANGE */
-        ].map { SocketOption(ip, $0, skipZero: true) }
-        + [33 /* IP_MULTICAST_TTL */, 34 /* IP_MULTICAST_LOOP */, 49 /* IP_MULTICAST_ALL */].map {
-            SocketOption(ip, $0)
-        }
+            SocketOption(SOL_SOCKET, SO_KEEPALIVE, skipZero: true),
+            SocketOption(ip, 32 /* IP_MULTICAST_IF */, skipZero: true), SocketOption(ip, 33 /* IP_MULTICAST_TTL */),
+        ]
         + [
             UDP_CORK, 101 /* UDP_NO_CHECK6_TX */, 102 /* UDP_NO_CHECK6_RX */, 103 /* UDP_SEGMENT */, UDP_GRO,
         ].map { SocketOption(udpLevel, $0, skipZero: true) }
+    private static let own6: [SocketOption] = [SocketOption(ip6, 18 /* IPV6_MULTICAST_HOPS */)]
 
-    private static let own6: [SocketOption] =
-        [75 /* IPV6_TRANSPARENT */, 78 /* IPV6_FREEBIND */].map { SocketOption(ip6, $0, .beforeBind, skipZero: true) }
-        + [
-            11 /* IPV6_FLOWINFO */, 31 /* IPV6_RECVERR_RFC4884 */, 33 /* IPV6_FLOWINFO_SEND */,
-            49 /* IPV6_RECVPKTINFO */, 51 /* IPV6_RECVHOPLIMIT */, 53 /* IPV6_RECVHOPOPTS */, 56 /* IPV6_RECVRTHDR */,
-            58 /* IPV6_RECVDSTOPTS */, 60 /* IPV6_RECVPATHMTU */, 62 /* IPV6_DONTFRAG */, 66 /* IPV6_RECVTCLASS */,
-            73 /* IPV6_MINHOPCOUNT */, 74 /* IPV6_RECVORIGDSTADDR */, 77, /* IPV6_RECVFRAGSIZE */
-        ].map { SocketOption(ip6, $0, skipZero: true) }
-        + [
-            18 /* IPV6_MULTICAST_HOPS */, 19 /* IPV6_MULTICAST_LOOP */, 29 /* IPV6_MULTICAST_ALL */,
-            70 /* IPV6_AUTOFLOWLABEL */, 72, /* IPV6_ADDR_PREFERENCES */
-        ].map { SocketOption(ip6, $0) }
-
-    private static let table = SocketOption.common + own
-    private static let table6 = table + SocketOption.common6 + own6
+    private static let table = SocketOptionTable(SocketOption.common + own)
+    private static let table6 = SocketOptionTable(table.options + SocketOption.common6 + own6)
 
     /// An interface chosen by its index, which is another one at another host.
     static func chosenInterface(_ fd: Int32, family: Int32) -> String? {

@@ -117,23 +117,10 @@ public enum UDPSocket: InetSocket {
         try forceBuffers(fd, receive: options.receiveBuffer, send: options.sendBuffer)
         try set(fd, SOL_SOCKET, SO_BUF_LOCK, Int32(bitPattern: options.bufferLock))
     }
-
-    /// Two sockets of a group by SO_REUSEPORT: the kernel chooses between them by their order in the group. Nil, or the
-    /// index of another one of the same group for one of them.
-    static func sharing(_ sockets: [UDPEndpoint]) -> (Int, Int)? {
-        for (index, socket) in sockets.enumerated() where socket.options.reusePort && !socket.local.isEmpty {
-            let port = UDPAddress(socket.local).port
-            let other = sockets.indices.first {
-                $0 != index && sockets[$0].options.reusePort && UDPAddress(sockets[$0].local).port == port
-            }
-            if let other { return (min(index, other), max(index, other)) }
-        }
-        return nil
-    }
 }
 
 /// Host and port of a sockaddr.
-struct UDPAddress {
+struct UDPAddress: Hashable {
     /// 4 or 16 bytes in network order; an IPv4 address in IPv6 clothes has 4. Empty: no address.
     let host: [UInt8]
     let port: UInt16

@@ -116,9 +116,6 @@ public nonisolated struct AddressSpace: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// In ascending order, not overlapping; special mappings of the kernel included.
-  public var areas: [MemoryArea] = []
-
   /// The fields of struct prctl_mm_map.
   public var startCode: UInt64 = 0
 
@@ -348,7 +345,8 @@ public nonisolated struct ThreadImage: @unchecked Sendable {
     set {_uniqueStorage()._rseqFlags = newValue}
   }
 
-  public var name: String {
+  /// Bytes, at most 15; they need not be text.
+  public var name: Data {
     get {_storage._name}
     set {_uniqueStorage()._name = newValue}
   }
@@ -538,6 +536,9 @@ public nonisolated struct PathFile: Sendable {
   /// Device number of a character device.
   public var device: UInt64 = 0
 
+  /// A directory that has been read to its end.
+  public var atEnd: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -610,11 +611,15 @@ public nonisolated struct EpollSet: Sendable {
     // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
     // methods supported on all messages.
 
+    /// The number under which it was added.
     public var descriptor: Int32 = 0
 
     public var events: UInt32 = 0
 
     public var data: UInt64 = 0
+
+    /// The file that it watches, an index into ProcessImage.files: the number may be closed by now, or lead elsewhere.
+    public var file: UInt32 = 0
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -955,7 +960,8 @@ public nonisolated struct ProcessSettings: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var workingDirectory: String = String()
+  /// A path as the container sees it: bytes, which need not be text.
+  public var workingDirectory: Data = Data()
 
   public var rootDirectory: String = String()
 
@@ -998,6 +1004,9 @@ public nonisolated struct SignalState: Sendable {
 
   /// Pending signals directed at the process: siginfo_t records of 128 bytes.
   public var pending: [Data] = []
+
+  /// A signal (SIGSTOP and its kin) has stopped the process: it runs when SIGCONT comes.
+  public var stopped: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1187,7 +1196,7 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".AddressSpace"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}areas\0\u{3}start_code\0\u{3}end_code\0\u{3}start_data\0\u{3}end_data\0\u{3}start_brk\0\u{1}brk\0\u{3}start_stack\0\u{3}arg_start\0\u{3}arg_end\0\u{3}env_start\0\u{3}env_end\0\u{1}auxv\0\u{3}thp_disabled\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{4}\u{2}start_code\0\u{3}end_code\0\u{3}start_data\0\u{3}end_data\0\u{3}start_brk\0\u{1}brk\0\u{3}start_stack\0\u{3}arg_start\0\u{3}arg_end\0\u{3}env_start\0\u{3}env_end\0\u{1}auxv\0\u{3}thp_disabled\0\u{c}\u{1}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1195,7 +1204,6 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.areas) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.startCode) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.endCode) }()
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.startData) }()
@@ -1215,9 +1223,6 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.areas.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.areas, fieldNumber: 1)
-    }
     if self.startCode != 0 {
       try visitor.visitSingularUInt64Field(value: self.startCode, fieldNumber: 2)
     }
@@ -1261,7 +1266,6 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 
   public static func ==(lhs: AddressSpace, rhs: AddressSpace) -> Bool {
-    if lhs.areas != rhs.areas {return false}
     if lhs.startCode != rhs.startCode {return false}
     if lhs.endCode != rhs.endCode {return false}
     if lhs.startData != rhs.startData {return false}
@@ -1394,7 +1398,7 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
     var _rseqSize: UInt32 = 0
     var _rseqSignature: UInt32 = 0
     var _rseqFlags: UInt32 = 0
-    var _name: String = String()
+    var _name: Data = Data()
     var _schedulingPolicy: Int32 = 0
     var _schedulingPriority: Int32 = 0
     var _nice: Int32 = 0
@@ -1470,7 +1474,7 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
         case 13: try { try decoder.decodeSingularUInt32Field(value: &_storage._rseqSize) }()
         case 14: try { try decoder.decodeSingularUInt32Field(value: &_storage._rseqSignature) }()
         case 15: try { try decoder.decodeSingularUInt32Field(value: &_storage._rseqFlags) }()
-        case 16: try { try decoder.decodeSingularStringField(value: &_storage._name) }()
+        case 16: try { try decoder.decodeSingularBytesField(value: &_storage._name) }()
         case 17: try { try decoder.decodeSingularInt32Field(value: &_storage._schedulingPolicy) }()
         case 18: try { try decoder.decodeSingularInt32Field(value: &_storage._schedulingPriority) }()
         case 19: try { try decoder.decodeSingularInt32Field(value: &_storage._nice) }()
@@ -1537,7 +1541,7 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
         try visitor.visitSingularUInt32Field(value: _storage._rseqFlags, fieldNumber: 15)
       }
       if !_storage._name.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._name, fieldNumber: 16)
+        try visitor.visitSingularBytesField(value: _storage._name, fieldNumber: 16)
       }
       if _storage._schedulingPolicy != 0 {
         try visitor.visitSingularInt32Field(value: _storage._schedulingPolicy, fieldNumber: 17)
@@ -1831,7 +1835,7 @@ nonisolated extension OpenFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
 
 nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PathFile"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}offset\0\u{1}type\0\u{1}device\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}offset\0\u{1}type\0\u{1}device\0\u{4}H\u{2}at_end\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1843,6 +1847,7 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.type) }()
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.device) }()
+      case 140: try { try decoder.decodeSingularBoolField(value: &self.atEnd) }()
       default: break
       }
     }
@@ -1861,6 +1866,9 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if self.device != 0 {
       try visitor.visitSingularUInt64Field(value: self.device, fieldNumber: 4)
     }
+    if self.atEnd != false {
+      try visitor.visitSingularBoolField(value: self.atEnd, fieldNumber: 140)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1869,6 +1877,7 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if lhs.offset != rhs.offset {return false}
     if lhs.type != rhs.type {return false}
     if lhs.device != rhs.device {return false}
+    if lhs.atEnd != rhs.atEnd {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2026,7 +2035,7 @@ nonisolated extension EpollSet: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
 
 nonisolated extension EpollSet.Watch: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = EpollSet.protoMessageName + ".Watch"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptor\0\u{1}events\0\u{1}data\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptor\0\u{1}events\0\u{1}data\0\u{2}I\u{2}file\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2037,6 +2046,7 @@ nonisolated extension EpollSet.Watch: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 1: try { try decoder.decodeSingularInt32Field(value: &self.descriptor) }()
       case 2: try { try decoder.decodeSingularUInt32Field(value: &self.events) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.data) }()
+      case 140: try { try decoder.decodeSingularUInt32Field(value: &self.file) }()
       default: break
       }
     }
@@ -2052,6 +2062,9 @@ nonisolated extension EpollSet.Watch: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.data != 0 {
       try visitor.visitSingularUInt64Field(value: self.data, fieldNumber: 3)
     }
+    if self.file != 0 {
+      try visitor.visitSingularUInt32Field(value: self.file, fieldNumber: 140)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2059,6 +2072,7 @@ nonisolated extension EpollSet.Watch: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.descriptor != rhs.descriptor {return false}
     if lhs.events != rhs.events {return false}
     if lhs.data != rhs.data {return false}
+    if lhs.file != rhs.file {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2647,7 +2661,7 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.workingDirectory) }()
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.workingDirectory) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.rootDirectory) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.umask) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.dumpable) }()
@@ -2667,7 +2681,7 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
     if !self.workingDirectory.isEmpty {
-      try visitor.visitSingularStringField(value: self.workingDirectory, fieldNumber: 1)
+      try visitor.visitSingularBytesField(value: self.workingDirectory, fieldNumber: 1)
     }
     if !self.rootDirectory.isEmpty {
       try visitor.visitSingularStringField(value: self.rootDirectory, fieldNumber: 2)
@@ -2729,7 +2743,7 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SignalState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}actions\0\u{1}pending\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}actions\0\u{1}pending\0\u{2}^\u{2}stopped\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2739,6 +2753,7 @@ nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._Message
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularBytesField(value: &self.actions) }()
       case 2: try { try decoder.decodeRepeatedBytesField(value: &self.pending) }()
+      case 160: try { try decoder.decodeSingularBoolField(value: &self.stopped) }()
       default: break
       }
     }
@@ -2751,12 +2766,16 @@ nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.pending.isEmpty {
       try visitor.visitRepeatedBytesField(value: self.pending, fieldNumber: 2)
     }
+    if self.stopped != false {
+      try visitor.visitSingularBoolField(value: self.stopped, fieldNumber: 160)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: SignalState, rhs: SignalState) -> Bool {
     if lhs.actions != rhs.actions {return false}
     if lhs.pending != rhs.pending {return false}
+    if lhs.stopped != rhs.stopped {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

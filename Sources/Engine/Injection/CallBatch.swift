@@ -32,6 +32,7 @@ struct CallBatch {
     private var calls: [Call] = []
     private(set) var data: [UInt8] = []
     private var addresses: [(target: Int, place: Int)] = []
+    private var expectations: [(answer: Argument, value: Int32)] = []
 
     var count: Int { calls.count }
     var isEmpty: Bool { calls.isEmpty }
@@ -66,6 +67,12 @@ struct CallBatch {
     /// Has the address of one piece of memory written into another when the batch is laid out.
     mutating func setAddress(of target: DataReference, at place: DataReference) {
         addresses.append((target.offset, place.offset))
+    }
+
+    /// The answer has to be this one, or the batch has failed: later calls rely on it.
+    mutating func expect(_ answer: Argument, toBe value: Int32) { expectations.append((answer, value)) }
+    mutating func expect(_ words: DataReference, toBe values: [Int32]) {
+        for (index, value) in values.enumerated() { expect(.word(words.advanced(by: 4 * index)), toBe: value) }
     }
 
     /// Bytes the batch takes in the injection area.
@@ -130,8 +137,21 @@ struct CallBatch {
                 "running \(calls.count) injected calls in task \(task), stopped after \(executed)", .interrupted)
         }
         let dataOffset = Int(CLX_BATCH_HEADER) + calls.count * Int(CLX_CALL_SIZE)
-        return CallResults(
+        let answers = CallResults(
             values: results, data: [UInt8](UnsafeRawBufferPointer(start: local + dataOffset, count: data.count)))
+        for (answer, value) in expectations {
+            let found: Int64 =
+                switch answer {
+                case .result(let index): answers[index]
+                case .word(let place): Int64(answers.int32(place))
+                default: Int64(value)
+                }
+            guard found == value else {
+                throw KernelError(
+                    "an injected call in task \(task) answered \(found) where \(value) was to be", .invalid)
+            }
+        }
+        return answers
     }
 }
 

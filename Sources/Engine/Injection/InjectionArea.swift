@@ -6,11 +6,12 @@ import LinuxKernel
 /// One shared mapping in a traced process. The first page holds the blob; then come one large slot for the process
 /// and small ones for its threads.
 final class InjectionArea {
-    static let size: UInt64 = 4 << 20
+    static let size: UInt64 = 5 << 20
     private static let processSlot = 4096
     /// 3 MiB: room for some 6,000 descriptors; pages that no batch reaches are never there.
     private static let firstThreadSlot = 4096 + (3 << 20)
-    private static let threadSlotSize = 8192
+    /// A batch, and a signal frame with the extended state, which takes 11 KiB on some processors.
+    private static let threadSlotSize = 16384
     /// Threads that can be served at the same time.
     static let threadSlots = (Int(size) - firstThreadSlot) / threadSlotSize
 
@@ -58,7 +59,7 @@ extension InjectionArea.Slot {
     /// Puts a batch here that ends in a trap.
     func load(_ batch: CallBatch) throws(KernelError) {
         guard batch.size <= size else {
-            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace)
+            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes, room for \(size))", Errno(E2BIG))
         }
         batch.write(to: local, remote: address, ending: Int(CLX_END_TRAP), frame: 0)
     }
@@ -69,7 +70,7 @@ extension InjectionArea.Slot {
     {
         let frame = size - (SignalFrame.size(extendedState: extendedState.count) + 63) / 64 * 64
         guard batch.size <= frame else {
-            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes)", .noSpace)
+            throw KernelError("injecting \(batch.count) calls (\(batch.size) bytes, room for \(size))", Errno(E2BIG))
         }
         let stack = SignalFrame.write(
             to: local + frame, remote: address + UInt64(frame), registers: registers, extendedState: extendedState,
@@ -78,15 +79,12 @@ extension InjectionArea.Slot {
     }
 
     /// Waits until the blob has run the batch (one that does not end in a trap).
-    func waitUntilDone() throws(KernelError) {
+    ///
+    /// - Returns: false if it has not within so many nanoseconds.
+    func isDone(within nanoseconds: Int64) -> Bool {
         let word = UnsafePointer<UInt32>(OpaquePointer(local))
-        let deadline = monotonicNow() + 5_000_000_000
-        while clx_load_acquire(word) == 0 {
-            let result = clx_futex_wait(word, 0, 100_000_000)
-            if clx_load_acquire(word) == 0, result == -ETIMEDOUT, monotonicNow() > deadline {
-                throw KernelError("waiting for injected calls", .timedOut)
-            }
-        }
+        if clx_load_acquire(word) == 0 { clx_futex_wait(word, 0, nanoseconds) }
+        return clx_load_acquire(word) != 0
     }
 }
 

@@ -22,5 +22,7 @@ struct SystemCall: RawRepresentable, Sendable {
     static let userfaultfd = SystemCall(323), rseq = SystemCall(334), clone3 = SystemCall(435)
     static let mlock2 = SystemCall(325), schedSetaffinity = SystemCall(203), schedGetaffinity = SystemCall(204)
     static let ioprioSet = SystemCall(251), ioprioGet = SystemCall(252), getMempolicy = SystemCall(239)
+    static let getgroups = SystemCall(115), getresuid = SystemCall(118), getresgid = SystemCall(120)
+    static let capget = SystemCall(125), archPrctl = SystemCall(158)
     static let rtSigtimedwait = SystemCall(128), unshare = SystemCall(272), setns = SystemCall(308)
 }

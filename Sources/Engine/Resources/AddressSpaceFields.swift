@@ -33,10 +33,10 @@ struct AddressSpaceFields: ProcessResource {
         let file = batch.call(
             .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
         // struct prctl_mm_map: the last two 32-bit fields are auxv_size and exe_fd, which the blob cannot fill in by
-        // reference, so the number is given a fixed place first: where neither a descriptor is nor the one just opened.
-        let place = (image.descriptors.map(\.number).max() ?? 2) + 2
-        batch.call(.dup3, .result(file), .int(place), .int(O_CLOEXEC), doing: "placing the executable's descriptor")
-        batch.call(.close, .result(file), doing: "closing \(image.executable)")
+        // reference. All of the program's descriptors are at their numbers, so the lowest one besides is what open gives.
+        let taken = Set(image.descriptors.map(\.number))
+        let place = (0...).first { !taken.contains($0) } ?? 0
+        batch.expect(.result(file), toBe: place)
         let auxv = batch.bytes(space.auxv)
         let map = batch.words([
             space.startCode, space.endCode, space.startData, space.endData, space.startBrk, space.brk, space.startStack,

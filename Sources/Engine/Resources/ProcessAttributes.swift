@@ -24,7 +24,11 @@ struct ProcessAttributes: ProcessResource {
 
     func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
         var settings = ProcessSettings()
-        settings.workingDirectory = try ProcessFiles.link("/proc/\(context.pid)/cwd")
+        let directory = try Self.workingDirectory(of: context.pid)
+        if let reason = directory.reason {
+            throw EngineError.obstacles([context.obstacle("working directory", reason)])
+        }
+        settings.workingDirectory = Bytes(directory.path)
         settings.umask = UInt32(context.status["Umask"] ?? "", radix: 8) ?? 0o22
         settings.limits = limits.flatMap { [answers.word($0), answers.word($0, at: 1)] }
         settings.dumpable = UInt32(truncatingIfNeeded: answers[dumpable])
@@ -37,20 +41,32 @@ struct ProcessAttributes: ProcessResource {
         image.settings = settings
     }
 
+    /// The working directory's path, and why that path does not lead to it.
+    private static func workingDirectory(of pid: Int32) throws -> (path: [UInt8], reason: String?) {
+        let path = try ProcessFiles.linkBytes("/proc/\(pid)/cwd")
+        var status = stat()
+        try checkC(stat("/proc/\(pid)/cwd", &status), "looking at the working directory of pid \(pid)")
+        if FileIdentity.status(of: path, inRootOf: pid).map({ FileIdentity($0) }) == FileIdentity(status) {
+            return (path, nil)
+        }
+        let name = String(decoding: path, as: UTF8.self)
+        return (
+            path,
+            name.hasSuffix(" (deleted)") ? "deleted: \(name)" : "\(name) is not that folder in the container's root"
+        )
+    }
+
     static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws {
         let settings = image.settings
-        let directory = batch.string(settings.workingDirectory)
-        batch.call(.chdir, .address(directory), doing: "changing to \(settings.workingDirectory)")
+        let directory = batch.bytes([UInt8](settings.workingDirectory) + [0])
+        batch.call(
+            .chdir, .address(directory),
+            doing: "changing to \(String(decoding: settings.workingDirectory, as: UTF8.self))")
         batch.call(.umask, .int(settings.umask), doing: "setting the umask")
         if settings.childSubreaper {
             batch.call(.prctl, .value(36), .value(1), doing: "setting PR_SET_CHILD_SUBREAPER")
         }
         batch.call(.personality, .int(settings.personality), doing: "setting the personality")
-        for resource in 0..<limitCount where settings.limits.count == 2 * limitCount {
-            let limit = batch.words([settings.limits[2 * resource], settings.limits[2 * resource + 1]])
-            batch.call(
-                .prlimit64, .value(0), .int(resource), .address(limit), .value(0), doing: "setting limit \(resource)")
-        }
         let own = "/proc/\(context.stub.pid)/"
         if try SmallFile.text(own + "oom_score_adj") != "\(settings.oomScoreAdj)" {
             try SmallFile.write("\(settings.oomScoreAdj)", to: own + "oom_score_adj")
@@ -58,6 +74,18 @@ struct ProcessAttributes: ProcessResource {
         if UInt32(try SmallFile.text(own + "coredump_filter"), radix: 16) != settings.coredumpFilter {
             try SmallFile.write("0x\(String(settings.coredumpFilter, radix: 16))", to: own + "coredump_filter")
         }
+    }
+
+    /// The calls that set the limits, when nothing is left to be made that could meet them.
+    static func limits(_ image: ProcessImage) -> CallBatch {
+        let limits = image.settings.limits
+        var batch = CallBatch()
+        for resource in 0..<limitCount where limits.count == 2 * limitCount {
+            let limit = batch.words([limits[2 * resource], limits[2 * resource + 1]])
+            batch.call(
+                .prlimit64, .value(0), .int(resource), .address(limit), .value(0), doing: "setting limit \(resource)")
+        }
+        return batch
     }
 
     static func obstacles(_ context: InspectContext) throws -> [Obstacle] {
@@ -74,14 +102,9 @@ struct ProcessAttributes: ProcessResource {
         if try ProcessFiles.link("/proc/\(context.pid)/root") != "/" {
             found.append(context.obstacle("root directory", "changed by chroot, not carried yet"))
         }
-        let directory = try ProcessFiles.link("/proc/\(context.pid)/cwd")
-        if directory.hasSuffix(" (deleted)") {
-            found.append(context.obstacle("working directory", "deleted: \(directory)"))
+        if let reason = try workingDirectory(of: context.pid).reason {
+            found.append(context.obstacle("working directory", reason))
         }
-        for child in try ProcessFiles.children(of: context.pid) {
-            found.append(
-                context.obstacle("child \(child) (\(processName(child)))", "more than one process, not carried yet"))
-        }
-        return found
+        return try found + ProcessFiles.children(of: context.pid).map { ProcessObstacles.another($0, beside: context) }
     }
 }

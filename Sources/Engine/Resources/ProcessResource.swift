@@ -50,8 +50,8 @@ struct InspectContext {
         process = processName(pid)
         status = try ProcessStatus(pid: pid)
     }
-    func obstacle(_ subject: String, _ reason: String) -> Obstacle {
-        Obstacle(pid: pid, process: process, subject: subject, reason: reason)
+    func obstacle(_ subject: String, _ reason: String, mayPass: Bool = false) -> Obstacle {
+        Obstacle(pid: pid, process: process, subject: subject, reason: reason, mayPass: mayPass)
     }
 }
 

@@ -1,4 +1,5 @@
 // Signal handlers and the signals that wait for the process as a whole.
+import Glibc
 import LinuxKernel
 
 struct SignalActions: ProcessResource {
@@ -28,7 +29,6 @@ struct SignalActions: ProcessResource {
 
     static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws {
         let bytes = [UInt8](image.signals.actions)
-        guard bytes.count == 64 * size else { throw EngineError.invalidImage("signal actions of \(bytes.count) bytes") }
         for signal in signals {
             let action = batch.bytes(bytes[(signal - 1) * size..<signal * size])
             batch.call(
@@ -40,6 +40,21 @@ struct SignalActions: ProcessResource {
             let signal = [UInt8](info).first ?? 0
             batch.call(
                 .rtSigqueueinfo, .int(image.pid), .int(signal), .address(record), doing: "queueing signal \(signal)")
+        }
+    }
+}
+
+extension ProcessImage {
+    /// Enters whether a signal has stopped the process, with what waits to do so: a SIGSTOP that waits stops it before its
+    /// next instruction; a SIGCONT that waits has let it go on already, since sending either takes back the other.
+    mutating func enterStop(_ isStopped: Bool) {
+        func waits(_ signal: Int32) -> Bool {
+            (signals.pending + threads.flatMap(\.pending)).contains { Int32($0.first ?? 0) == signal }
+        }
+        signals.stopped = waits(SIGSTOP) || isStopped && !waits(SIGCONT)
+        signals.pending.removeAll { Int32($0.first ?? 0) == SIGSTOP }
+        editThreads { threads in
+            for index in threads.indices { threads[index].pending.removeAll { Int32($0.first ?? 0) == SIGSTOP } }
         }
     }
 }

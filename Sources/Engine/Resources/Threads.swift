@@ -51,7 +51,7 @@ struct ThreadCapture {
         let rseq = try thread.tracee.restartableSequences()
         (image.rseqAddress, image.rseqSize) = (rseq.address, rseq.size)
         (image.rseqSignature, image.rseqFlags) = (rseq.signature, rseq.flags)
-        image.name = String(decoding: answers.bytes(name).prefix { $0 != 0 }, as: UTF8.self)
+        image.name = Bytes(answers.bytes(name).prefix { $0 != 0 })
         var policy: Int32 = 0, priority: Int32 = 0, nice: Int32 = 0
         try check(clx_sched_get(tid, &policy, &priority), "reading the scheduling of task \(tid)")
         try check(clx_getpriority(tid, &nice), "reading the niceness of task \(tid)")
@@ -87,16 +87,9 @@ enum ThreadRestore {
                 .int(thread.rseqSignature),
                 doing: "registering restartable sequences")
         }
-        let name = batch.bytes(Array(thread.name.utf8.prefix(15)) + [0])
+        let name = batch.bytes([UInt8](thread.name.prefix(15)) + [0])
         batch.call(.prctl, .value(15), .address(name), doing: "setting the thread's name")
         batch.call(.prctl, .value(29), .value(thread.timerSlackNs), doing: "setting the timer slack")
-        for info in thread.pending {
-            let record = batch.bytes([UInt8](info))
-            let signal = [UInt8](info).first ?? 0
-            batch.call(
-                .rtTgsigqueueinfo, .int(image.pid), .int(thread.tid), .int(signal), .address(record),
-                doing: "queueing signal \(signal)")
-        }
         if !thread.affinity.isEmpty {
             let mask = batch.bytes([UInt8](thread.affinity))
             batch.call(
@@ -113,6 +106,20 @@ enum ThreadRestore {
         return batch
     }
 
+    /// Queues signals for a thread, to run in it; any number of them, as many in each batch as its slot has room for.
+    static func queue(_ records: [Bytes], for tid: Int32, of pid: Int32) -> [CallBatch] {
+        stride(from: 0, to: records.count, by: 20).map { start in
+            var batch = CallBatch()
+            for info in records[start..<min(start + 20, records.count)] {
+                let record = batch.bytes(info), signal = info.first ?? 0
+                batch.call(
+                    .rtTgsigqueueinfo, .int(pid), .int(tid), .int(signal), .address(record),
+                    doing: "queueing signal \(signal)")
+            }
+            return batch
+        }
+    }
+
     /// What is set from outside: scheduling. Until here the thread ran at the engine's own priority.
     static func schedule(_ thread: ThreadImage, _ tracee: Tracee) throws(KernelError) {
         try check(
@@ -123,9 +130,6 @@ enum ThreadRestore {
 
     /// The last touch: where it goes on, and what it blocks.
     static func finish(_ thread: ThreadImage, _ tracee: Tracee) throws {
-        guard thread.registers.count == MemoryLayout<user_regs_struct>.size else {
-            throw EngineError.invalidImage("registers of \(thread.registers.count) bytes")
-        }
         let registers = thread.registers.withUnsafeBytes { $0.loadUnaligned(as: user_regs_struct.self) }
         try tracee.setExtendedState([UInt8](thread.xstate))
         try tracee.setRegisters(registers)

@@ -101,8 +101,15 @@ struct Timers: ProcessResource {
     }
 
     static func obstacles(_ context: InspectContext) throws -> [Obstacle] {
-        try list(context.pid).filter { ![0, 1, 7, 8, 9].contains($0.clock) }.map {
-            context.obstacle("timer \($0.id)", "clock \($0.clock), not carried yet")
+        let timers = try list(context.pid)
+        // A thread that ends takes a while to go from the list, and its timers stay.
+        let threads = timers.contains { $0.notify == 4 } ? try ProcessFiles.tasks(of: context.pid) : []
+        return timers.compactMap { timer in
+            if timer.notify == 4, !threads.contains(timer.thread) {
+                return context.obstacle("timer \(timer.id)", "its thread has ended, not carried yet")
+            }
+            if [0, 1, 7, 8, 9].contains(timer.clock) { return nil }
+            return context.obstacle("timer \(timer.id)", "clock \(timer.clock), not carried yet")
         }
     }
 }

@@ -1,5 +1,6 @@
 // State of a process and its threads that is looked for only to be refused by name.
 import CLinux
+import Glibc
 import LinuxKernel
 import Memory
 
@@ -30,18 +31,22 @@ enum Uncarried {
         return found
     }
 
-    /// Guard regions; a kernel that cannot tell of them (before 6.16) shows none.
-    static func guardRegions(_ context: InspectContext, _ areas: [TrackedArea]) throws -> [Obstacle] {
-        var found: [Obstacle] = [], query = Pagemap.Query()
-        (query.any, query.returned) = ([.guarded], [.guarded])
-        let pages = try Pagemap(pid: context.pid)
-        for area in areas {
-            try? pages.scan(area.range, query) { range, _ in
-                found.append(
-                    context.obstacle("memory \(range.hex)", "a guard region (MADV_GUARD_INSTALL), not carried yet"))
-            }
+    static func memory(_ context: InspectContext, _ areas: [TrackedArea]) throws -> [Obstacle] {
+        try Pagemap(pid: context.pid).guardRegions(in: AddressRanges(areas.map(\.range))).ranges.map {
+            context.obstacle("memory \($0.hex)", "a guard region (MADV_GUARD_INSTALL), not carried yet")
+        } + policies(context)
+    }
+
+    /// NUMA policies of single ranges. A kernel without NUMA has neither them nor the file.
+    private static func policies(_ context: InspectContext) throws -> [Obstacle] {
+        guard let text = try? SmallFile.text("/proc/\(context.pid)/numa_maps") else { return [] }
+        let ranges = text.split(separator: "\n").map { $0.split(separator: " ", maxSplits: 2) }.filter { $0.count > 1 }
+        let others = ranges.filter { $0[1] != "default" }
+        // Where no range has the default, it is the process that has a policy.
+        if let first = others.first, others.count == ranges.count {
+            return [context.obstacle("process", "a NUMA memory policy, \(first[1]), not carried yet")]
         }
-        return found
+        return others.map { context.obstacle("memory 0x\($0[0])", "a NUMA memory policy, \($0[1]), not carried yet") }
     }
 
     /// What the status file of a thread tells.
@@ -54,14 +59,62 @@ enum Uncarried {
             found.append("\(filters) seccomp filters where the runtime installs \(expected)")
         }
         if (status["x86_Thread_features"] ?? "").contains("shstk") { found.append("a shadow stack") }
+        for ((field, what), usual) in zip(speculation, ownSpeculation) {
+            // A filter that the runtime installs may do the same to the stub.
+            guard let choice = status[field], choice != usual,
+                !(choice.contains("force") && status.numbers("Seccomp").first != 0)
+            else { continue }
+            found.append("a choice of its own about \(what) (PR_SET_SPECULATION_CTRL: \(choice))")
+        }
+        // The traps of injected calls are such signals, too.
+        if (status.hex("SigPnd") | status.hex("ShdPnd")) & 1 << (UInt64(SIGTRAP) - 1) != 0 {
+            found.append("a SIGTRAP that waits")
+        }
         return found
+    }
+
+    /// What the registers of a thread tell: 64-bit code has one segment.
+    static func reasons(_ registers: user_regs_struct) -> [String] {
+        registers.cs == 0x33
+            ? [] : ["it runs 32-bit code (segment 0x\(String(registers.cs, radix: 16))), not carried yet"]
+    }
+
+    /// How the processor may run ahead; without a choice of its own a thread has what this process has.
+    private static let speculation = [
+        ("Speculation_Store_Bypass", "speculative stores"), ("SpeculationIndirectBranch", "speculative branches"),
+    ]
+    private static let ownSpeculation = speculation.map { (try? ProcessStatus(pid: getpid()))?[$0.0] }
+
+    /// What only a thread's tracer is told.
+    static func reasons(_ tracee: Tracee) -> [String] {
+        tracee.hasPorts() ? ["I/O ports (ioperm), not carried yet"] : []
     }
 
     /// Deadlines and the policies of BPF schedulers take more than a number to set.
     private static func policy(of task: Int32) -> [String] {
         var policy: Int32 = 0, priority: Int32 = 0
-        guard clx_sched_get(task, &policy, &priority) >= 0, policy & 0xff > 5 else { return [] }
-        return ["scheduling policy \(policy & 0xff)"]
+        guard clx_sched_get(task, &policy, &priority) >= 0 else { return [] }
+        if policy & 0xff > 5 { return ["scheduling policy \(policy & 0xff)"] }
+        var found: [String] = []
+        // struct sched_attr, whose last two 32-bit fields are the bounds; both are 0 where the kernel knows none, and a
+        // real-time thread is at the upper one without asking.
+        var attributes = [UInt32](repeating: 0, count: 14)
+        let asked = attributes.withUnsafeMutableBytes {
+            clx_syscall(315, UInt64(task), UInt64(UInt(bitPattern: $0.baseAddress)), 56, 0, 0, 0)
+        }
+        let isRealTime = (1...2).contains(policy & 0xff)
+        if asked >= 0, attributes[12] != 0 && !isRealTime || ![0, 1024].contains(attributes[13]) {
+            found.append("bounds of its utilisation (\(attributes[12]) to \(attributes[13]))")
+        }
+        // PR_SCHED_CORE, PR_SCHED_CORE_GET
+        var cookie: UInt64 = 0
+        if withUnsafeMutablePointer(to: &cookie, { clx_prctl(62, 0, UInt64(task), 0, UInt64(UInt(bitPattern: $0))) })
+            >= 0,
+            cookie != 0
+        {
+            found.append("a group of core scheduling (PR_SCHED_CORE)")
+        }
+        return found
     }
 
     /// What a thread has of its own though threads mostly share it.
@@ -83,7 +136,26 @@ enum Uncarried {
 struct UncarriedSettings {
     private var questions: [(call: Int, value: CallBatch.DataReference?, usual: Int64, what: String)] = []
 
+    private var session: (keyring: Int, keys: Int)?
+    private static let keyctl = SystemCall(rawValue: 250)
+    /// The session keyring of this process; a process that has the same got it from the host.
+    private static let ownSession = clx_syscall(250, 0, UInt64(bitPattern: -3), 0, 0, 0, 0)
+
     mutating func ask(_ batch: inout CallBatch) {
+        // KEYCTL_GET_KEYRING_ID, without making one
+        for (keyring, what) in [(-1, "a keyring of its own thread"), (-2, "a keyring of its process")]
+            as [(Int64, String)]
+        {
+            let found = batch.call(Self.keyctl, .value(0), .int(keyring), .value(0), must: false, doing: "")
+            questions.append((found, nil, -1, what))
+        }
+        let keys = batch.space(64)
+        session = (
+            batch.call(Self.keyctl, .value(0), .value(UInt64(bitPattern: -3)), .value(0), must: false, doing: ""),
+            batch.call(  // KEYCTL_READ
+                Self.keyctl, .value(11), .value(UInt64(bitPattern: -3)), .address(keys), .value(64), must: false,
+                doing: "")
+        )
         let mode = batch.space(8)
         // A kernel without NUMA has no such call, nor the policy.
         let policy = batch.call(
@@ -104,9 +176,13 @@ struct UncarriedSettings {
 
     /// What was found to be not as usual; a call that this kernel does not know found nothing.
     func reasons(_ answers: CallResults) -> [String] {
-        questions.compactMap { call, value, usual, what in
+        var found = questions.compactMap { call, value, usual, what -> String? in
             guard answers[call] >= 0 else { return nil }
             return (value.map { Int64(answers.int32($0)) } ?? answers[call]) == usual ? nil : "\(what), not carried yet"
         }
+        if let session, answers[session.keys] > 0, answers[session.keyring] != Int64(Self.ownSession) {
+            found.append("keys in its session keyring, not carried yet")
+        }
+        return found
     }
 }

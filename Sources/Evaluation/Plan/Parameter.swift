@@ -19,6 +19,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
     case maxRounds = "max-rounds"
     case roundInterval = "round-interval"
     case downtimeLimit = "downtime-limit"
+    case freezeLimit = "freeze-limit"
     case mobility, users, trace, speed, duration, reconnection
 
     var definition: ParameterDefinition {
@@ -111,6 +112,11 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .downtimeLimit:
             .number("downtime limit (ms)", "downtime_limit_ms", \.downtimeLimit, 0.001...3_600_000, "milliseconds")
                 .only(.rounds)
+        case .freezeLimit:
+            .number(
+                "limit of the freeze (ms)", "freeze_limit_ms", \.freezeLimit, or: "none", absent: "none",
+                1...3_600_000, "milliseconds"
+            ).only { $0.technique.copy != .none }
         case .mobility:
             ParameterDefinition(
                 title: "when services follow their users", column: "mobility", isNumeric: false, absent: "nobody moves",

@@ -56,6 +56,9 @@ public struct RunParameters: Hashable, Sendable {
     public var roundInterval: Double?
     /// Milliseconds.
     public var downtimeLimit = 5.0
+    /// Techniques with a copy phase: longest that a container may stand still before the promise, milliseconds; nil: as
+    /// long as it takes.
+    public var freezeLimit: Double? = 1000
 
     /// When services follow their users; nil: nobody moves.
     public var mobility: MobilityStrategy?
@@ -115,6 +118,7 @@ extension RunParameters {
         plan.handover = handover
         (plan.events, plan.eventPages, plan.minSpacing) = (events, eventPages, minSpacing)
         (plan.maxRounds, plan.roundInterval, plan.downtimeLimit) = (maxRounds, roundInterval, downtimeLimit)
+        if technique.copy != .none { plan.freezeLimit = freezeLimit }
         return plan
     }
 

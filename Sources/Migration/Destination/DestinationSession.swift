@@ -10,6 +10,9 @@ import Memory
 
 /// What the agent does when a container has arrived, and how it answers questions about migrations.
 public protocol DestinationDelegate: AnyObject, Sendable {
+    /// Waits until an earlier arrival of the container from the same host has ended. Its source has given it up, or would not
+    /// offer the container again; what was made here is being removed.
+    func awaitEnd(ofArrival container: String, from host: String)
     /// A migration is being offered; throws to refuse it.
     func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws
         -> MigrationControl
@@ -19,16 +22,22 @@ public protocol DestinationDelegate: AnyObject, Sendable {
     func didFail(migration: String, _ error: any Error)
 }
 
+extension DestinationDelegate {
+    public func awaitEnd(ofArrival container: String, from host: String) {}
+}
+
 /// Receives one container.
 public final class DestinationSession {
     private let host: SessionHost
-    private let connection: Connection
+    let connection: Connection
     private let delegate: any DestinationDelegate
     private var control = MigrationControl()
     /// The agent's books know of it.
     private var isEntered = false
     private let steps = StepClock()
-    private var offer = WireOffer()
+    private var place: SessionBounds.Place?
+    /// Set before anything else is done.
+    private var offer: Checked<WireOffer>!
     private var journal: Journal?
     private var guardian: GuardProcess?
     /// The source may have promised not to run: it has heard that its frames are held here.
@@ -41,16 +50,16 @@ public final class DestinationSession {
     private var network: DestinationHandover?
     private var networkRecord: ContainerNetworkRecord?
     private var tools = RestoreTools()
-    private var image: ProcessImage?
+    private var image: CheckedImage?
     /// What the container's clocks show besides this host's; nil: nothing.
     private var clocks: Clocks?
     private var released = false
     /// Undone in this order when the migration fails.
-    private var made: [() -> Void] = []
+    private var made: [(what: String, undo: () throws -> Void)] = []
 
     public init(host: SessionHost, connection: FileDescriptor, delegate: any DestinationDelegate) throws {
         self.host = host
-        self.connection = try Connection(connection)
+        self.connection = try Connection(connection, as: .destination)
         self.connection.limit(seconds: 30)
         self.delegate = delegate
     }
@@ -58,16 +67,18 @@ public final class DestinationSession {
     /// Serves the connection to its end: a migration, or a question about one.
     public func run() {
         do {
+            place = try SessionBounds.shared.enter()
             let frame = try connection.receive()
             switch frame.kind {
             case .offer:
                 offer = try frame.message()
                 connection.peer = offer.sourceHost
+                try connection.startBeating()
+                connection.silenceLimit = Connection.usualSilence
                 try receive()
             case .inquiry:
-                let inquiry: WireInquiry = try frame.message()
                 // One that asks and leaves without a word asks again.
-                try? Inquiry.answer(inquiry, over: connection, journals: host.journals)
+                try Inquiry.answer(try frame.message(), over: connection, journals: host.journals, host.layout)
             default: throw connection.unexpected(frame, "an offer")
             }
         } catch { fail(error) }
@@ -75,10 +86,15 @@ public final class DestinationSession {
     }
 
     private func receive() throws {
-        try Inquiry.check(identifier: offer.migration)
+        // What is known of it here would else be said of another migration, too.
+        guard Recovery.trace(of: offer.migration, in: host.journals) == nil else {
+            throw MigrationError.refused(["\(host.name) knows a migration \(offer.migration) already"])
+        }
+        delegate.awaitEnd(ofArrival: offer.container, from: offer.sourceHost)
         let reasons = try refusals()
         if !reasons.isEmpty { throw MigrationError.refused(reasons) }
         let plan = try JSONDecoder().decode(MigrationPlan.self, from: offer.plan)
+        connection.waitsForTrigger = plan.handover == .atTrigger
         control = try delegate.willReceive(
             migration: offer.migration, container: offer.container, from: offer.sourceHost, plan: plan)
         isEntered = true
@@ -86,10 +102,11 @@ public final class DestinationSession {
             JournalHeader(
                 migration: offer.migration, role: .destination, container: offer.container, pid: 0, startTime: 0,
                 peer: offer.sourceAddress, agent: getpid(), network: nil, cgroup: nil, peerName: offer.sourceHost,
-                plan: plan))
+                plan: plan, secret: SessionSecret(offer.secret)))
         connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
         var accepted = WireAccepted()
         (accepted.host, accepted.boot, accepted.address) = (host.name, try bootIdentity(), host.address)
+        accepted.identity = try host.layout.identity()
         try connection.send(.accepted, accepted)
         control.update { $0.state = .accepted }
         FaultPoint.reach(.destinationAccepted)
@@ -105,7 +122,7 @@ public final class DestinationSession {
     }
 
     private func answerProbe(_ frame: Frame) throws {
-        var probe: WireClockProbe = try frame.message()
+        var probe = try frame.message(WireClockProbe.self).message
         let now = Clocks.now()
         (probe.answered, probe.answeredBoottime) = (now.monotonic, now.boottime)
         try connection.send(.clockProbe, probe)
@@ -116,11 +133,6 @@ public final class DestinationSession {
     /// Every reason for which this host cannot take the container.
     private func refusals() throws -> [String] {
         var reasons: [String] = []
-        guard offer.protocolVersion == sessionProtocolVersion else {
-            return [
-                "the source speaks version \(offer.protocolVersion) of the protocol, this host \(sessionProtocolVersion)"
-            ]
-        }
         let directory = try host.layout.container(offer.container)
         if directory.exists {
             reasons.append(
@@ -128,6 +140,9 @@ public final class DestinationSession {
             )
         }
         let config = try ContainerConfig(json: [UInt8](offer.config))
+        reasons += config.obstacles()
+        reasons += config.excess(
+            over: host.allowances, bundle: directory.bundle, networkIsOurs: !offer.network.isEmpty)
         let needs = config.requirements(
             runtime: offer.runtime, runtimeVersion: offer.runtimeVersion, bundle: directory.bundle)
         do throws(RuntimeError) {
@@ -141,6 +156,7 @@ public final class DestinationSession {
                 "this host has another monotonic clock, and its kernel no time namespaces, by which the container could keep its own"
             )
         }
+        reasons += ResourceLimits.reasonsAgainst(offer.limits)
         let free = Self.availableMemory()
         if free < offer.residentBytes {
             reasons.append(
@@ -165,15 +181,14 @@ public final class DestinationSession {
     }
 
     private func receiveTree(_ frame: Frame) throws {
-        let tree: WireTree = try frame.message()
+        let tree: Checked<WireTree> = try frame.message()
         if trees == nil { try makeDirectory() }
         try trees!.receive(tree, over: connection)
     }
 
     // ---- Stage ---------------------------------------------------------------------------------------------
 
-    private func stageAndCopy(_ message: WireStage) throws {
-        guard stub == nil else { throw MigrationError.protocolViolation("a second stage") }
+    private func stageAndCopy(_ message: Checked<WireStage>) throws {
         try stage(message)
         try copy()
     }
@@ -185,13 +200,17 @@ public final class DestinationSession {
         try host.runtime.delete(offer.container, force: true)
     }
 
-    private func stage(_ stage: WireStage) throws {
+    private func stage(_ stage: Checked<WireStage>) throws {
         let start = monotonicNow()
+        let layout = try CheckedLayout(stage.areas)
+        guard stage.threads.contains(offer.pid) else {
+            throw MigrationError.protocolViolation("threads without the container's first one")
+        }
         try makeContainer(stage)
         FaultPoint.reach(.destinationCreated)
         let stub = self.stub!
         clocks = stage.hasClocks ? stage.clocks.clocks : nil
-        try stub.stage(stage.areas, threads: stage.threads, clocks: try clocks.map { try $0 + Clocks.offsets() })
+        try stub.stage(layout, threads: stage.threads, clocks: try clocks.map { try $0 + Clocks.offsets() })
         pages = PageReceiver(stub)
         var staged = WireStaged()
         staged.durationNs = monotonicNow() - start
@@ -206,13 +225,15 @@ public final class DestinationSession {
         let config = try ContainerConfig(json: [UInt8](offer.config))
         try guardian?.awaitReadiness()
         try journal!.write(.madeContainer)
-        made.append { try? directory.remove() }
+        made.append(("removing its folder", { try directory.remove() }))
         try directory.create()
         (self.directory, self.config) = (directory, config)
-        trees = try DestinationTrees(config: config, directory: directory, host: host)
+        trees = try DestinationTrees(config: config, directory: directory, host: host) { [connection] in
+            try connection.hear()
+        }
     }
 
-    private func makeContainer(_ stage: WireStage) throws {
+    private func makeContainer(_ stage: Checked<WireStage>) throws {
         let name = offer.container, journal = journal!
         guard let directory, let config else {
             throw MigrationError.protocolViolation("the stage before the root file system")
@@ -227,24 +248,29 @@ public final class DestinationSession {
             try journal.update { $0.network = record }
             try Folder.create((attachment.namespace as NSString).deletingLastPathComponent)
             let handover = DestinationHandoverRecord(spec, attachment)
-            made.append { try? handover.abort() }
+            made.append(("removing its network", { try handover.abort() }))
             let neighbours =
                 stage.neighbours.isEmpty ? [] : try JSONDecoder().decode([Neighbour].self, from: stage.neighbours)
             network = try DestinationHandover.prepare(handover, neighbours: neighbours)
             rehearseConnection(spec, attachment)
             tools = try restoreTools(spec, attachment)
         }
+        let misleading = try config.mountPointObstacles(in: directory.rootfs)
+        guard misleading.isEmpty else { throw MigrationError.refused(misleading) }
         try appendToLog(stage.log)
         try Stub.install(at: host.stubPath)
         let placement = ContainerConfig.Placement(
             root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace,
             cgroup: host.layout.cgroup(of: name),
             bundle: directory.bundle)
-        try directory.write(config: config, prepared: try config.preparedForDestination(placement, stub: host.stubPath))
-        made.append { [host] in try? host.runtime.delete(name, force: true) }
+        try directory.write(
+            config: config,
+            prepared: try config.preparedForDestination(placement, stub: host.stubPath, limits: offer.limits))
+        made.append(("removing its container", { [host] in try host.runtime.delete(name, force: true) }))
         let pid = try host.runtime.create(name, bundle: directory.bundle, log: directory.log)
         try host.runtime.start(name)
         try awaitStub(pid)
+        try setRunState(stage.runState, pid)
         try journal.update {
             $0.pid = pid
             $0.startTime = (try? ProcessFiles.startTime(of: pid)) ?? 0
@@ -255,6 +281,13 @@ public final class DestinationSession {
         guard try ProcessStatus(pid: pid).numbers("NSpid").last == UInt64(offer.pid) else {
             throw MigrationError.refused(["the runtime gave the stub another PID than \(offer.pid)"])
         }
+    }
+
+    /// What was set of the container at run time is set again.
+    private func setRunState(_ json: Data, _ pid: Int32) throws {
+        if json.isEmpty { return }
+        let state = try JSONDecoder().decode(CarriedRunState.self, from: json)
+        try state.apply(pid: pid, cgroup: host.layout.cgroup(of: offer.container))
     }
 
     private func restoreTools(_ spec: NetworkSpec, _ attachment: NetworkAttachment) throws -> RestoreTools {
@@ -297,7 +330,8 @@ public final class DestinationSession {
         }
         let cache = DigestCache(file: host.layout.digestCacheFile)
         do {
-            try MappedFiles.verify(files, root: TreeRoot(process: pid, folder: "/"), cache: cache)
+            try MappedFiles.verify(
+                files, root: TreeRoot(process: pid, folder: "/"), cache: cache, whileWorking: connection.hear)
             try cache.save()
         } catch let error as ContainerError { throw MigrationError.refused([error.description]) }
     }
@@ -314,16 +348,16 @@ public final class DestinationSession {
             case .pages:
                 try pages.apply(frame.payload)
                 FaultPoint.reach(.destinationCopying)
-            case .tree: try receiveTree(frame)
-            case .discard: try pages.discard(try frame.ranges())
+            case .tree: try steps.measure("apply file changes") { try receiveTree(frame) }
+            case .discard: try pages.discard(try DiscardFrame.ranges(of: frame.payload))
             case .layout:
-                let layout: WireLayout = try frame.message()
+                let layout = try CheckedLayout(try frame.message(WireLayout.self).areas)
                 let old = stub.layout
-                try steps.measure("change layout") { try stub.change(to: layout.areas) }
+                try steps.measure("change layout") { try stub.change(to: layout) }
                 pages.layoutChanged(from: old)
             case .clockProbe: try answerProbe(frame)
             case .passEnd:
-                let end: WirePassEnd = try frame.message()
+                let end: Checked<WirePassEnd> = try frame.message()
                 var applied = WirePassApplied()
                 (applied.number, applied.began) = (end.number, end.began)
                 try connection.send(.passApplied, applied)
@@ -331,13 +365,18 @@ public final class DestinationSession {
                 ThreadPriority.realTime.apply()
                 try journal!.state(.frozen)
                 mayBePromised = true
+                // The promise may come whatever happens to the source: its silence ends nothing from here on.
+                connection.silenceLimit = nil
                 try steps.measure("hold frames") { try network?.accept() }
                 try connection.send(.muted, WireMuted())
                 FaultPoint.reach(.destinationMuted)
             case .thawed:
                 ThreadPriority.preferred.apply()
+                try journal!.state(.copying)
+                (mayBePromised, connection.silenceLimit) = (false, Connection.usualSilence)
                 try network?.decline()
                 if image != nil { try dropContainer() }
+                try connection.send(.thawed, WireFrozen())
             case .stage: return try stageAndCopy(try frame.message())
             case .handover:
                 try restore(try steps.measure("read image") { try frame.message() })
@@ -353,13 +392,18 @@ public final class DestinationSession {
     }
 
     /// Makes of the stub what can be made before the source's last word; a source that thaws takes it back.
-    private func restore(_ handover: WireHandover) throws {
-        image = handover.image
+    private func restore(_ handover: Checked<WireHandover>) throws {
+        let image = try CheckedImage(handover.image)
+        self.image = image
+        let claims = handover.image.capabilities(beyond: config!)
+        guard claims.isEmpty else { throw MigrationError.refused(claims) }
         let stub = stub!
         if let clocks, handover.hasClocks {
             try steps.measure("clocks") { try Self.await(handover.clocks.clocks, showing: clocks) }
         }
-        try steps.measure("restore process") { try stub.restore(handover.image, tools) }
+        try setRunState(handover.runState, stub.pid)
+        try steps.measure("restore process") { try stub.restore(image, tools) }
+        if trees!.haveMovedFiles { try steps.measure("check mapped files") { try stub.checkMappedFiles() } }
         try appendToLog(handover.log)
         FaultPoint.reach(.destinationRestored)
     }
@@ -387,24 +431,15 @@ public final class DestinationSession {
         }
     }
 
-    private func complete(_ promise: WirePromise) throws {
+    private func complete(_ promise: Checked<WirePromise>) throws {
         let stub = stub!, journal = journal!
         connection.whileWaiting = {}
         guard var image else { throw MigrationError.protocolViolation("a promise without an image") }
-        for (index, connection) in promise.connections {
-            guard Int(index) < image.files.count, case .tcp = image.files[Int(index)].kind else {
-                throw MigrationError.protocolViolation("a connection that the image does not have")
-            }
-            image.files[Int(index)].tcp = connection
-        }
-        for (index, queue) in promise.datagrams {
-            guard Int(index) < image.files.count, case .udp = image.files[Int(index)].kind else {
-                throw MigrationError.protocolViolation("datagrams for a socket that the image does not have")
-            }
-            image.files[Int(index)].udp.queue = queue
-        }
-        if !promise.files.isEmpty { try steps.measure("apply file changes") { try trees!.apply(promise.files) } }
-        try steps.measure("connections and registers") { try stub.finish(image, tools) }
+        try image.complete(connections: promise.connections, queues: promise.datagrams)
+        let signals = LateSignals(
+            ofProcess: promise.signals, ofThreads: promise.threadSignals.mapValues(\.records))
+        try image.check(signals)
+        try steps.measure("connections and registers") { try stub.finish(image, tools, signals) }
         FaultPoint.reach(.destinationPrepared)
         try journal.state(.releasing)
         FaultPoint.reach(.destinationReleasing)
@@ -422,17 +457,19 @@ public final class DestinationSession {
         var message = WireReleased()
         message.at = at
         message.steps = steps.steps
+        // Before the source is told: who hears from it that the container has moved may move it on.
+        control.update { $0.state = .released }
         // Should it not arrive, the source asks.
         try? connection.send(.released, message)
         FaultPoint.reach(.destinationTold)
-        control.update { $0.state = .released }
         delegate.didReceive(
             migration: offer.migration,
             RunningContainer(name: offer.container, pid: stub.pid, rootfs: directory!.rootfs, network: networkRecord),
             from: offer.sourceHost)
         // The source tells when its copy is gone; whether it does or not, this one runs.
-        let retired: WireRetired? = try? connection.expect(.retired)
-        if retired == nil { Recovery.remember(offer.migration, .released, in: host.journals) }
+        do { try connection.expect(.retired, WireRetired.self) } catch {
+            Recovery.remember(journal.header, .released, in: host.journals)
+        }
         try? network?.finish()
         control.update { $0.state = .retired }
         try? journal.settle()
@@ -452,24 +489,34 @@ public final class DestinationSession {
             return
         }
         let error = connection.cause(of: error)
+        var way = WayBack(of: offer?.container ?? "a session without an offer", host.log)
         if let record = networkRecord {
-            try? DestinationHandoverRecord(record.spec, record.attachment).giveBack()
+            way.step("giving its frames back") {
+                try DestinationHandoverRecord(record.spec, record.attachment).giveBack()
+            }
         }
         stub?.kill()
-        for undo in made.reversed() { undo() }
+        for (what, undo) in made.reversed() { way.step(what, undo) }
         if let journal {
-            if mayBePromised { Recovery.remember(offer.migration, .aborted, in: host.journals) }
-            try? journal.settle()
+            if mayBePromised { Recovery.remember(journal.header, .aborted, in: host.journals) }
+            way.step("noting that it never ran here") { try journal.write(.resolved(.aborted)) }
+            // What could not be removed is left to the guard, by the journal.
+            if way.failures.isEmpty { way.step("settling its journal") { try journal.settle() } }
         }
         control.update { $0.state = .aborted }
         let reason = MigrationError(error, on: host.name)
         if reason.kind == .refused {
-            var refused = WireRefused()
-            (refused.host, refused.reasons, refused.advice) = (host.name, [reason.message], reason.advice ?? "")
-            try? connection.send(.refused, refused)
+            connection.sendRefusal(reason, of: host.name)
         } else {
             connection.sendAbort(reason, neverRan: true)
         }
         if isEntered { delegate.didFail(migration: offer.migration, reason) }
+        guard mayBePromised, let journal else { return }
+        // A source that has promised asks what became of it. One that gives up says so, and does not ask; one whose agent
+        // has died may have settled by its guard, and is asked.
+        if connection.hearsAbort(seconds: 3) { return Recovery.forget(offer.migration, in: host.journals) }
+        do { try Recovery.forgetIfUnasked(journal.header, host) } catch {
+            host.log("migration \(offer.migration): what it came to is remembered for a week: \(error)")
+        }
     }
 }

@@ -31,55 +31,117 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
 }
 
 /// Source to destination: everything that decides whether it can work.
-public nonisolated struct WireOffer: Sendable {
+public nonisolated struct WireOffer: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var protocolVersion: UInt32 = 0
+  public var protocolVersion: UInt32 {
+    get {_storage._protocolVersion}
+    set {_uniqueStorage()._protocolVersion = newValue}
+  }
 
-  public var migration: String = String()
+  public var migration: String {
+    get {_storage._migration}
+    set {_uniqueStorage()._migration = newValue}
+  }
 
-  public var container: String = String()
+  public var container: String {
+    get {_storage._container}
+    set {_uniqueStorage()._container = newValue}
+  }
 
-  public var sourceHost: String = String()
+  public var sourceHost: String {
+    get {_storage._sourceHost}
+    set {_uniqueStorage()._sourceHost = newValue}
+  }
 
   /// Where the source's agent listens, for whoever has to ask it after a crash: "address:port".
-  public var sourceAddress: String = String()
+  public var sourceAddress: String {
+    get {_storage._sourceAddress}
+    set {_uniqueStorage()._sourceAddress = newValue}
+  }
 
   /// config.json as the container's owner wrote it.
-  public var config: Data = Data()
+  public var config: Data {
+    get {_storage._config}
+    set {_uniqueStorage()._config = newValue}
+  }
 
   /// JSON of NetworkSpec; empty: the container has no network of its own.
-  public var network: Data = Data()
+  public var network: Data {
+    get {_storage._network}
+    set {_uniqueStorage()._network = newValue}
+  }
 
-  public var runtime: String = String()
+  public var runtime: String {
+    get {_storage._runtime}
+    set {_uniqueStorage()._runtime = newValue}
+  }
 
-  public var runtimeVersion: String = String()
+  public var runtimeVersion: String {
+    get {_storage._runtimeVersion}
+    set {_uniqueStorage()._runtimeVersion = newValue}
+  }
 
-  public var residentBytes: UInt64 = 0
+  public var residentBytes: UInt64 {
+    get {_storage._residentBytes}
+    set {_uniqueStorage()._residentBytes = newValue}
+  }
 
   /// The kernel's boot and the agent's time namespace: equal ones mean one clock.
-  public var boot: String = String()
+  public var boot: String {
+    get {_storage._boot}
+    set {_uniqueStorage()._boot = newValue}
+  }
 
   /// JSON of MigrationPlan.
-  public var plan: Data = Data()
+  public var plan: Data {
+    get {_storage._plan}
+    set {_uniqueStorage()._plan = newValue}
+  }
 
   /// Files that are mapped, as the container sees them.
-  public var mappedFiles: [WireMappedFile] = []
+  public var mappedFiles: [WireMappedFile] {
+    get {_storage._mappedFiles}
+    set {_uniqueStorage()._mappedFiles = newValue}
+  }
 
   /// Files that containers read only while they are being made (the root file system's own digest follows by itself).
-  public var rootDigest: String = String()
+  public var rootDigest: String {
+    get {_storage._rootDigest}
+    set {_uniqueStorage()._rootDigest = newValue}
+  }
 
   /// PID, TIDs in the container's namespace.
-  public var pid: Int32 = 0
+  public var pid: Int32 {
+    get {_storage._pid}
+    set {_uniqueStorage()._pid = newValue}
+  }
 
   /// JSON of KernelFacts.
-  public var kernel: Data = Data()
+  public var kernel: Data {
+    get {_storage._kernel}
+    set {_uniqueStorage()._kernel = newValue}
+  }
+
+  /// The process's hard limits, by RLIMIT_* number.
+  public var limits: [UInt64] {
+    get {_storage._limits}
+    set {_uniqueStorage()._limits = newValue}
+  }
+
+  /// 32 bytes that only the two hosts know: who asks about the migration later has to show them.
+  public var secret: Data {
+    get {_storage._secret}
+    set {_uniqueStorage()._secret = newValue}
+  }
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 public nonisolated struct WireMappedFile: Sendable {
@@ -110,6 +172,9 @@ public nonisolated struct WireAccepted: Sendable {
 
   /// Where the destination's agent listens.
   public var address: String = String()
+
+  /// What this host is known by over its reboots.
+  public var identity: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -192,6 +257,9 @@ public nonisolated struct WireStage: Sendable {
   public var hasClocks: Bool {self._clocks != nil}
   /// Clears the value of `clocks`. Subsequent reads from it will return its default value.
   public mutating func clearClocks() {self._clocks = nil}
+
+  /// What was set of the container at run time, JSON of CarriedRunState; empty: nothing.
+  public var runState: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -305,6 +373,9 @@ public nonisolated struct WireHandover: Sendable {
   /// Clears the value of `clocks`. Subsequent reads from it will return its default value.
   public mutating func clearClocks() {self._clocks = nil}
 
+  /// As in Stage, if it has changed since.
+  public var runState: Data = Data()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -323,11 +394,25 @@ public nonisolated struct WirePromise: Sendable {
   /// Connections by their index in the image's files.
   public var connections: Dictionary<UInt32,Engine.TCPConnection> = [:]
 
-  /// The last changes of the container's files.
-  public var files: [WireTreeChanges] = []
-
   /// Queues of UDP sockets by the sockets' index in the image's files.
   public var datagrams: Dictionary<UInt32,Engine.DatagramQueue> = [:]
+
+  /// Signals that were sent to the process since the capture, and to its threads (by TID): siginfo_t records of 128 bytes.
+  public var signals: [Data] = []
+
+  public var threadSignals: Dictionary<Int32,WireSignals> = [:]
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+public nonisolated struct WireSignals: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var records: [Data] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -344,20 +429,6 @@ public nonisolated struct WireTree: Sendable {
   public var tree: UInt32 = 0
 
   public var changes: Bool = false
-
-  public var unknownFields = SwiftProtobuf.UnknownStorage()
-
-  public init() {}
-}
-
-public nonisolated struct WireTreeChanges: Sendable {
-  // SwiftProtobuf.Message conformance is added in an extension below. See the
-  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
-  // methods supported on all messages.
-
-  public var tree: UInt32 = 0
-
-  public var content: Data = Data()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -435,6 +506,12 @@ public nonisolated struct WireInquiry: Sendable {
 
   public var migration: String = String()
 
+  /// As in the offer.
+  public var secret: Data = Data()
+
+  /// The container's name.
+  public var container: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -445,10 +522,18 @@ public nonisolated struct WireVerdict: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// A SessionState.
+  /// A SessionState; empty: no trace of the migration here.
   public var state: String = String()
 
   public var reason: String = String()
+
+  /// As in Accepted: whether it is the same host, and whether it has booted anew.
+  public var boot: String = String()
+
+  public var identity: String = String()
+
+  /// The host has a record of the container: it runs, or has run, here.
+  public var knowsContainer: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -461,104 +546,184 @@ fileprivate nonisolated let _protobuf_package = "apus"
 
 nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Offer"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{4}\u{2}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{3}root_digest\0\u{1}pid\0\u{1}kernel\0\u{c}\u{a}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{4}\u{2}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{3}root_digest\0\u{1}pid\0\u{1}kernel\0\u{2}O\u{2}limits\0\u{2}\u{a}secret\0\u{c}\u{a}\u{1}")
+
+  fileprivate class _StorageClass {
+    var _protocolVersion: UInt32 = 0
+    var _migration: String = String()
+    var _container: String = String()
+    var _sourceHost: String = String()
+    var _sourceAddress: String = String()
+    var _config: Data = Data()
+    var _network: Data = Data()
+    var _runtime: String = String()
+    var _runtimeVersion: String = String()
+    var _residentBytes: UInt64 = 0
+    var _boot: String = String()
+    var _plan: Data = Data()
+    var _mappedFiles: [WireMappedFile] = []
+    var _rootDigest: String = String()
+    var _pid: Int32 = 0
+    var _kernel: Data = Data()
+    var _limits: [UInt64] = []
+    var _secret: Data = Data()
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _protocolVersion = source._protocolVersion
+      _migration = source._migration
+      _container = source._container
+      _sourceHost = source._sourceHost
+      _sourceAddress = source._sourceAddress
+      _config = source._config
+      _network = source._network
+      _runtime = source._runtime
+      _runtimeVersion = source._runtimeVersion
+      _residentBytes = source._residentBytes
+      _boot = source._boot
+      _plan = source._plan
+      _mappedFiles = source._mappedFiles
+      _rootDigest = source._rootDigest
+      _pid = source._pid
+      _kernel = source._kernel
+      _limits = source._limits
+      _secret = source._secret
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.protocolVersion) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.migration) }()
-      case 3: try { try decoder.decodeSingularStringField(value: &self.container) }()
-      case 4: try { try decoder.decodeSingularStringField(value: &self.sourceHost) }()
-      case 5: try { try decoder.decodeSingularStringField(value: &self.sourceAddress) }()
-      case 6: try { try decoder.decodeSingularBytesField(value: &self.config) }()
-      case 7: try { try decoder.decodeSingularBytesField(value: &self.network) }()
-      case 8: try { try decoder.decodeSingularStringField(value: &self.runtime) }()
-      case 9: try { try decoder.decodeSingularStringField(value: &self.runtimeVersion) }()
-      case 11: try { try decoder.decodeSingularUInt64Field(value: &self.residentBytes) }()
-      case 12: try { try decoder.decodeSingularStringField(value: &self.boot) }()
-      case 13: try { try decoder.decodeSingularBytesField(value: &self.plan) }()
-      case 14: try { try decoder.decodeRepeatedMessageField(value: &self.mappedFiles) }()
-      case 15: try { try decoder.decodeSingularStringField(value: &self.rootDigest) }()
-      case 16: try { try decoder.decodeSingularInt32Field(value: &self.pid) }()
-      case 17: try { try decoder.decodeSingularBytesField(value: &self.kernel) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularUInt32Field(value: &_storage._protocolVersion) }()
+        case 2: try { try decoder.decodeSingularStringField(value: &_storage._migration) }()
+        case 3: try { try decoder.decodeSingularStringField(value: &_storage._container) }()
+        case 4: try { try decoder.decodeSingularStringField(value: &_storage._sourceHost) }()
+        case 5: try { try decoder.decodeSingularStringField(value: &_storage._sourceAddress) }()
+        case 6: try { try decoder.decodeSingularBytesField(value: &_storage._config) }()
+        case 7: try { try decoder.decodeSingularBytesField(value: &_storage._network) }()
+        case 8: try { try decoder.decodeSingularStringField(value: &_storage._runtime) }()
+        case 9: try { try decoder.decodeSingularStringField(value: &_storage._runtimeVersion) }()
+        case 11: try { try decoder.decodeSingularUInt64Field(value: &_storage._residentBytes) }()
+        case 12: try { try decoder.decodeSingularStringField(value: &_storage._boot) }()
+        case 13: try { try decoder.decodeSingularBytesField(value: &_storage._plan) }()
+        case 14: try { try decoder.decodeRepeatedMessageField(value: &_storage._mappedFiles) }()
+        case 15: try { try decoder.decodeSingularStringField(value: &_storage._rootDigest) }()
+        case 16: try { try decoder.decodeSingularInt32Field(value: &_storage._pid) }()
+        case 17: try { try decoder.decodeSingularBytesField(value: &_storage._kernel) }()
+        case 160: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._limits) }()
+        case 170: try { try decoder.decodeSingularBytesField(value: &_storage._secret) }()
+        default: break
+        }
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.protocolVersion != 0 {
-      try visitor.visitSingularUInt32Field(value: self.protocolVersion, fieldNumber: 1)
-    }
-    if !self.migration.isEmpty {
-      try visitor.visitSingularStringField(value: self.migration, fieldNumber: 2)
-    }
-    if !self.container.isEmpty {
-      try visitor.visitSingularStringField(value: self.container, fieldNumber: 3)
-    }
-    if !self.sourceHost.isEmpty {
-      try visitor.visitSingularStringField(value: self.sourceHost, fieldNumber: 4)
-    }
-    if !self.sourceAddress.isEmpty {
-      try visitor.visitSingularStringField(value: self.sourceAddress, fieldNumber: 5)
-    }
-    if !self.config.isEmpty {
-      try visitor.visitSingularBytesField(value: self.config, fieldNumber: 6)
-    }
-    if !self.network.isEmpty {
-      try visitor.visitSingularBytesField(value: self.network, fieldNumber: 7)
-    }
-    if !self.runtime.isEmpty {
-      try visitor.visitSingularStringField(value: self.runtime, fieldNumber: 8)
-    }
-    if !self.runtimeVersion.isEmpty {
-      try visitor.visitSingularStringField(value: self.runtimeVersion, fieldNumber: 9)
-    }
-    if self.residentBytes != 0 {
-      try visitor.visitSingularUInt64Field(value: self.residentBytes, fieldNumber: 11)
-    }
-    if !self.boot.isEmpty {
-      try visitor.visitSingularStringField(value: self.boot, fieldNumber: 12)
-    }
-    if !self.plan.isEmpty {
-      try visitor.visitSingularBytesField(value: self.plan, fieldNumber: 13)
-    }
-    if !self.mappedFiles.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.mappedFiles, fieldNumber: 14)
-    }
-    if !self.rootDigest.isEmpty {
-      try visitor.visitSingularStringField(value: self.rootDigest, fieldNumber: 15)
-    }
-    if self.pid != 0 {
-      try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 16)
-    }
-    if !self.kernel.isEmpty {
-      try visitor.visitSingularBytesField(value: self.kernel, fieldNumber: 17)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      if _storage._protocolVersion != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._protocolVersion, fieldNumber: 1)
+      }
+      if !_storage._migration.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._migration, fieldNumber: 2)
+      }
+      if !_storage._container.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._container, fieldNumber: 3)
+      }
+      if !_storage._sourceHost.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._sourceHost, fieldNumber: 4)
+      }
+      if !_storage._sourceAddress.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._sourceAddress, fieldNumber: 5)
+      }
+      if !_storage._config.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._config, fieldNumber: 6)
+      }
+      if !_storage._network.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._network, fieldNumber: 7)
+      }
+      if !_storage._runtime.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._runtime, fieldNumber: 8)
+      }
+      if !_storage._runtimeVersion.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._runtimeVersion, fieldNumber: 9)
+      }
+      if _storage._residentBytes != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._residentBytes, fieldNumber: 11)
+      }
+      if !_storage._boot.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._boot, fieldNumber: 12)
+      }
+      if !_storage._plan.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._plan, fieldNumber: 13)
+      }
+      if !_storage._mappedFiles.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._mappedFiles, fieldNumber: 14)
+      }
+      if !_storage._rootDigest.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._rootDigest, fieldNumber: 15)
+      }
+      if _storage._pid != 0 {
+        try visitor.visitSingularInt32Field(value: _storage._pid, fieldNumber: 16)
+      }
+      if !_storage._kernel.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._kernel, fieldNumber: 17)
+      }
+      if !_storage._limits.isEmpty {
+        try visitor.visitPackedUInt64Field(value: _storage._limits, fieldNumber: 160)
+      }
+      if !_storage._secret.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._secret, fieldNumber: 170)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireOffer, rhs: WireOffer) -> Bool {
-    if lhs.protocolVersion != rhs.protocolVersion {return false}
-    if lhs.migration != rhs.migration {return false}
-    if lhs.container != rhs.container {return false}
-    if lhs.sourceHost != rhs.sourceHost {return false}
-    if lhs.sourceAddress != rhs.sourceAddress {return false}
-    if lhs.config != rhs.config {return false}
-    if lhs.network != rhs.network {return false}
-    if lhs.runtime != rhs.runtime {return false}
-    if lhs.runtimeVersion != rhs.runtimeVersion {return false}
-    if lhs.residentBytes != rhs.residentBytes {return false}
-    if lhs.boot != rhs.boot {return false}
-    if lhs.plan != rhs.plan {return false}
-    if lhs.mappedFiles != rhs.mappedFiles {return false}
-    if lhs.rootDigest != rhs.rootDigest {return false}
-    if lhs.pid != rhs.pid {return false}
-    if lhs.kernel != rhs.kernel {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._protocolVersion != rhs_storage._protocolVersion {return false}
+        if _storage._migration != rhs_storage._migration {return false}
+        if _storage._container != rhs_storage._container {return false}
+        if _storage._sourceHost != rhs_storage._sourceHost {return false}
+        if _storage._sourceAddress != rhs_storage._sourceAddress {return false}
+        if _storage._config != rhs_storage._config {return false}
+        if _storage._network != rhs_storage._network {return false}
+        if _storage._runtime != rhs_storage._runtime {return false}
+        if _storage._runtimeVersion != rhs_storage._runtimeVersion {return false}
+        if _storage._residentBytes != rhs_storage._residentBytes {return false}
+        if _storage._boot != rhs_storage._boot {return false}
+        if _storage._plan != rhs_storage._plan {return false}
+        if _storage._mappedFiles != rhs_storage._mappedFiles {return false}
+        if _storage._rootDigest != rhs_storage._rootDigest {return false}
+        if _storage._pid != rhs_storage._pid {return false}
+        if _storage._kernel != rhs_storage._kernel {return false}
+        if _storage._limits != rhs_storage._limits {return false}
+        if _storage._secret != rhs_storage._secret {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -606,7 +771,7 @@ nonisolated extension WireMappedFile: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension WireAccepted: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Accepted"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}boot\0\u{1}address\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}host\0\u{1}boot\0\u{1}address\0\u{2}q\u{2}identity\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -617,6 +782,7 @@ nonisolated extension WireAccepted: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 1: try { try decoder.decodeSingularStringField(value: &self.host) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.boot) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.address) }()
+      case 180: try { try decoder.decodeSingularStringField(value: &self.identity) }()
       default: break
       }
     }
@@ -632,6 +798,9 @@ nonisolated extension WireAccepted: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if !self.address.isEmpty {
       try visitor.visitSingularStringField(value: self.address, fieldNumber: 3)
     }
+    if !self.identity.isEmpty {
+      try visitor.visitSingularStringField(value: self.identity, fieldNumber: 180)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -639,6 +808,7 @@ nonisolated extension WireAccepted: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.host != rhs.host {return false}
     if lhs.boot != rhs.boot {return false}
     if lhs.address != rhs.address {return false}
+    if lhs.identity != rhs.identity {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -761,7 +931,7 @@ nonisolated extension WireClocks: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0\u{1}threads\0\u{1}neighbours\0\u{1}log\0\u{1}clocks\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0\u{1}threads\0\u{1}neighbours\0\u{1}log\0\u{1}clocks\0\u{4}B\u{3}run_state\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -775,6 +945,7 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       case 4: try { try decoder.decodeSingularBytesField(value: &self.neighbours) }()
       case 5: try { try decoder.decodeSingularBytesField(value: &self.log) }()
       case 6: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
+      case 200: try { try decoder.decodeSingularBytesField(value: &self.runState) }()
       default: break
       }
     }
@@ -803,6 +974,9 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     try { if let v = self._clocks {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
     } }()
+    if !self.runState.isEmpty {
+      try visitor.visitSingularBytesField(value: self.runState, fieldNumber: 200)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -813,6 +987,7 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     if lhs.neighbours != rhs.neighbours {return false}
     if lhs.log != rhs.log {return false}
     if lhs._clocks != rhs._clocks {return false}
+    if lhs.runState != rhs.runState {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -993,7 +1168,7 @@ nonisolated extension WireMuted: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Handover"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}image\0\u{1}log\0\u{1}clocks\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}image\0\u{1}log\0\u{1}clocks\0\u{4}E\u{3}run_state\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1004,6 +1179,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 1: try { try decoder.decodeSingularMessageField(value: &self._image) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.log) }()
       case 3: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
+      case 200: try { try decoder.decodeSingularBytesField(value: &self.runState) }()
       default: break
       }
     }
@@ -1023,6 +1199,9 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
     try { if let v = self._clocks {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
     } }()
+    if !self.runState.isEmpty {
+      try visitor.visitSingularBytesField(value: self.runState, fieldNumber: 200)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1030,6 +1209,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs._image != rhs._image {return false}
     if lhs.log != rhs.log {return false}
     if lhs._clocks != rhs._clocks {return false}
+    if lhs.runState != rhs.runState {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1037,7 +1217,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Promise"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connections\0\u{1}files\0\u{1}datagrams\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connections\0\u{2}\u{2}datagrams\0\u{2}q\u{2}signals\0\u{3}thread_signals\0\u{c}\u{2}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1046,8 +1226,9 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.TCPConnection>.self, value: &self.connections) }()
-      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
       case 3: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: &self.datagrams) }()
+      case 180: try { try decoder.decodeRepeatedBytesField(value: &self.signals) }()
+      case 181: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: &self.threadSignals) }()
       default: break
       }
     }
@@ -1057,19 +1238,53 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.connections.isEmpty {
       try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.TCPConnection>.self, value: self.connections, fieldNumber: 1)
     }
-    if !self.files.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 2)
-    }
     if !self.datagrams.isEmpty {
       try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: self.datagrams, fieldNumber: 3)
+    }
+    if !self.signals.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.signals, fieldNumber: 180)
+    }
+    if !self.threadSignals.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: self.threadSignals, fieldNumber: 181)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WirePromise, rhs: WirePromise) -> Bool {
     if lhs.connections != rhs.connections {return false}
-    if lhs.files != rhs.files {return false}
     if lhs.datagrams != rhs.datagrams {return false}
+    if lhs.signals != rhs.signals {return false}
+    if lhs.threadSignals != rhs.threadSignals {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireSignals: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Signals"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}records\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedBytesField(value: &self.records) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.records.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.records, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireSignals, rhs: WireSignals) -> Bool {
+    if lhs.records != rhs.records {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1105,41 +1320,6 @@ nonisolated extension WireTree: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
   public static func ==(lhs: WireTree, rhs: WireTree) -> Bool {
     if lhs.tree != rhs.tree {return false}
     if lhs.changes != rhs.changes {return false}
-    if lhs.unknownFields != rhs.unknownFields {return false}
-    return true
-  }
-}
-
-nonisolated extension WireTreeChanges: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".TreeChanges"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tree\0\u{1}content\0")
-
-  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.tree) }()
-      case 2: try { try decoder.decodeSingularBytesField(value: &self.content) }()
-      default: break
-      }
-    }
-  }
-
-  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.tree != 0 {
-      try visitor.visitSingularUInt32Field(value: self.tree, fieldNumber: 1)
-    }
-    if !self.content.isEmpty {
-      try visitor.visitSingularBytesField(value: self.content, fieldNumber: 2)
-    }
-    try unknownFields.traverse(visitor: &visitor)
-  }
-
-  public static func ==(lhs: WireTreeChanges, rhs: WireTreeChanges) -> Bool {
-    if lhs.tree != rhs.tree {return false}
-    if lhs.content != rhs.content {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1286,7 +1466,7 @@ nonisolated extension WireAbort: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireInquiry: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Inquiry"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}migration\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}migration\0\u{2}i\u{2}secret\0\u{2}\u{a}container\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1295,6 +1475,8 @@ nonisolated extension WireInquiry: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.migration) }()
+      case 170: try { try decoder.decodeSingularBytesField(value: &self.secret) }()
+      case 180: try { try decoder.decodeSingularStringField(value: &self.container) }()
       default: break
       }
     }
@@ -1304,11 +1486,19 @@ nonisolated extension WireInquiry: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.migration.isEmpty {
       try visitor.visitSingularStringField(value: self.migration, fieldNumber: 1)
     }
+    if !self.secret.isEmpty {
+      try visitor.visitSingularBytesField(value: self.secret, fieldNumber: 170)
+    }
+    if !self.container.isEmpty {
+      try visitor.visitSingularStringField(value: self.container, fieldNumber: 180)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireInquiry, rhs: WireInquiry) -> Bool {
     if lhs.migration != rhs.migration {return false}
+    if lhs.secret != rhs.secret {return false}
+    if lhs.container != rhs.container {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1316,7 +1506,7 @@ nonisolated extension WireInquiry: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension WireVerdict: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Verdict"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0\u{1}reason\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0\u{1}reason\0\u{2}r\u{2}boot\0\u{1}identity\0\u{3}knows_container\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1326,6 +1516,9 @@ nonisolated extension WireVerdict: SwiftProtobuf.Message, SwiftProtobuf._Message
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.state) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 180: try { try decoder.decodeSingularStringField(value: &self.boot) }()
+      case 181: try { try decoder.decodeSingularStringField(value: &self.identity) }()
+      case 182: try { try decoder.decodeSingularBoolField(value: &self.knowsContainer) }()
       default: break
       }
     }
@@ -1338,12 +1531,24 @@ nonisolated extension WireVerdict: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.reason.isEmpty {
       try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
     }
+    if !self.boot.isEmpty {
+      try visitor.visitSingularStringField(value: self.boot, fieldNumber: 180)
+    }
+    if !self.identity.isEmpty {
+      try visitor.visitSingularStringField(value: self.identity, fieldNumber: 181)
+    }
+    if self.knowsContainer != false {
+      try visitor.visitSingularBoolField(value: self.knowsContainer, fieldNumber: 182)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireVerdict, rhs: WireVerdict) -> Bool {
     if lhs.state != rhs.state {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.boot != rhs.boot {return false}
+    if lhs.identity != rhs.identity {return false}
+    if lhs.knowsContainer != rhs.knowsContainer {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

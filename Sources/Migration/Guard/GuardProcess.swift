@@ -18,7 +18,7 @@ public struct GuardCommand: Sendable {
 ///
 /// The two share a socket: the guard says one byte when it watches, the session one when it is over. It costs the freeze
 /// nothing: all it lives from is the journal, which is written anyway.
-final class GuardProcess {
+final class GuardProcess: Sendable {
     private let pid: Int32
     private let pidfd: FileDescriptor
     private let socket: FileDescriptor

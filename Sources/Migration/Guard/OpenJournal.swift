@@ -16,8 +16,8 @@ final class OpenJournal: UndoLog {
         while flock(file.number, LOCK_EX) != 0 {}
         // Settled while we waited?
         guard access(path, F_OK) == 0 else { return nil }
-        guard let content = JournalContent(path: path) else {
-            // Its writer died before the first line: it tells of nothing done.
+        guard let content = JournalContent(path: path), !content.settled else {
+            // Its writer died before the first line, which tells of nothing done, or after the last one.
             unlink(path)
             return nil
         }

@@ -20,7 +20,7 @@ enum Repair {
         case .released?, .retired?:
             try endCopy(journal, host)
             // It need not remember any more.
-            Inquiry.ask(content.header.peer, migration: content.header.migration)?.acknowledge()
+            Inquiry.ask(content.header).acknowledge()
         case .aborted?: try runOn(journal)
         default:
             if content.state == .promised { return .mustAsk }
@@ -31,16 +31,22 @@ enum Repair {
 
     /// Asks the other host until it knows, and acts on its word.
     ///
-    /// - Parameter until: asked between two questions; true ends it, the journal stays.
-    static func ask(_ journal: OpenJournal, _ host: SessionHost, until: () throws -> Bool) throws {
+    /// - Parameters:
+    ///   - heard: told what the other host says, in words.
+    ///   - until: asked between two questions; true ends it, the journal stays.
+    static func ask(
+        _ journal: OpenJournal, _ host: SessionHost, heard: (String) -> Void = { _ in }, until: () throws -> Bool
+    ) throws {
         var pause: UInt32 = 20_000
         while true {
-            if let answer = Inquiry.ask(journal.content.header.peer, migration: journal.content.header.migration) {
-                switch answer.state {
-                case .released?, .retired?: try journal.write(.resolved(.released))
-                case .aborted?: try journal.write(.resolved(.aborted))
-                default: break
-                }
+            let answer = Inquiry.ask(journal.content.header)
+            heard(answer.words)
+            switch answer.state {
+            case .released?, .retired?: try journal.write(.resolved(.released))
+            case .aborted?: try journal.write(.resolved(.aborted))
+            default: break
+            }
+            if answer.isThere {
                 FaultPoint.reach(.guardAsked)
                 if case .done = try source(journal, host) { return answer.acknowledge() }
             }
@@ -68,9 +74,17 @@ enum Repair {
                 }
                 break
             }
-            if let place = header.cgroup { attempt { try Cgroup(place).thaw() } }
+            // Only for the engine: somebody else's pause stays.
+            if let place = header.cgroup, content.undo.contains(.cgroupFreeze(pid: header.pid)) {
+                attempt { try Cgroup(place).thaw() }
+            }
             FaultPoint.reach(.guardThawed)
-            attempt { try SourceProcess.removeInjections(pid: header.pid, content.undo, undo: journal) }
+            attempt {
+                // A thread of its own: what it cannot stop it lets go by ending.
+                try OwnThread.run("apus-repair") {
+                    try SourceProcess.removeInjections(pid: header.pid, content.undo, undo: journal)
+                }.get()
+            }
         } else if let place = header.cgroup {
             // It ended meanwhile; should it only be dying, it has to be let die.
             try? Cgroup(place).thaw()
@@ -137,7 +151,7 @@ enum Repair {
     private static func complete(_ journal: OpenJournal, _ host: SessionHost, _ decided: () -> Void) throws {
         let header = journal.content.header
         if journal.content.state != .released { try journal.write(.state(.released)) }
-        Recovery.remember(header.migration, .released, in: host.journals)
+        Recovery.remember(header, .released, in: host.journals)
         decided()
         if let network = header.network {
             try DestinationHandover.finish(DestinationHandoverRecord(network.spec, network.attachment))
@@ -163,15 +177,16 @@ enum Repair {
         awaitEnd(header.pid, header.startTime)
         // The source can only have promised after it heard that its frames are held here.
         if [.frozen, .prepared, .promised, .releasing, .aborted].contains(content.state) {
-            Recovery.remember(header.migration, .aborted, in: host.journals)
+            Recovery.remember(header, .aborted, in: host.journals)
         }
         if content.state != .aborted { try journal.write(.state(.aborted)) }
         decided()
         FaultPoint.reach(.guardAborted)
         if content.madeContainer, !isAnothers {
             // A runtime that was just making the container outlives the agent that started it.
-            awaitRuntime(of: header.container, host)
+            endRuntime(of: header.container, host)
             try allOf(
+                { try Cgroup.killProcesses(in: host.layout.cgroup(of: header.container)) },
                 { try host.runtime.delete(header.container, force: true) }, { try network?.abort() },
                 { try host.layout.container(header.container).remove() })
             _ = try? Cgroup.removeEmpty(host.layout.cgroup(of: header.container))
@@ -198,21 +213,26 @@ enum Repair {
     }
 
     private static func awaitEnd(_ pid: Int32, _ startTime: UInt64) {
-        for _ in 0..<5000 where isProcess(pid, startTime) { usleep(1000) }
+        for _ in 0..<5000 {
+            if !isProcess(pid, startTime) { break }
+            usleep(1000)
+        }
     }
 
-    /// Waits until no runtime process of a container is left.
-    private static func awaitRuntime(of container: String, _ host: SessionHost) {
+    /// Waits until no runtime process of a container is left; one that hangs is killed after five seconds.
+    private static func endRuntime(of container: String, _ host: SessionHost) {
+        var working: [Int32] = []
         for _ in 0..<1000 {
-            let working = ((try? Folder.names("/proc")) ?? []).contains { name in
-                guard let pid = Int32(name), let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty
-                else { return false }
+            working = ((try? Folder.names("/proc")) ?? []).compactMap { Int32($0) }.filter { pid in
+                guard let line = try? SmallFile.read("/proc/\(pid)/cmdline"), !line.isEmpty else { return false }
                 let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
                 return words.contains(host.layout.runtimeRoot) && words.contains(container)
             }
-            if !working { return }
+            if working.isEmpty { return }
             usleep(5000)
         }
+        // With what it has started: it leads a session of its own.
+        for pid in working { kill(getpgid(pid) == pid ? -pid : pid, SIGKILL) }
     }
 }
 
@@ -222,9 +242,16 @@ extension ContainerRecord {
         throws
         -> ContainerRecord
     {
-        let directory = try layout.container(name)
+        let directory = try layout.container(name), config = try directory.config()
+        // What the runtime reads to add a process to the container is the process's configuration, not the stub's.
+        try directory.write(
+            config: config,
+            prepared: try config.preparedForRun(
+                .init(
+                    root: directory.rootfs, networkNamespace: network?.attachment.namespace,
+                    cgroup: layout.cgroup(of: name), bundle: directory.bundle)))
         return ContainerRecord(
-            name: name, since: Date().ISO8601Format(), origin: origin, arguments: try directory.config().arguments,
+            name: name, since: Date().ISO8601Format(), origin: origin, arguments: config.arguments,
             bundle: directory.bundle, network: network?.spec, attachment: network?.attachment)
     }
 }

@@ -18,6 +18,7 @@ extension SourceSession {
         guard plan.handover == .atTrigger else { return }
         while !control.handoverTriggered {
             try checkCancelled()
+            try takeAnswers()
             try meanwhile()
             usleep(500)
         }
@@ -28,10 +29,14 @@ extension SourceSession {
         if kill(container.pid, 0) != 0 || isZombie(container.pid) {
             throw EngineError.exited(pid: container.pid, how: "while it was copied")
         }
+        if !process.memory.isCurrent { throw EngineError.executed(pid: container.pid) }
+        try process.letHeldGo()
     }
 
     private func arm() throws {
-        tracker = try DirtyTracker(pid: container.pid, userfaultfd: try process.arm())
+        do {
+            tracker = try DirtyTracker(pid: container.pid, userfaultfd: try process.arm())
+        } catch EngineError.obstacles(let list) { throw MigrationError.refused(list.map(\.description)) }
         FaultPoint.reach(.sourceArmed)
     }
 
@@ -138,10 +143,11 @@ extension SourceSession {
     /// Sleeps until enough pages have faulted; with `auto` a scan looks now and then at what is fewer, or what no fault
     /// tells of, otherwise no clock runs.
     private func awaitEvent(_ faults: FaultEvents) throws {
-        let wake = [connection.descriptor.number, control.wakeup.number, process.pidfd.number]
+        let wake = [connection.descriptor.number, control.wakeup?.number ?? -1, process.pidfd.number]
         let end = plan.events == .auto ? monotonicNow() + 100_000_000 : nil
         while true {
-            let left = end.map { max(0, Int32(($0 - monotonicNow()) / 1_000_000)) } ?? -1
+            // A destination that is silent wakes nobody, so it is looked at once a second.
+            let left = end.map { max(0, Int32(($0 - monotonicNow()) / 1_000_000)) } ?? 1000
             if try faults.wait(timeoutMilliseconds: left, wake: wake) != nil || left == 0 { return }
             try checkCancelled()
             try takeAnswers()
@@ -178,31 +184,36 @@ extension SourceSession {
     ///
     /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was short before will be
     /// again.
-    func runUp() throws {
+    ///
+    /// - Returns: milliseconds that the last pass took.
+    func runUp() throws -> Double {
         try awaitApplied(all: true)
         let begin = monotonicNow(), waitsOut = plan.handover == .whenReady && wasReady
-        var shortest = Double.infinity, inVain = 0
+        var shortest = Double.infinity, took = 0.0, inVain = 0
         while monotonicNow() - begin < 2_000_000_000 {
             let start = monotonicNow()
             try pass()
             try awaitApplied(all: true)
-            let took = Double(monotonicNow() - start) / 1e6
-            if took < 1 { return }
+            took = Double(monotonicNow() - start) / 1e6
+            if took < 1 { return took }
             inVain = took < 0.97 * shortest ? 0 : inVain + 1
             shortest = min(shortest, took)
             shortestPass = min(shortestPass, took)
             let isBurst = took > max(plan.downtimeLimit, 4 * shortestPass)
-            if inVain >= 2, !(waitsOut && isBurst) { return }
+            if inVain >= 2, !(waitsOut && isBurst) { return took }
         }
+        return took
     }
 
     /// Finds what changed; it is pending until it is sent.
     private func scan() throws {
         let start = monotonicNow()
-        let (found, areas) = try tracker!.pass(stopped: false) { [layout] in
-            try layout.refresh(quick: true)
-            return layout.tracked
-        }
+        let (found, areas) = try tracker!.pass(
+            stopped: false,
+            areas: { [layout] in
+                try layout.refresh(quick: true)
+                return layout.tracked
+            }, between: checkCancelled)
         lastScan = Double(monotonicNow() - start) / 1e6
         keep(found, areas)
         var again = DirtyPass()
@@ -225,9 +236,21 @@ extension SourceSession {
             ? AddressRanges() : AddressSpacePlan.mappedAnew(from: sentAreas, to: layout.areas)
     }
 
+    /// Waits until the destination has applied all that was sent.
+    func awaitApplied() throws {
+        passNumber += 1
+        var end = WirePassEnd()
+        (end.number, end.began) = (passNumber, monotonicNow())
+        outstanding.append((passNumber, 0, end.began))
+        try connection.send(.passEnd, end)
+        try awaitApplied(all: true)
+    }
+
     private func sendPending(began: Int64) throws {
         let start = monotonicNow()
         let pagesBefore = pages.pagesSent, bytesBefore = connection.bytesSent
+        // The destination maps files by their paths: it needs them where they are now.
+        if mapsOtherFiles { try trees!.sendChanges(over: connection) }
         try sendLayoutIfNew()
         if !discards.isEmpty { try connection.sendDiscards(discards) }
         let sending = pending
@@ -256,6 +279,13 @@ extension SourceSession {
                 pages: pages.pagesSent - pagesBefore, bytes: connection.bytesSent - bytesBefore))
     }
 
+    /// Does the layout have a mapping of a file that the one at the destination has not?
+    private var mapsOtherFiles: Bool {
+        guard layout.generation != sentGeneration else { return false }
+        let sent = Set(sentAreas.map(\.path))
+        return layout.areas.contains { !sent.contains($0.path) }
+    }
+
     func sendLayoutIfNew() throws {
         guard layout.generation != sentGeneration else { return }
         var message = WireLayout()
@@ -268,21 +298,25 @@ extension SourceSession {
     // ---- Answers -------------------------------------------------------------------------------------------
 
     /// Waits a little, taking answers as they come.
-    private func idle(_ microseconds: Int32) throws {
+    func idle(_ microseconds: Int32) throws {
         try checkCancelled()
-        if microseconds >= 1000, connection.awaitInput(microseconds / 1000) { return try takeAnswers() }
+        if microseconds >= 1000, try connection.awaitInput(microseconds / 1000) { return try takeAnswers() }
         usleep(UInt32(min(microseconds, 500)))
         try takeAnswers()
     }
 
     private func takeAnswers() throws {
         while connection.hasInput { try takeAnswer() }
+        try connection.checkSilence()
     }
 
     private func takeAnswer() throws {
         let frame = try connection.receive()
         guard frame.kind == .passApplied else { throw connection.unexpected(frame, "an acknowledgement") }
-        let applied: WirePassApplied = try frame.message()
+        let applied: Checked<WirePassApplied> = try frame.message()
+        guard applied.number <= passNumber else {
+            throw MigrationError.protocolViolation("an answer to pass \(applied.number) of \(passNumber)")
+        }
         let now = monotonicNow()
         // Measured by what has arrived: the socket takes megabytes at once that are not sent yet.
         if let first = outstanding.first, first.bytes > 262_144 {
@@ -296,7 +330,7 @@ extension SourceSession {
     /// Flow control: at most three passes are under way; with `all`, none.
     func awaitApplied(all: Bool) throws {
         while outstanding.count > (all ? 0 : 2) {
-            if connection.awaitInput(50) { try takeAnswer() } else { try checkCancelled() }
+            if try connection.awaitInput(50) { try takeAnswer() } else { try checkCancelled() }
         }
     }
 

@@ -14,7 +14,9 @@ extension SourceSession {
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         try layout.refresh(advice: true)
-        if let obstacle = try findObstacles().first { throw Postponed(why: obstacle, told: false) }
+        // Before the last look at what it watches.
+        runStateWatch = try RunStateWatch(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
+        if let obstacle = try search.find(sent: sentRunState).first { throw Postponed(why: obstacle.description) }
         report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         // Clocks drift apart while memory is copied: by these the downtime is told.
         if !sharesClock {
@@ -22,72 +24,77 @@ extension SourceSession {
             try measureClocksThere()
         }
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
-        if tracker != nil { try runUp() }
+        if tracker != nil { try checkFreezeLimit(lastPass: try runUp()) } else { try awaitApplied() }
+        try noteFreeze()
         try drain()
-        if network != nil {
-            try holdNetwork()
-            try journal.note(.socketRepair(pid: container.pid, reusing: TCPSocket.reusingAddress(pid: container.pid)))
-        }
+        try trees!.sendChanges(over: connection)
+        try checkFreezeLimit(compared: trees!.compared)
         unsentLog += try newLog()
 
         let lastPass = try tracker.map { try LastPass($0) }
         defer { lastPass?.wait() }
 
+        // What is being done to the container has effect before the freeze, or on the copy that lives.
+        try control.gate.close { try checkCancelled() }
         enter(.frozen)
         ThreadPriority.realTime.apply()
         defer { ThreadPriority.normal.apply() }
-        report.frozenAt = monotonicNow()
-        try steps.measure("stop threads") { try process.freeze() }
+        frozenAt = monotonicNow()
+        report.frozenAt = frozenAt
+        connection.interval = 2
+        connection.whileWaiting = { [unowned self] in try checkFreeze() }
+        do { try step("stop threads") { try process.freeze() } } catch EngineError.obstacles(let list) {
+            throw Postponed(why: list.map(\.description).joined(separator: "; "))
+        }
         FaultPoint.reach(.sourceStopped)
-        try steps.measure("read layout") { _ = try layout.refresh(quick: true) }
+        try step("read layout") { _ = try layout.refresh(quick: true) }
         do {
             capture = try captureAll { [self] in lastPass?.begin(layout.tracked, mappedAnew: mappedAnew) }
+            FaultPoint.reach(.sourceCaptured)
+            try sendState(lastPass)
         } catch {
+            var reason = error
+            if case EngineError.obstacles(let list) = error {
+                reason = Postponed(why: list.map(\.description).joined(separator: "; "))
+            }
             // What the pass took from the tracker is for the next one to send.
-            if let pass = try lastPass?.result() { keep(pass, layout.tracked) }
-            guard case EngineError.obstacles(let list) = error else { throw error }
-            throw Postponed(why: list.map(\.description).joined(separator: "; "), told: false)
+            if reason is Postponed, let pass = try lastPass?.result() { keep(pass, layout.tracked) }
+            throw reason
         }
-        FaultPoint.reach(.sourceCaptured)
-        try connection.send(.frozen, WireFrozen())
-        try steps.measure("send layout") { try sendLayoutIfNew() }
-        if imageGoesAhead { try sendImage() }
-
-        let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
-        let last = try steps.measure("last scan") { try finish(lastPass) }
-        try steps.measure("send pages") {
-            if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
-            try pages.send(last.pages, stopped: true) {}
-        }
-        note(pass: passStart, pagesBefore, sentBefore)
-        FaultPoint.reach(.sourceLastPass)
-
         // Before a socket is put under repair: were the engine to die while the process can run, its next send would fail.
-        try steps.measure("freeze cgroup") { try cgroup.freeze() }
+        try step("freeze cgroup") { try freezeCgroup(cgroup) }
         FaultPoint.reach(.sourceFrozen)
-        try steps.measure("wait until muted") { let _: WireMuted = try connection.expect(.muted) }
+        try step("wait until muted") { _ = try connection.expect(.muted, WireMuted.self) }
         if let network {
             // Seen now, a new connection costs nothing but another attempt; after the next step it costs what B holds.
-            try steps.measure("look for handshakes") { try checkDrained() }
-            try steps.measure("redirect frames") { try network.redirect() }
+            try step("look for handshakes") { try checkDrained() }
+            try step("redirect frames") { try network.redirect() }
             FaultPoint.reach(.sourceRedirected)
-            try steps.measure("capture connections") { try capture!.captureConnections() }
+            try step("capture connections") { try capture!.captureConnections() }
             FaultPoint.reach(.sourceRepaired)
-            if capture!.hasQueues { try steps.measure("wait for frames") { _ = try ReceiveBacklog.drain() } }
-            try steps.measure("mute port") { try network.silence() }
+            if capture!.hasQueues { try step("wait for frames") { _ = try ReceiveBacklog.drain() } }
+            try step("mute port") { try network.silence() }
             FaultPoint.reach(.sourceSilenced)
-            try steps.measure("check connections") { try checkConnections() }
+            try step("check connections") { try checkConnections() }
         }
         if !imageGoesAhead { try sendImage() }
-        let files = try steps.measure("last file changes") { try trees!.lastChanges() }
-        try steps.measure("promise") {
+        // What is sent to the process past Apus counts until here.
+        let signals = try step("read signals again") { try process.lateSignals(since: capture!.image) }
+        try step("promise") {
             var promise = WirePromise()
+            promise.signals = signals.ofProcess
+            promise.threadSignals = signals.ofThreads.mapValues { records in
+                var message = WireSignals()
+                message.records = records
+                return message
+            }
             promise.connections = capture!.connectionImages
             promise.datagrams = capture!.queueImages
-            promise.files = files
-            if control.isCancelled { throw MigrationError.cancelled }
-            // From here on nothing but the other side's word ends it.
-            connection.whileWaiting = {}
+            try checkFreeze()
+            // From here on nothing but the other side's word ends it, however long that takes.
+            connection.interval = 50
+            connection.silenceLimit = nil
+            connection.whileWaiting = { [unowned self] in try lookForDoubt() }
             try journal.state(.promised)
             promised = true
             FaultPoint.reach(.sourcePromisedUnsent)
@@ -95,49 +102,168 @@ extension SourceSession {
         }
         enter(.promised)
         FaultPoint.reach(.sourcePromised)
-        let released = try steps.measure("wait for release") { () throws -> WireReleased in
+        // The bridge sends them after the container.
+        endConnectionHold()
+        let released = try steps.measure("wait for release") { () throws -> Checked<WireReleased> in
             try connection.expect(.released)
         }
         // The copy that lives may share this processor.
         ThreadPriority.idle.apply()
         enter(.released)
         FaultPoint.reach(.sourceReleased)
-        note(released)
+        connection.whileWaiting = {}
+        noteRelease(at: released.at - clockOffset, released.steps)
+    }
+
+    // ---- The limit of the freeze ---------------------------------------------------------------------------
+
+    /// A step of the freeze before the promise.
+    private func step<T>(_ name: String, _ body: () throws -> T) throws -> T {
+        stepName = name
+        try checkFreeze()
+        return try steps.measure(name, body)
+    }
+
+    /// Has somebody cancelled, or has the container stood still for as long as it may?
+    func checkFreeze() throws {
+        if control.isCancelled { throw MigrationError.cancelled }
+        guard let limit = plan.freezeLimit, Double(monotonicNow() - frozenAt) / 1e6 > limit else { return }
+        throw tooLong("the container had stood still for \(Self.text(limit)), its limit, at the step '\(stepName)'")
+    }
+
+    /// Changes that take longer to send than the container may stand still would only stop it in vain.
+    private func checkFreezeLimit(lastPass took: Double) throws {
+        guard let limit = plan.freezeLimit, took > limit else { return }
+        throw tooLong(
+            "the last changes took \(Self.text(took)) to send, and the container may stand still for \(Self.text(limit))"
+        )
+    }
+
+    /// Files that have to be compared as a whole with what the destination has may take longer than that, too.
+    private func checkFreezeLimit(compared: (names: [String], milliseconds: Double)) throws {
+        guard let limit = plan.freezeLimit, compared.milliseconds > limit else { return }
+        let took = Self.text(compared.milliseconds), others = compared.names.count - 3
+        let names = compared.names.prefix(3).joined(separator: ", ") + (others > 0 ? " and \(others) other files" : "")
+        throw Postponed(
+            why: "nothing tells which parts of \(names) are written to: to compare all of "
+                + "it takes \(took), and the container may stand still for \(Self.text(limit))",
+            advice: "give it more by --freeze-limit MS, or none; or keep large files on ext4, which tells")
+    }
+
+    private func tooLong(_ why: String) -> Postponed {
+        Postponed(why: why, advice: "give it more by --freeze-limit MS, or none, or a faster link between the hosts")
+    }
+
+    private static func text(_ milliseconds: Double) -> String { "\(Int(milliseconds.rounded(.up))) ms" }
+
+    private func freezeCgroup(_ cgroup: Cgroup) throws {
+        hasFrozen = true
+        let left = plan.freezeLimit.map { max(1, $0 - Double(monotonicNow() - frozenAt) / 1e6) } ?? 5000
+        do throws(KernelError) { try cgroup.freeze(timeLimit: .milliseconds(Int(min(left, 5000)))) } catch {
+            if error.errno == .timedOut { throw Postponed(why: "\(error)") }
+            throw error
+        }
+    }
+
+    /// After the promise: a destination that is silent is in doubt, which an operator may end; its word still counts if
+    /// it comes.
+    private func lookForDoubt() throws {
+        let isSilent = connection.silence > Connection.usualSilence
+        if isSilent, control.resolution != nil {
+            throw MigrationError.disconnected(from: connection.peer, "no sign of it, and an operator decided")
+        }
+        if isSilent == (state == .inDoubt) { return }
+        enter(isSilent ? .inDoubt : .promised)
+        control.update { [connection] in
+            $0.remark =
+                isSilent
+                ? "no sign of \(connection.peer) for \(Int(Connection.usualSilence)) s; waiting for its word" : nil
+        }
+    }
+
+    // ---- The state -----------------------------------------------------------------------------------------
+
+    /// Sends what was captured, and the last pages.
+    private func sendState(_ lastPass: LastPass?) throws {
+        toldFrozen = true
+        try connection.send(.frozen, WireFrozen())
+        // Before what opens files by their paths: mappings and descriptors. The destination has the tree as it is now by then.
+        try step("last file changes") {
+            try trees!.findLastChanges(written: capture!.writtenFiles, maps: layout.entries)
+        }
+        try step("send file changes") { try trees!.sendUnsent(over: connection, between: checkFreeze) }
+        try step("send layout") { try sendLayoutIfNew() }
+        if imageGoesAhead { try sendImage() }
+        let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
+        let last = try step("last scan") { try finish(lastPass) }
+        try step("send pages") {
+            if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
+            try pages.send(last.pages, stopped: true) { [self] in try checkFreeze() }
+        }
+        (pending, discards) = (AddressRanges(), AddressRanges())
+        note(pass: passStart, pagesBefore, sentBefore)
+        FaultPoint.reach(.sourceLastPass)
     }
 
     private func sendImage() throws {
         // The last lines were written on the way into the freeze.
         unsentLog += try newLog()
-        try steps.measure("send image") {
+        try step("send image") {
+            sentImage = true
             var handover = WireHandover()
             handover.image = capture!.image
             handover.log = unsentLog
+            if runState != sentRunState {
+                handover.runState = try JSONEncoder().encode(runState)
+                sentRunState = runState
+            }
             if clocksThere != nil { handover.clocks = WireClocks(Clocks.now() + ownClocks) }
             try connection.send(.handover, handover)
         }
     }
 
-    /// State that no descriptor leads to has to drain before the freeze.
+    /// State that no descriptor leads to has to drain before the freeze. Where new connections keep it from that, they
+    /// wait outside
+    /// while the program comes to those that it has.
     private func drain() throws {
-        guard let diagnosis else { return }
-        for _ in 0..<500 {
-            let pending = try TCPDrain.pending(diagnosis)
-            if pending.isEmpty { return }
-            usleep(1000)
+        guard let diagnosis, let network = container.network else { return }
+        if try isDrained(diagnosis, within: 0.5) { return }
+        do throws(KernelError) {
+            let hold = try ConnectionHold(network.spec, network.attachment)
+            connectionHold = hold
+            try hold.begin()
+        } catch {
+            let reasons = try TCPDrain.pending(diagnosis).reasons.joined(separator: "; ")
+            throw Postponed(why: reasons + "; new connections cannot be held back (\(error))")
         }
-        throw Postponed(why: try TCPDrain.pending(diagnosis).reasons.joined(separator: "; "), told: false)
+        let seconds = 2.0
+        if try isDrained(diagnosis, within: seconds) { return }
+        let pending = try TCPDrain.pending(diagnosis)
+        guard pending.unaccepted.isEmpty else {
+            throw MigrationError(
+                .refused,
+                pending.waitingListeners.map {
+                    "\($0), though new ones were held back for \(Int(seconds)) s: its program does not come to them"
+                }.joined(separator: "; "), advice: "move it when it is less busy")
+        }
+        throw Postponed(why: pending.reasons.joined(separator: "; "))
+    }
+
+    private func isDrained(_ diagnosis: NetlinkSocket, within seconds: Double) throws -> Bool {
+        let deadline = monotonicNow() + Int64(seconds * 1e9)
+        while try !TCPDrain.pending(diagnosis).isEmpty {
+            if monotonicNow() > deadline { return false }
+            try idle(500)
+        }
+        return true
     }
 
     private func captureAll(_ threadsAreStill: () -> Void) throws -> Capture {
-        let others = try steps.measure("look for children") { try cgroup!.processes().filter { $0 != container.pid } }
-        guard layout.obstacles.isEmpty, others.isEmpty else {
-            throw EngineError.obstacles(
-                layout.obstacles
-                    + others.map {
-                        Obstacle(
-                            pid: $0, process: "another", subject: "process", reason: "more than one, not carried yet")
-                    })
+        if let change = try step("look for changes around it", { runStateWatch?.change() }) {
+            throw Postponed(why: change)
         }
+        let fresh = try step("look for children") { try search.inFreeze() }
+        guard layout.obstacles.isEmpty, fresh.isEmpty else { throw EngineError.obstacles(layout.obstacles + fresh) }
         return try process.capture(layout, descriptors, threadsAreStill: threadsAreStill) {
             steps.note("capture: \($0)", $1, $2)
         }
@@ -154,7 +280,6 @@ extension SourceSession {
             throw MigrationError(.failed, "the last pass over the memory never began, though all else is captured")
         }
         keep(found, layout.tracked)
-        defer { (pending, discards) = (AddressRanges(), AddressRanges()) }
         var pass = DirtyPass()
         (pass.pages, pass.discards) = (pending, discards)
         return pass
@@ -165,7 +290,7 @@ extension SourceSession {
     private func checkConnections() throws {
         try capture!.settleConnections()
         do { try capture!.captureQueues() } catch EngineError.obstacles(let list) {
-            throw Postponed(why: list.map(\.description).joined(separator: "; "), told: true)
+            throw Postponed(why: list.map(\.description).joined(separator: "; "))
         }
         try checkDrained()
     }
@@ -173,11 +298,12 @@ extension SourceSession {
     private func checkDrained() throws {
         guard let diagnosis else { return }
         let pending = try TCPDrain.pending(diagnosis)
-        if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; "), told: true) }
+        if !pending.isEmpty { throw Postponed(why: pending.reasons.joined(separator: "; ")) }
     }
 
-    private func note(_ released: WireReleased) {
-        report.releasedAt = released.at - clockOffset
+    /// Completes the report.
+    private func noteRelease(at instant: Int64, _ destinationSteps: [WireStep]) {
+        report.releasedAt = instant
         // By how much the container's clock has leapt ahead.
         if let clocksThere, !sharesClock {
             report.clockLag = ownClocks.monotonic - clocksThere.monotonic - clockOffset
@@ -185,8 +311,10 @@ extension SourceSession {
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
         report.handoverTime = handoverWantedAt.map { Double(report.releasedAt - $0) / 1e6 }
+        report.handovers.append(
+            HandoverReport(start: Double(report.frozenAt - decidedAt) / 1e6, frozen: report.engineDowntime))
         report.steps = steps.steps.map { StepReport($0, side: "source", frozenAt: report.frozenAt, clockOffset: 0) }
-        report.steps += released.steps.map {
+        report.steps += destinationSteps.map {
             StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset)
         }
         report.pagesSent = pages.pagesSent
@@ -208,11 +336,14 @@ extension SourceSession {
     func endCopy() throws {
         process.kill()
         FaultPoint.reach(.sourceKilled)
-        try cgroup?.thaw()
+        try thawCgroup()
         ThreadPriority.normal.apply()
         process.reap()
         tracker?.stop()
-        for _ in 0..<5000 where kill(container.pid, 0) == 0 && !isZombie(container.pid) { usleep(1000) }
+        for _ in 0..<5000 {
+            if kill(container.pid, 0) != 0 || isZombie(container.pid) { break }
+            usleep(1000)
+        }
         try allOf(
             // First: an entry that leads to the destination would outlive the container's stay there.
             { [network] in try network?.retire() },
@@ -228,28 +359,30 @@ extension SourceSession {
         if state == .released || state == .retired { return try finishWithoutPeer(nil) }
         enter(.inDoubt)
         control.update { $0.remark = "asking \(destination) whether it runs there: \(error)" }
+        var said: String?
         var pause: UInt32 = 10_000
         while true {
-            let answer = Inquiry.ask(destination, migration: id)
-            switch answer?.state ?? operatorsWord() {
+            let answer = Inquiry.ask(journal.header)
+            if said != answer.words {
+                said = answer.words
+                control.update { $0.remark = answer.words }
+            }
+            switch answer.state ?? operatorsWord() {
             case .released?, .retired?:
-                report.releasedAt = report.releasedAt == 0 ? monotonicNow() : report.releasedAt
+                // When it was released is not known any more: at the latest now.
+                noteRelease(at: monotonicNow(), [])
                 return try finishWithoutPeer(answer)
             case .aborted?:
                 try journal.write(.resolved(.aborted))
                 promised = false
-                thaw()
-                tracker?.stop()
-                tracker = nil
-                try process.disarm()
-                if !networkTouched { try journal.settle() }
-                answer?.acknowledge()
+                runOn()
+                answer.acknowledge()
                 enter(.aborted)
-                if answer?.state == nil { throw MigrationError.resolved }
+                if answer.state == nil { throw MigrationError.resolved }
                 if let error = error as? MigrationError, error.kind == .refused || error.kind == .cancelled {
                     throw error
                 }
-                throw MigrationError.aborted("it never ran there (\(error))")
+                throw MigrationError.aborted("\(answer.words) (\(error))")
             default:
                 usleep(pause)
                 pause = min(pause * 2, 500_000)

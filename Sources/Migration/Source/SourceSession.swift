@@ -28,7 +28,8 @@ public final class SourceSession {
     var network: SourceHandover?
     var trees: SourceTrees?
     var diagnosis: NetlinkSocket?
-    var descriptors = DescriptorContext()
+    let search: ObstacleSearch
+    var descriptors: DescriptorContext { search.descriptors }
     var report: MigrationReport
     /// Layout generation that the destination has.
     /// The layout that the destination has, or will have when it gets there.
@@ -37,6 +38,10 @@ public final class SourceSession {
     /// The image is sent before the last pages and connections, so that the process is restored meanwhile. A handover
     /// that had to be put off after that makes no such bet again.
     var imageGoesAhead = true
+    /// What was set of the container at run time: as last seen, and as the destination was told.
+    var runState: CarriedRunState { search.runState }
+    var sentRunState = CarriedRunState()
+    var runStateWatch: RunStateWatch?
     var clockOffset: Int64 = 0
     var sharesClock = true
     /// What the container's clocks show besides this host's: it came from a host with other ones.
@@ -65,28 +70,48 @@ public final class SourceSession {
     /// Milliseconds the last scan took.
     var lastScan = 0.0
 
+    // ---- The handover that is being tried (SourceHandoverPhase.swift)
+    /// When the container was stopped; 0: not yet.
+    var frozenAt: Int64 = 0
+    /// The destination has been sent `frozen`, and the image, of this handover.
+    var toldFrozen = false, sentImage = false
+    /// The step of the freeze that is being taken.
+    var stepName = ""
+
     private(set) var state = SessionState.offered
     /// Set once the promise is given: from then on only the other side's word ends it.
     var promised = false
     private let log: String
+    let secret = SessionSecret()
 
     /// Prepares a migration of `container` over a connection to the destination's agent.
     public init(
         id: String, container: RunningContainer, host: SessionHost, destination: String, plan: MigrationPlan,
         control: MigrationControl, connection: FileDescriptor
     ) throws {
+        // Such a process has no memory to be looked into.
+        if let ended = ProcessObstacles.endedLeader(container.pid) { throw MigrationError.refused([ended.description]) }
         (self.id, self.container, self.host, self.destination) = (id, container, host, destination)
         (self.plan, self.control) = (plan, control)
-        self.connection = try Connection(connection)
+        self.connection = try Connection(connection, as: .source)
         self.connection.peer = destination
+        layout = try AddressSpaceReader(pid: container.pid)
+        search = try ObstacleSearch(
+            container, layout, host, acceptsInodeNumbers: plan.accept?.contains(.inodeNumbers) ?? false)
         let cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
-        (journal, guardian) = try host.openJournal(
+        let (journal, guardian) = try host.openJournal(
             JournalHeader(
                 migration: id, role: .source, container: container.name, pid: container.pid,
                 startTime: try ProcessFiles.startTime(of: container.pid), peer: destination, agent: getpid(),
-                network: container.network, cgroup: cgroup, plan: plan))
-        process = try SourceProcess(pid: container.pid, undo: journal)
-        layout = try AddressSpaceReader(pid: container.pid)
+                network: container.network, cgroup: cgroup, plan: plan, secret: secret))
+        (self.journal, self.guardian) = (journal, guardian)
+        do { process = try SourceProcess(pid: container.pid, undo: journal) } catch {
+            // The container has just ended. Nothing was done to it.
+            try journal.settle()
+            guardian?.end()
+            throw error
+        }
+        search.process = process
         pages = PageSender(process.memory, self.connection)
         log = try host.layout.container(container.name).log
         report = MigrationReport(plan: plan)
@@ -100,9 +125,16 @@ public final class SourceSession {
     ///
     /// - Throws: why it did not happen; the source then runs on, unless it is `MigrationError.inDoubt`.
     public func run() throws -> MigrationReport {
-        connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
-        defer { guardian?.end() }
+        defer {
+            control.gate.open()
+            endGuard()
+        }
         do {
+            listen()
+            process.whileWaiting = { [connection] in try connection.whileWaiting() }
+            connection.silenceLimit = Connection.usualSilence
+            connection.waitsForTrigger = plan.handover == .atTrigger
+            try connection.startBeating()
             try phase("negotiate") { try negotiate() }
             try phase("stage") { try stage() }
             enter(.copying)
@@ -124,6 +156,12 @@ public final class SourceSession {
             rollback(cause)
             throw cause
         }
+    }
+
+    /// What ends a wait while the container runs.
+    private func listen() {
+        connection.interval = 50
+        connection.whileWaiting = { [control] in if control.isCancelled { throw MigrationError.cancelled } }
     }
 
     func enter(_ next: SessionState) {
@@ -152,7 +190,12 @@ public final class SourceSession {
         let offer = try makeOffer()
         try connection.send(.offer, offer)
         FaultPoint.reach(.sourceOffered)
-        let accepted: WireAccepted = try connection.limiting(seconds: patience) { try connection.expect(.accepted) }
+        let accepted: Checked<WireAccepted> = try connection.limiting(seconds: patience) {
+            try connection.expect(.accepted)
+        }
+        try journal.update {
+            ($0.peerName, $0.peerBoot, $0.peerIdentity) = (accepted.host, accepted.boot, accepted.identity)
+        }
         report.destination = accepted.host
         connection.peer = accepted.host
         enter(.accepted)
@@ -169,28 +212,15 @@ public final class SourceSession {
                 "\(host.name) lacks \(host.facts.missing.joined(separator: ", ")), without which nothing can be moved from it",
                 advice: "`apus doctor` there says why, and what to do")
         }
-        let directory = try host.layout.container(container.name)
-        let config = try directory.config()
-        let refused = config.obstacles()
-        guard refused.isEmpty else { throw MigrationError.refused(refused) }
-        try descriptors.addStream(1, path: log)
-        descriptors.seccompFilters = config.seccompFilters
-        try layout.refresh()
-        // The maps of a running process may show a mapping that is being moved twice: what is really there stays.
-        var obstacles = try findObstacles()
-        for _ in 0..<20 where !obstacles.isEmpty {
-            usleep(5000)
-            try layout.refresh()
-            obstacles = try findObstacles()
-        }
-        obstacles += config.obstacles()
-        guard obstacles.isEmpty else { throw MigrationError.refused(obstacles) }
+        try awaitObstacles()
+        let config = try host.layout.container(container.name).config()
 
         var offer = WireOffer()
         offer.protocolVersion = sessionProtocolVersion
         (offer.migration, offer.container, offer.sourceHost, offer.sourceAddress) = (
             id, container.name, host.name, host.address
         )
+        offer.secret = Data(secret.bytes)
         offer.config = Data(config.json())
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
@@ -199,29 +229,39 @@ public final class SourceSession {
         offer.boot = try bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
-        offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host)
+        offer.limits = try ResourceLimits.hard(of: container.pid)
+        offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host, whileWorking: hear)
         return offer
     }
 
-    /// Everything that keeps the container from being moved now, in words.
-    func findObstacles() throws -> [String] {
-        var found = try Engine.findObstacles(pid: container.pid, layout, descriptors).map(\.description)
-        if container.network == nil {
-            found += try socketsWithoutNetwork()
-        } else if let diagnosis {
-            found += try TCPDrain.pending(diagnosis).signed.map { "\($0): signed (TCP MD5), not carried" }
-        }
-        return found
+    private var heardAt: Int64 = 0
+    /// For long steps: throws when the move was cancelled, the container has ended or the destination has gone.
+    private func hear() throws {
+        if promised || monotonicNow() - heardAt < 5_000_000 { return }
+        heardAt = monotonicNow()
+        try checkCancelled()
+        // In the freeze its limit is asked for between the steps: what a walk has found must not be forgotten.
+        if state != .frozen { try connection.hear() }
     }
 
-    private func socketsWithoutNetwork() throws -> [String] {
-        try ProcessFiles.descriptors(of: container.pid).compactMap { number in
-            guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), link.hasPrefix("socket:")
-            else { return nil }
-            let reason = "a socket, and the container has no network of its own that could move with it"
-            return Obstacle(
-                pid: container.pid, process: processName(container.pid), subject: "fd \(number)", reason: reason
-            ).description
+    /// Looks for what is in the way of the migration, and waits as long for what may pass as a handover would.
+    private func awaitObstacles() throws {
+        let begin = monotonicNow(), limit = Int64(plan.postponeLimit * 1e9)
+        var looks = 0
+        while true {
+            try layout.refresh()
+            let obstacles = try search.find(sent: sentRunState)
+            if obstacles.isEmpty { return }
+            looks += 1
+            let waited = monotonicNow() - begin
+            // A running process may change between two parts of one look: its maps show a mapping that is being moved twice,
+            // an epoll set names a file that has just been closed. What is really there is seen by every look.
+            guard obstacles.allSatisfy(\.mayPass) ? waited < limit : looks < 20 else {
+                throw MigrationError.refused(obstacles.map(\.description))
+            }
+            control.update { $0.remark = "waiting: \(obstacles[0])" }
+            try checkCancelled()
+            usleep(waited < 100_000_000 ? 5000 : 50_000)
         }
     }
 
@@ -245,7 +285,7 @@ public final class SourceSession {
             var probe = WireClockProbe()
             probe.sent = monotonicNow()
             try connection.send(.clockProbe, probe)
-            let answer: WireClockProbe = try connection.expect(.clockProbe)
+            let answer: Checked<WireClockProbe> = try connection.expect(.clockProbe)
             let now = Clocks.now(), trip = now.monotonic - probe.sent
             if trip < best {
                 best = trip
@@ -273,7 +313,12 @@ public final class SourceSession {
         FaultPoint.reach(.sourceAttached)
         try holdNetwork()
         layout.excluded = process.injected
-        trees = try SourceTrees(container, host)
+        // The engine's own mapping shows whether memory to come is locked.
+        try layout.refresh(advice: true)
+        if let locked = layout.obstacles.first(where: { $0.reason.contains("MCL_FUTURE") }) {
+            throw MigrationError.refused([locked.description])
+        }
+        trees = try SourceTrees(container, host) { [unowned self] in try hear() }
         try trees!.send(root: true, over: connection)
         try sendStage()
         try trees!.send(root: false, over: connection)
@@ -297,6 +342,8 @@ public final class SourceSession {
         stage.areas = layout.areas
         stage.threads = try process.learnThreads()
         stage.log = try newLog()
+        stage.runState = try JSONEncoder().encode(runState)
+        sentRunState = runState
         if let clocksThere { stage.clocks = WireClocks(clocksThere) }
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(
@@ -304,7 +351,7 @@ public final class SourceSession {
         }
         (sentGeneration, sentAreas) = (layout.generation, layout.areas)
         try connection.send(.stage, stage)
-        let _: WireStaged = try connection.expect(.staged)
+        try connection.expect(.staged, WireStaged.self)
     }
 
     private var logSent: UInt64 = 0
@@ -327,7 +374,8 @@ public final class SourceSession {
 
     private var isGone: Bool { kill(container.pid, 0) != 0 || isZombie(container.pid) }
 
-    /// Why a migration ended: a container that ended by itself is the reason for whatever failed on it.
+    /// Why a migration ended: a container that ended by itself is the reason for whatever failed on it, and so is a
+    /// program that was executed.
     private func explained(_ error: any Error) -> MigrationError {
         let known = MigrationError(error, on: host.name)
         if promised || known.kind == .cancelled { return known }
@@ -335,83 +383,175 @@ public final class SourceSession {
         if (error as? KernelError)?.errno == .noProcess || error is EngineError {
             for _ in 0..<100 where !isGone { usleep(1000) }
         }
-        guard isGone else { return known }
+        guard isGone else {
+            return process.memory.isCurrent
+                ? known : MigrationError(EngineError.executed(pid: container.pid), on: host.name)
+        }
         return MigrationError(
             .exited,
             "container \(container.name) ended on \(host.name) while it was being moved (pid \(container.pid))",
             advice: "`apus logs \(container.name)` shows its last words, `apus rm \(container.name)` removes it")
     }
 
+    var capture: Capture?
+    var cgroup: Cgroup?
+    /// This migration has frozen the cgroup.
+    var hasFrozen = false
+    var networkTouched = false
+    /// The note of sockets in repair, as long as they may be.
+    private var repairs: UndoStep?
+
     /// Before the promise: the source runs on as if nothing had been.
     private func rollback(_ reason: MigrationError) {
-        thaw()
-        tracker?.stop()
-        tracker = nil
-        do {
-            try process.disarm()
-            // A port that could not be opened is the guard's to open.
-            if !networkTouched { try journal.settle() }
-        } catch {
-            // The process is gone, or the guard has to put right what is left: the journal says what.
-            if isGone { try? journal.settle() }
-        }
+        runOn()
         enter(.aborted)
         connection.sendAbort(reason)
     }
 
-    var capture: Capture?
-    var cgroup: Cgroup?
-    var networkTouched = false
+    /// New connections wait for the end of the handover.
+    var connectionHold: ConnectionHold?
 
-    /// Undoes the freeze, however far it got.
-    func thaw() {
+    func endConnectionHold() {
+        do { try connectionHold?.end() } catch {
+            control.update { $0.remark = "new connections were held back and begin a second late: \(error)" }
+        }
+        connectionHold = nil
+    }
+
+    /// The whole way back: this copy runs on, without a trace of the engine. What cannot be put right stays in the journal,
+    /// for the guard.
+    func runOn() {
+        var way = WayBack(of: container.name, host.log)
+        letRun(&way)
+        tracker?.stop()
+        tracker = nil
+        // A pause may last: the guard waits for its end. The search holds the process: held by it in turn, both would stay.
+        process.whileWaiting = { [weak search, container] in
+            if search?.isPaused == true { throw EngineError.heldUp(task: container.pid, doing: "being stopped") }
+        }
+        way.step("removing the engine's traces from it") { try process.disarm() }
+        // Of a process that is gone nothing is left to be put right.
+        if !isGone, !way.failures.isEmpty || networkTouched || !journal.outstanding.isEmpty {
+            return control.update { $0.remark = "not all is put right yet: \(way.failures.joined(separator: "; "))" }
+        }
+        way.step("settling its journal") { try journal.settle() }
+    }
+
+    /// Undoes what the freeze has done, so that the source runs; the engine stays in it.
+    private func letRun(_ way: inout WayBack) {
         if networkTouched, let network {
-            do {
+            way.step("giving it back its frames") {
                 try network.rollback()
                 networkTouched = false
-            } catch { control.update { $0.remark = "its network is not back yet: \(error)" } }
+            }
         }
-        try? capture?.releaseConnections()
+        way.step("taking its connections out of repair") {
+            try capture?.releaseConnections()
+            if !networkTouched, let repairs {
+                try journal.done(repairs)
+                self.repairs = nil
+            }
+        }
         capture = nil
-        try? cgroup?.thaw()
-        try? process.letGo()
+        way.step("thawing its cgroup") { try thawCgroup() }
+        way.step("letting its threads go") { try process.letGo() }
+        endConnectionHold()
+        control.gate.open()
+        ThreadPriority.normal.apply()
+    }
+
+    /// Notes what the freeze may leave behind, before it begins.
+    func noteFreeze() throws {
+        try journal.note(.cgroupFreeze(pid: container.pid))
+        guard network != nil else { return }
+        try holdNetwork()
+        let note = UndoStep.socketRepair(pid: container.pid, reusing: try TCPSocket.reusingAddress(pid: container.pid))
+        try journal.note(note)
+        repairs = note
+    }
+
+    /// Takes back no other's freeze than this migration's.
+    func thawCgroup() throws {
+        if hasFrozen { try cgroup!.thaw() }
+        hasFrozen = false
+        let note = UndoStep.cgroupFreeze(pid: container.pid)
+        if journal.outstanding.contains(note) { try journal.done(note) }
+    }
+
+    /// The guard ends, or plays what the journal still holds. To do that it may have to trace the process, which the
+    /// kernel lets it once this thread has ended.
+    private func endGuard() {
+        guard let guardian else { return }
+        if !journal.isSettled, (try? OwnThread.start("apus-guard", { guardian.end() })) != nil { return }
+        guardian.end()
     }
 
     /// The handover cannot be now: the source runs on for a while and it is tried again.
     private func postpone(_ reason: Postponed) throws {
-        thaw()
-        control.update { $0.remark = "handover postponed: \(reason.why)" }
-        if reason.told { try connection.send(.thawed, WireFrozen()) }
-        if reason.told, imageGoesAhead {
-            // The stub has become the process by now: another one is needed, and all of the memory.
-            imageGoesAhead = false
-            try sendStage()
-            try trees!.send(root: false, over: connection)
-            if let tracker {
-                pending = try tracker.contents(of: AddressRanges(layout.tracked.map(\.range)), in: layout.tracked)
-                discards = AddressRanges()
-            }
+        var way = WayBack(of: container.name, host.log)
+        letRun(&way)
+        if !way.failures.isEmpty {
+            throw MigrationError(
+                .failed, "\(container.name) could not go on as before: \(way.failures.joined(separator: "; "))")
         }
-        guard monotonicNow() < postponeUntil(now: monotonicNow()) else { throw MigrationError.refused([reason.why]) }
+        listen()
+        let now = monotonicNow(), stopped = frozenAt == 0 ? now : frozenAt
+        report.handovers.append(
+            HandoverReport(
+                start: Double(stopped - decidedAt) / 1e6, frozen: Double(now - stopped) / 1e6, postponed: reason.why))
+        control.update { $0.remark = "handover postponed: \(reason.why)" }
+        host.log(
+            "container \(container.name): handover postponed, it stood still for \((now - stopped) / 1_000_000) ms: \(reason.why)"
+        )
+        firstPostponed = firstPostponed ?? now
+        guard now < firstPostponed! + Int64(plan.postponeLimit * 1e9) else { throw tooOften(reason) }
         enter(.copying)
+        if toldFrozen { try takeBack() }
+        (frozenAt, toldFrozen, sentImage) = (0, false, false)
         usleep(100_000)
         if control.isCancelled { throw MigrationError.cancelled }
         if tracker != nil { try pass() }
     }
-
     private var firstPostponed: Int64?
-    private func postponeUntil(now: Int64) -> Int64 {
-        if firstPostponed == nil { firstPostponed = now }
-        return firstPostponed! + Int64(plan.postponeLimit * 1e9)
+
+    /// Tells the destination that the source runs again, and waits until it knows.
+    private func takeBack() throws {
+        try trees!.sendUnsent(over: connection)
+        try connection.send(.thawed, WireFrozen())
+        while true {
+            let frame = try connection.receive()
+            if frame.kind == .thawed { break }
+            // Its answer to `frozen` may have been under way.
+            guard frame.kind == .muted else { throw connection.unexpected(frame, "the answer to thawed") }
+        }
+        guard sentImage else { return }
+        // The stub has become the process by now: another one is needed, and all of the memory.
+        imageGoesAhead = false
+        try sendStage()
+        try trees!.send(root: false, over: connection)
+        if let tracker {
+            pending = try tracker.contents(of: AddressRanges(layout.tracked.map(\.range)), in: layout.tracked)
+            discards = AddressRanges()
+        }
+    }
+
+    private func tooOften(_ reason: Postponed) -> MigrationError {
+        let frozen = report.handovers.map(\.frozen)
+        let longest = frozen.max() ?? 0
+        let tried =
+            longest == 0
+            ? ""
+            : " (the last of \(frozen.count) handovers tried, which stopped the container for \(Int(longest.rounded(.up))) ms at most)"
+        return MigrationError(.refused, reason.why + tried, advice: reason.advice)
     }
 }
 
 /// Why the handover cannot be now though it may soon.
 struct Postponed: Error {
     let why: String
-    /// The destination knows of the freeze, and may have the image.
-    let told: Bool
+    /// What to do if it stays so.
+    var advice: String?
 }
 
 /// The version of the session's protocol that this code speaks.
-public let sessionProtocolVersion: UInt32 = 3
+public let sessionProtocolVersion: UInt32 = 4

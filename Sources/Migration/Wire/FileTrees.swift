@@ -19,8 +19,12 @@ private final class FrameStream: ByteStream {
     }
 
     func flush() throws {
-        if output.isEmpty { return }
-        try output.withUnsafeBytes { try connection.send(.files, $0) }
+        try output.withUnsafeBytes { bytes in
+            for start in stride(from: 0, to: bytes.count, by: FrameKind.files.longest) {
+                let end = min(bytes.count, start + FrameKind.files.longest)
+                try connection.send(.files, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            }
+        }
         output.removeAll(keepingCapacity: true)
     }
 
@@ -44,10 +48,14 @@ private final class FrameStream: ByteStream {
 
 extension WireMappedFile {
     /// The files that a process has mapped, with their digests.
-    static func all(of layout: AddressSpaceReader, pid: Int32, host: SessionHost) throws -> [WireMappedFile] {
+    static func all(
+        of layout: AddressSpaceReader, pid: Int32, host: SessionHost, whileWorking: () throws -> Void
+    ) throws -> [WireMappedFile] {
         let cache = DigestCache(file: host.layout.digestCacheFile)
         defer { try? cache.save() }
-        return try MappedFiles.describe(layout.files, root: TreeRoot(process: pid, folder: "/"), cache: cache).map {
+        return try MappedFiles.describe(
+            layout.files, root: TreeRoot(process: pid, folder: "/"), cache: cache, whileWorking: whileWorking
+        ).map {
             var file = WireMappedFile()
             (file.path, file.size, file.digest) = ($0.path, $0.size, $0.digest ?? "")
             return file
@@ -58,11 +66,17 @@ extension WireMappedFile {
 /// The source's trees.
 final class SourceTrees {
     private let trees: [FileTreeSender]
+    private let mountPoints: [String]
 
-    init(_ container: RunningContainer, _ host: SessionHost) throws {
+    /// - Parameter whileWorking: called again and again during long steps; throws to end them.
+    init(_ container: RunningContainer, _ host: SessionHost, whileWorking: @escaping () throws -> Void) throws {
         let cache = DigestCache(file: host.layout.digestCacheFile)
         let config = try host.layout.container(container.name).config()
+        mountPoints = config.trees.map(\.mountPoint)
         trees = try config.trees.map { try $0.sender(rootfs: container.rootfs, pid: container.pid, cache: cache) }
+        // Without it what changes of a large file is found by reading it.
+        let writes = try? FileWrites()
+        for tree in trees { (tree.whileWorking, tree.writes) = (whileWorking, writes) }
         (self.cache, pid) = (cache, container.pid)
     }
     private let cache: DigestCache
@@ -75,7 +89,7 @@ final class SourceTrees {
         suspects.formUnion(try SharedMappings.inodes(of: pid))
         for (index, tree) in trees.enumerated() where (index == 0) == root {
             try announce(index, changes: false, connection)
-            try tree.sendAll(over: FrameStream(connection))
+            try tree.sendAll(over: FrameStream(connection), written: OpenFiles.written(by: pid))
         }
         try cache.save()
     }
@@ -83,21 +97,59 @@ final class SourceTrees {
     /// Sends what has changed while the container runs.
     func sendChanges(over connection: Connection) throws {
         suspects.formUnion(try SharedMappings.inodes(of: pid))
+        let written = try OpenFiles.written(by: pid)
         for (index, tree) in trees.enumerated() {
-            guard let changes = try tree.changes(suspects: suspects) else { continue }
+            guard let changes = try tree.changes(suspects: suspects, written: written) else { continue }
             try announce(index, changes: true, connection)
             try changes.write(to: FrameStream(connection))
         }
+        // What was mapped meanwhile may have been stored to after it was looked at.
+        suspects.formUnion(try SharedMappings.inodes(of: pid))
     }
 
-    /// The last changes, found while the container is stopped.
-    func lastChanges() throws -> [WireTreeChanges] {
-        try trees.enumerated().compactMap { index, tree in
-            guard let changes = try tree.changes(suspects: suspects, isStill: true) else { return nil }
-            var message = WireTreeChanges()
-            message.tree = UInt32(index)
-            message.content = Data(try changes.encoded())
-            return message
+    /// Finds the last changes, while the container is stopped. They count as sent, so `sendUnsent` has to follow.
+    ///
+    /// - Parameters:
+    ///   - written: inodes of files that are open for writing.
+    ///   - maps: of the stopped process.
+    func findLastChanges(written: Set<UInt64>, maps: [MapEntry]) throws {
+        suspects.formUnion(SharedMappings.inodes(of: pid, maps))
+        for (index, tree) in trees.enumerated() {
+            guard let changes = try tree.changes(suspects: suspects, isStill: true, written: written) else { continue }
+            unsent.append((index, try changes.encoded()[...]))
+        }
+    }
+    /// What is left to be sent of the last changes, by tree.
+    private var unsent: [(tree: Int, content: ArraySlice<UInt8>)] = []
+    private var isAnnounced = false
+
+    /// Files that had to be compared as a whole for the changes that were sent last, and the milliseconds that all of this
+    /// took: it has to be done again while the container is stopped, if they are written to until then.
+    var compared: (names: [String], milliseconds: Double) {
+        let all = zip(mountPoints, trees).flatMap { place, tree in
+            tree.compared.map { ((place == "/" ? "" : place) + $0.name, $0.milliseconds) }
+        }
+        return (all.map(\.0), all.reduce(0) { $0 + $1.1 })
+    }
+
+    /// Sends them, or what is left of them if the freeze has come to its limit in the middle: a connection sends a frame
+    /// that it has begun in any case.
+    ///
+    /// - Parameter between: called before each frame; what it throws leaves the rest for the next call.
+    func sendUnsent(over connection: Connection, between: () throws -> Void = {}) throws {
+        while let (tree, content) = unsent.first {
+            try between()
+            if !isAnnounced {
+                isAnnounced = true
+                try announce(tree, changes: true, connection)
+            }
+            let part = content.prefix(FrameKind.files.longest)
+            unsent[0].content = content.dropFirst(part.count)
+            if unsent[0].content.isEmpty {
+                unsent.removeFirst()
+                isAnnounced = false
+            }
+            try part.withUnsafeBytes { try connection.send(.files, $0) }
         }
     }
 
@@ -114,18 +166,27 @@ final class DestinationTrees {
     private let trees: [ContainerTree]
     private let store: ContentStore
     private var receivers: [Int: FileTreeReceiver] = [:]
+    private let whileWorking: () throws -> Void
     /// The stub, once there is one: temporary file systems are its mounts.
     var pid: Int32? { didSet { receivers = receivers.filter { $0.key == 0 } } }
 
-    init(config: ContainerConfig, directory: ContainerDirectory, host: SessionHost) throws {
-        self.directory = directory
+    /// - Parameter whileWorking: called again and again during long steps; throws to end them.
+    init(
+        config: ContainerConfig, directory: ContainerDirectory, host: SessionHost,
+        whileWorking: @escaping () throws -> Void
+    ) throws {
+        (self.directory, self.whileWorking) = (directory, whileWorking)
         trees = config.trees
         store = try ContentStore(
             folder: host.layout.cacheFolder, digests: DigestCache(file: host.layout.digestCacheFile))
     }
 
     /// Receives a tree, or its changes.
-    func receive(_ tree: WireTree, over connection: Connection) throws {
+    func receive(_ tree: Checked<WireTree>, over connection: Connection) throws {
+        // A whole tree takes the place of what is there: only a container that does not run yet can take one.
+        guard tree.changes || connection.state == .accepted || connection.state == .staged else {
+            throw MigrationError.protocolViolation("a whole tree for a container that is being copied")
+        }
         let receiver = try receiver(Int(tree.tree))
         if tree.changes {
             try receiver.apply(from: FrameStream(connection))
@@ -136,9 +197,8 @@ final class DestinationTrees {
         }
     }
 
-    func apply(_ last: [WireTreeChanges]) throws {
-        for changes in last { try receiver(Int(changes.tree)).apply([UInt8](changes.content)) }
-    }
+    /// Files have been moved, replaced or removed since the trees were received whole.
+    var haveMovedFiles: Bool { receivers.values.contains(where: \.hasMovedFiles) }
 
     private func receiver(_ index: Int) throws -> FileTreeReceiver {
         if let known = receivers[index] { return known }
@@ -149,6 +209,7 @@ final class DestinationTrees {
             throw MigrationError.protocolViolation("a temporary file system before its container")
         }
         let receiver = try trees[index].receiver(rootfs: directory.rootfs, pid: pid ?? 0, store: store)
+        receiver.whileWorking = whileWorking
         receivers[index] = receiver
         return receiver
     }

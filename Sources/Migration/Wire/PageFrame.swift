@@ -10,10 +10,12 @@ private let pagesPerFrame = 256
 
 /// Reads pages of a process and sends them.
 final class PageSender {
+    /// Bytes of a frame with as much as one can hold.
+    static let longestFrame = 8 + pagesPerFrame * (runSize + Int(pageSize))
+
     private let memory: ProcessMemory
     private let connection: Connection
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(
-        byteCount: 8 + pagesPerFrame * (runSize + Int(pageSize)), alignment: 4096)
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: longestFrame, alignment: 4096)
     /// Pages sent with content.
     private(set) var pagesSent: UInt64 = 0
     private(set) var zeroPages: UInt64 = 0
@@ -107,30 +109,27 @@ final class PageSender {
     }
 }
 
-/// Writes pages that arrive into a stub.
-final class PageReceiver {
-    private let stub: StubProcess
-    private var filled = PageSet()
-    private let zeros = [UInt8](repeating: 0, count: Int(pageSize))
+/// What a frame of pages holds.
+struct PageFrame {
+    /// Ranges with content, and those that are all zero.
+    private(set) var content: [AddressRange] = [], zero: [AddressRange] = []
+    /// The contents of the first, one after another.
+    let contents: UnsafeRawBufferPointer
 
-    init(_ stub: StubProcess) { self.stub = stub }
-
-    /// Applies a frame. The stream may be hostile: lengths are checked, addresses by the kernel.
-    func apply(_ payload: UnsafeRawBufferPointer) throws {
-        func invalid(_ what: String) -> MigrationError { .protocolViolation("a frame of pages \(what)") }
-        guard payload.count >= 8 else { throw invalid("without a count") }
+    /// Reads a frame that may hold anything; whether the addresses are mapped is the kernel's to say.
+    init(_ payload: UnsafeRawBufferPointer) throws {
+        guard payload.count >= 8 else { throw Self.invalid("without a count") }
         let count = payload.loadUnaligned(as: UInt64.self)
         guard count <= pagesPerFrame, payload.count >= 8 + Int(count) * runSize else {
-            throw invalid("of \(count) runs")
+            throw Self.invalid("of \(count) runs")
         }
-        var content: [AddressRange] = [], zero: [AddressRange] = []
         var bytes: UInt64 = 0
         for index in 0..<Int(count) {
             let start = payload.loadUnaligned(fromByteOffset: 8 + index * runSize, as: UInt64.self)
             let word = payload.loadUnaligned(fromByteOffset: 16 + index * runSize, as: UInt64.self)
             let pages = word >> 1
             guard start % pageSize == 0, pages > 0, pages <= pagesPerFrame, start < 1 << 47 else {
-                throw invalid("with a bad run")
+                throw Self.invalid("with a bad run")
             }
             let range = start..<start + pages * pageSize
             if word & 1 == 1 {
@@ -140,15 +139,30 @@ final class PageReceiver {
                 bytes += pages * pageSize
             }
         }
-        let contents = UnsafeRawBufferPointer(rebasing: payload[(8 + Int(count) * runSize)...])
-        guard contents.count == bytes else { throw invalid("of the wrong length") }
-        if !content.isEmpty {
-            guard try stub.memory.write(content, from: contents) else {
-                throw invalid("for memory that is not laid out")
+        contents = UnsafeRawBufferPointer(rebasing: payload[(8 + Int(count) * runSize)...])
+        guard contents.count == bytes else { throw Self.invalid("of the wrong length") }
+    }
+
+    static func invalid(_ what: String) -> MigrationError { .protocolViolation("a frame of pages \(what)") }
+}
+
+/// Writes pages that arrive into a stub.
+final class PageReceiver {
+    private let stub: StubProcess
+    private var filled = PageSet()
+    private let zeros = [UInt8](repeating: 0, count: Int(pageSize))
+
+    init(_ stub: StubProcess) { self.stub = stub }
+
+    func apply(_ payload: UnsafeRawBufferPointer) throws {
+        let frame = try PageFrame(payload)
+        if !frame.content.isEmpty {
+            guard try stub.memory.write(frame.content, from: frame.contents) else {
+                throw PageFrame.invalid("for memory that is not laid out")
             }
-            for range in content { filled.insert(range) }
+            for range in frame.content { filled.insert(range) }
         }
-        try clear(zero)
+        try clear(frame.zero)
     }
 
     /// Zero content: written out over a page that may hold something else, nothing to do for fresh anonymous memory.
@@ -253,9 +267,9 @@ extension Connection {
     }
 }
 
-extension Frame {
+enum DiscardFrame {
     /// The ranges of a discard frame.
-    func ranges() throws -> [AddressRange] {
+    static func ranges(of payload: UnsafeRawBufferPointer) throws -> [AddressRange] {
         guard payload.count % 16 == 0 else {
             throw MigrationError.protocolViolation("a discard frame of \(payload.count) bytes")
         }

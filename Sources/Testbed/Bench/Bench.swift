@@ -65,7 +65,7 @@ public struct Bench: Sendable {
         let links: [LinkRate] =
             switch name {
             case .redis, .mirrored: [gigabit]
-            case .techniques, .sizes, .agents: [.unlimited]
+            case .techniques, .sizes, .growth, .agents: [.unlimited]
             case .stream: [gigabit, .unlimited]
             case .links: []
             }
@@ -85,6 +85,7 @@ public struct Bench: Sendable {
                 switch name {
                 case .techniques: try await techniques(bed, &result)
                 case .sizes: try await sizes(bed, &result, with: report)
+                case .growth: try await growth(bed, &result)
                 case .redis: try await redis(bed, &result)
                 case .mirrored: try await mirrored(bed, &result)
                 case .stream: try await stream(bed, &result)

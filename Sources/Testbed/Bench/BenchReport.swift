@@ -60,12 +60,13 @@ public struct BenchCase: Codable, Sendable {
 
 /// The cases by name.
 public enum BenchName: String, CaseIterable, Codable, Sendable {
-    case techniques, sizes, redis, mirrored, stream, agents, links
+    case techniques, sizes, growth, redis, mirrored, stream, agents, links
 
     public var title: String {
         switch self {
         case .techniques: "dirtier 512 MiB, 1 thread, 5,000 pages/s, unlimited link"
         case .sizes: "dirtier of other sizes, MiGrror, 5,000 pages/s, unlimited link"
+        case .growth: "threads, mappings, descriptors, files: how the freeze grows, MiGrror, unlimited link"
         case .redis: "redis 256 MiB under load, 1 Gbit/s, MiGrror back and forth"
         case .mirrored: "redis 256 MiB while mirrored, spacing auto, 1 Gbit/s"
         case .stream: "page stream, cold, against iperf3 on the same link"

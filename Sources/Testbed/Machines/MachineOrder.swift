@@ -27,6 +27,8 @@ public struct MachineOrder: Codable, Sendable {
     var bridge: String
     /// The other hosts.
     var peers: [Peer]
+    /// Options of the agent: what it lets containers have that come from others.
+    var allowances: [String]
 
     public enum Verb: String, CaseIterable, Sendable { case examine, start, remove }
 
@@ -60,10 +62,13 @@ public struct MachineOrder: Codable, Sendable {
     private var isOurs: Bool { (try? SmallFile.text(owner)) == token }
 
     private func start() async throws {
-        try makeFolders("/var/lib/apus")
-        guard mkdir(folder, 0o755) == 0 else { throw KernelError("making \(folder) for the testbed", Errno(errno)) }
-        _ = try FileDescriptor(opening: owner, O_WRONLY | O_CREAT, mode: 0o600)
-        try SmallFile.write(token, to: owner)
+        // This testbed's agent has been here before, and died: its containers and what they are attached to are still there.
+        if !isOurs {
+            try makeFolders("/var/lib/apus")
+            guard mkdir(folder, 0o755) == 0 else { throw KernelError("making \(folder) for the testbed", Errno(errno)) }
+            _ = try FileDescriptor(opening: owner, O_WRONLY | O_CREAT, mode: 0o600)
+            try SmallFile.write(token, to: owner)
+        }
         try makeTunnels()
         var arguments = [
             // The run folder is the default one; naming it lets the process be found by it.
@@ -73,6 +78,7 @@ public struct MachineOrder: Codable, Sendable {
         for peer in peers {
             arguments += ["--peer", "\(peer.name)=\(peer.address),port=\(tunnels.port(to: peer.number))"]
         }
+        arguments += allowances
         let output = try FileDescriptor(opening: log, O_WRONLY | O_CREAT | O_APPEND, mode: 0o644)
         let child = try ChildProcess(try Testbed.ownExecutable(), arguments, output: output)
         for _ in 0..<750 {
@@ -92,8 +98,10 @@ public struct MachineOrder: Codable, Sendable {
         let mtu =
             words.firstIndex(of: "mtu").flatMap { words.indices.contains($0 + 1) ? Int(words[$0 + 1]) : nil } ?? 1500
         var lines: [String] = []
+        let made = madeTunnels(try NetlinkSocket()).map(\.name)
         for peer in peers {
             let name = tunnels.port(to: peer.number)
+            if made.contains(name) { continue }
             // Larger than what the line takes, it is sent in fragments: what passes here is what came during a handover.
             lines += [
                 "link add \(name) address \(tunnels.address(to: peer.number)) mtu \(mtu) type vxlan id \(tunnels.identifier(to: peer.number)) local \(listen.host)"

@@ -15,7 +15,7 @@ extension Testbed {
         return MachineOrder(
             instance: topology.instance, token: state.token ?? "", host: host.name, number: host.number, folder: folder,
             listen: machine.address,
-            bridge: machine.bridge, peers: peers)
+            bridge: machine.bridge, peers: peers, allowances: topology.allowances ?? [])
     }
 
     /// Has something done at a host's machine.
@@ -66,6 +66,18 @@ extension Testbed {
             _ = try have(host, .start, state)
             return try connect(host, &state)
         }
+    }
+
+    /// Starts again the agents that have died at their machines.
+    ///
+    /// - Returns: names of their hosts.
+    func reviveMachineAgents(_ state: TestbedState) throws -> [String] {
+        try topology.hosts.filter { host in
+            let report = try have(host, .examine, state)
+            if !report.isOurs || report.agentAnswers { return false }
+            _ = try have(host, .start, state)
+            return true
+        }.map(\.name)
     }
 
     /// Connects again to every machine whose connection has ended.

@@ -22,6 +22,9 @@ public struct Topology: Sendable, Codable, Hashable {
     /// The first three bytes of the addresses of containers, a /24: they get .10 to .97.
     public private(set) var containerNetwork = "10.78.0"
 
+    /// What hosts let containers have that come from others: options of their agents.
+    public var allowances: [String]?
+
     public static let defaultInstance = "default"
 
     /// Two edge hosts and one user device at the core switch.

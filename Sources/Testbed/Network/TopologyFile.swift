@@ -20,7 +20,7 @@ extension Topology {
         let root = try YAMLValue.root(text, file: file)
         var reader = TopologyReader()
         let entries = try root.entries(
-            known: ["name", "hosts", "access-points", "users", "links", "containers", "ssh-config"])
+            known: ["name", "hosts", "access-points", "users", "links", "containers", "ssh-config", "allow"])
         for (key, value) in entries {
             switch key {
             case "name": reader.name = try value.text()
@@ -29,6 +29,7 @@ extension Topology {
             case "users": try reader.readUsers(value)
             case "containers": try reader.readContainerNetwork(value)
             case "ssh-config": try reader.readConfiguration(value)
+            case "allow": reader.allowances = try Self.allowances(value)
             default: reader.links = value
             }
         }
@@ -46,6 +47,7 @@ extension Topology {
             try self.init(
                 instance: instance, name: reader.name ?? file, machines: machines,
                 containerNetwork: reader.containerNetwork ?? "10.78.0")
+            allowances = reader.allowances
             return
         }
         try reader.resolve()
@@ -55,7 +57,20 @@ extension Topology {
             accessPoints: reader.accessPoints.map { ($0.name, $0.host, $0.x, $0.y) },
             users: users.map { ($0.0, $0.1 ?? reader.accessPoints.first?.name) }
         ) { _ in }
+        allowances = reader.allowances
         if let links = reader.links { try self.readLinks(links) }
+    }
+
+    /// The options `--allow-...` of the agents.
+    private static func allowances(_ value: YAMLValue) throws -> [String] {
+        let lists = ["hook", "bind", "device", "namespace", "capability"]
+        return try value.entries(known: lists + ["kernel-files"]).flatMap { key, value in
+            if key == "kernel-files" {
+                return try value.choice(["true", "false"], { ["true": true, "false": false][$0] })
+                    ? ["--allow-kernel-files"] : []
+            }
+            return try value.items().flatMap { ["--allow-\(key)", try $0.text()] }
+        }
     }
 }
 
@@ -66,6 +81,7 @@ private struct TopologyReader {
     var accessPoints: [(name: String, host: String?, x: Double, y: Double)] = []
     var users: [(name: String, accessPoint: String?)] = []
     var links: YAMLValue?
+    var allowances: [String]?
     /// By the hosts' names.
     var machines: [String: RemoteMachine] = [:]
     var containerNetwork: String?

@@ -43,6 +43,35 @@ struct AgentCommand: ParsableCommand {
             "Another host, and the bridge's port towards it; may be repeated.",
             valueName: "name=address:port[,port=port]"))
     var peer: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A program that containers from other hosts may have the runtime call as a hook, with root's rights and any arguments; may be repeated, like all that follow.",
+            valueName: "path"))
+    var allowHook: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A file or folder of this host that containers from other hosts may mount and write to.", valueName: "path")
+    )
+    var allowBind: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "The node of a device that containers from other hosts may use.", valueName: "path"))
+    var allowDevice: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A kind of namespace that containers from other hosts may share with this one (ipc, mount, network, pid, uts), or the file of one that they may join.",
+            valueName: "kind|path"))
+    var allowNamespace: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "A capability that containers from other hosts may have besides the usual ones: CAP_SYS_NICE.",
+            valueName: "capability"))
+    var allowCapability: [String] = []
+    @Flag(
+        help:
+            "Containers from other hosts may have files of the kernel in /proc and /sys that runtimes mask or make read-only."
+    )
+    var allowKernelFiles = false
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning or error.", valueName: "level"))
     var logLevel = "info"
 
@@ -70,6 +99,12 @@ struct AgentCommand: ParsableCommand {
         settings.migrationAddress = listen
         settings.bridge = bridge
         settings.backhaul = backhaul
+        settings.allowances.hooks = allowHook
+        settings.allowances.bindSources = allowBind
+        settings.allowances.devices = allowDevice
+        settings.allowances.namespaces = allowNamespace
+        settings.allowances.capabilities = allowCapability.map { $0.uppercased() }
+        settings.allowances.kernelFiles = allowKernelFiles
         settings.networkNamespace = netns.map { $0.contains("/") ? $0 : "/run/netns/\($0)" }
         for text in peer {
             let parts = text.split(separator: ",", omittingEmptySubsequences: false)
@@ -100,6 +135,7 @@ struct AgentCommand: ParsableCommand {
             throw AgentError(
                 .failed, "an agent needs root's rights", advice: "run it as root; `apus doctor` tells what else")
         }
+        Crash.endsAtOnce()
         // Everything up to here has happened on one thread.
         if let path = settings.networkNamespace { try Agent.enter(networkNamespace: path) }
         Interruption.block()

@@ -10,6 +10,7 @@ struct GuardCommand: ParsableCommand {
     @Argument(parsing: .captureForPassthrough) var arguments: [String] = []
 
     func run() throws {
+        Crash.endsAtOnce()
         guard let guardian = AgentParts.standard.guardian else {
             throw AgentError(.refused, "this build of apus has no guard")
         }

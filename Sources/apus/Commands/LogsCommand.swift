@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import FoundationEssentials
 import Glibc
+import Synchronization
 
 struct LogsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,23 +16,35 @@ struct LogsCommand: AsyncParsableCommand {
 
     func run() async throws {
         var client = try host.client()
-        var offset: UInt64 = 0
+        let shown = Shown()
         while true {
             do {
-                let bytes = try await client.log(name, from: offset)
-                if !bytes.isEmpty {
-                    guard Self.write(output.json ? Self.line(bytes, at: offset) : bytes) else { return }
-                    offset += UInt64(bytes.count)
-                    continue
+                try await client.log(name, from: shown.bytes) { [json = output.json] bytes in
+                    let isRead = Self.write(json ? Self.line(bytes, at: shown.bytes) : bytes)
+                    try shown.note(bytes.count, isRead: isRead)
                 }
                 if !follow { return }
             } catch {
+                if shown.isUnread { return }
                 // It moved, or was removed. The log moves with it, so the offset stays.
-                let isGone = follow && offset > 0 && error.code == .containerUnknown
+                let isGone = follow && shown.bytes > 0 && error.code == .containerUnknown
                 guard isGone, let next = await elsewhere() else { throw error }
                 client = next
             }
             try await Task.sleep(for: .milliseconds(200))
+        }
+    }
+
+    /// How far the output has been shown.
+    private final class Shown: Sendable {
+        private let state = Mutex((bytes: UInt64(0), isUnread: false))
+        var bytes: UInt64 { state.withLock { $0.bytes } }
+        /// Nobody reads our output any more.
+        var isUnread: Bool { state.withLock { $0.isUnread } }
+
+        func note(_ count: Int, isRead: Bool) throws {
+            state.withLock { $0 = ($0.bytes + UInt64(count), !isRead) }
+            if !isRead { throw AgentError(.failed, "nobody reads the output any more") }
         }
     }
 

@@ -27,12 +27,22 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
     var roundInterval: Double?
     @Option(help: ArgumentHelp("Pre-copy: hand over when the rest can be sent in this time.", valueName: "ms"))
     var downtimeLimit: Double?
+    @Option(
+        help: ArgumentHelp(
+            "Longest that the container may stand still before the promise: 1000 for techniques with a copy phase, none for cold.",
+            valueName: "ms|none"))
+    var freezeLimit: String?
     @Option(help: ArgumentHelp("MiGrror: dirty pages that make an event.", valueName: "number"))
     var eventPages: Int?
     @Option(help: ArgumentHelp("MiGrror: least time between two syncs, or auto.", valueName: "auto|ms"))
     var minSpacing = "auto"
     @Option(help: "MiGrror: notice events by scans of the page table, or by page faults.")
     var events = EventSource.auto
+    @Option(
+        help: ArgumentHelp(
+            "Accept a difference that is refused otherwise: inode-numbers (an open SQLite database not in WAL mode).",
+            valueName: "difference"))
+    var accept: [Acceptance] = []
     @Flag(help: "Return as soon as the migration has begun.")
     var detach = false
 
@@ -50,7 +60,14 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
             }
             plan.minSpacing = spacing
         }
+        if let freezeLimit {
+            plan.freezeLimit = Double(freezeLimit)
+            if plan.freezeLimit == nil, freezeLimit != "none" {
+                throw ValidationError("--freeze-limit is none or milliseconds, not \(freezeLimit)")
+            }
+        }
         plan.events = events
+        if !accept.isEmpty { plan.accept = Set(accept) }
         // An option that would have no effect is a misunderstanding.
         let strangers: [(String, Bool, CopyPhase)] = [
             ("--max-rounds", maxRounds != nil, .rounds), ("--round-interval", roundInterval != nil, .rounds),
@@ -107,6 +124,12 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
                 + "\(Human.fixed(report.overhead * 100, 1)) %",
             "  passes           \(report.passes.count)",
         ]
+        let postponed = report.handovers.dropLast()
+        if !postponed.isEmpty {
+            lines.append(
+                "  handovers        \(report.handovers.count) tried; those before the last stopped it for "
+                    + postponed.map { Human.duration($0.frozen) }.joined(separator: ", "))
+        }
         if let inSync = report.inSyncAt { lines.append("  in sync after    \(Human.duration(inSync))") }
         return lines.joined(separator: "\n")
     }

@@ -43,7 +43,9 @@ struct PsCommand: AsyncParsableCommand {
             for container in report.containers {
                 let record = container.record
                 table.add([
-                    report.host, record.name, container.status + (container.migration == nil ? "" : ", migrating"),
+                    report.host, record.name,
+                    container.status + (container.migration == nil ? "" : ", migrating")
+                        + (record.exit.map { ", \($0.words)" } ?? ""),
                     container.pid > 0 ? String(container.pid) : "",
                     record.network?.addresses.joined(separator: ",") ?? "", record.origin ?? "", record.since,
                     String(record.arguments.joined(separator: " ").prefix(40)),

@@ -5,8 +5,11 @@ import Glibc
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Start a container from an OCI bundle.",
-        discussion:
-            "The container gets a copy of the bundle's root file system. Output goes to a log: `apus logs NAME`.")
+        discussion: """
+            The container gets a copy of the bundle's root file system. Output goes to a log: `apus logs NAME`. If the \
+            program ends within a tenth of a second, `apus run` says how, and ends with the same exit status (128 and \
+            the signal's number if a signal ended it); later `apus ps` tells.
+            """)
 
     @OptionGroup var host: HostOptions
     @OptionGroup var output: OutputOptions
@@ -40,6 +43,15 @@ struct RunCommand: AsyncParsableCommand {
         }
         let network = address.isEmpty ? nil : RunRequest.Network(mac: mac, addresses: address, gateway: gateway)
         let info = try await host.client().run(RunRequest(name: name, bundle: path, network: network))
-        print(output.json ? json(info) : "container \(name) runs as pid \(info.pid)")
+        if output.json { print(json(info)) }
+        guard info.pid == 0 else {
+            if !output.json { print("container \(name) runs as pid \(info.pid)") }
+            return
+        }
+        let exit = info.record.exit
+        if !output.json {
+            print("container \(name) has ended: \(exit?.words ?? "nobody knows how"); `apus logs \(name)`")
+        }
+        throw ExitCode(exit?.status ?? exit?.signal.map { 128 + $0 } ?? ExitStatus.failed.rawValue)
     }
 }

@@ -17,7 +17,8 @@ struct TestbedCommand: AsyncParsableCommand {
 
     struct Up: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Make the namespaces and links of a topology and start the agents.")
+            abstract: "Make the namespaces and links of a topology and start the agents.",
+            discussion: "Of a testbed that stands, it starts again the agents that have died.")
         @Argument(
             help: ArgumentHelp(
                 "The topology (YAML). Default: two edge hosts and a user device.", valueName: "file"),
@@ -31,8 +32,12 @@ struct TestbedCommand: AsyncParsableCommand {
 
         func run() async throws {
             let testbed = Testbed(try topology())
-            try testbed.upNetwork()
-            if !noAgents { try await testbed.startAgents() }
+            if noAgents {
+                try testbed.upNetwork()
+            } else if try await testbed.revive().isEmpty {
+                try testbed.upNetwork()
+                try await testbed.startAgents()
+            }
             try TestbedCommand.show(testbed, json: instance.json)
         }
 

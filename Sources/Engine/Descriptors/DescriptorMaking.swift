@@ -1,0 +1,204 @@
+// The descriptor table at the destination: the open files are made in the stub, put at their numbers, and given their state.
+import CLinux
+import Glibc
+import LinuxKernel
+
+extension DescriptorTable {
+    /// Makes all files and puts them at their numbers.
+    ///
+    /// - Returns: the last calls of it, which have not run yet: more can be added to them.
+    static func make(_ image: ProcessImage, _ stub: StubProcess) throws -> CallBatch {
+        let kinds = try kinds(of: image)
+        let plan: DescriptorPlan
+        do throws(DescriptorPlan.Impossible) {
+            plan = try DescriptorPlan(
+                open: try openNumbers(of: stub), contents: contents(of: image), places: places(of: image),
+                items: movedItems(of: image))
+        } catch { throw EngineError.invalidImage(error.why) }
+        let context = DescriptorRestore(image: image)
+        var batch = CallBatch()
+        for step in plan.steps {
+            try makeRoom(in: &batch, stub)
+            switch step {
+            case .make(let file, let number):
+                let made = try kinds[file].create(image.files[file], context, &batch)
+                batch.expect(made, toBe: number)
+            case .makePipe(let read, let write):
+                let ends = batch.space(8)
+                batch.call(.pipe2, .address(ends), .int(O_CLOEXEC), doing: "making a pipe")
+                batch.expect(ends, toBe: [read, write])
+            case .duplicate(let from, let number, let closeOnExec):
+                batch.call(
+                    .dup3, .int(from), .int(number), .int(closeOnExec ? O_CLOEXEC : 0), doing: "placing fd \(number)")
+            case .setCloseOnExec(let number, let isSet):
+                batch.call(
+                    .fcntl, .int(number), .int(F_SETFD), .int(isSet ? FD_CLOEXEC : 0),
+                    doing: "setting the flags of fd \(number)")
+            case .close(let number): batch.call(.close, .int(number), doing: "closing fd \(number), which is done with")
+            case .add(let item, let set):
+                EpollKind.add(image.files[item.set].epoll.watches[item.index], to: set, &batch)
+            }
+        }
+        for (file, number) in zip(image.files, plan.numbers) {
+            try makeRoom(in: &batch, stub)
+            if let number { setFlags(of: file, number, &batch) }
+        }
+        return batch
+    }
+
+    /// What is open in the stub: a number that is being closed would be opened again, so none is left to chance.
+    private static func openNumbers(of stub: StubProcess) throws(DescriptorPlan.Impossible) -> [Int32] {
+        do throws(KernelError) { return try ProcessFiles.descriptors(of: stub.pid) } catch {
+            throw DescriptorPlan.Impossible(why: "\(error)")
+        }
+    }
+
+    /// As many calls as the injection area takes, with room for those of one step.
+    private static func makeRoom(in batch: inout CallBatch, _ stub: StubProcess) throws {
+        guard batch.size > 1 << 20 else { return }
+        _ = try stub.run(batch)
+        batch = CallBatch()
+    }
+
+    private static func setFlags(of file: OpenFile, _ number: Int32, _ batch: inout CallBatch) {
+        let settable = Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)
+        let own: Int32
+        switch file.kind {
+        case .path, .stream, nil: own = settable
+        case .event: own = O_NONBLOCK & settable
+        default: own = 0
+        }
+        if settable != own {
+            batch.call(.fcntl, .int(number), .int(F_SETFL), .int(settable), doing: "setting file flags")
+        }
+        if file.owner != 0 {
+            batch.call(.fcntl, .int(number), .int(F_SETOWN), .int(file.owner), doing: "setting a file's owner")
+        }
+        if file.ownerSignal != 0 {
+            batch.call(.fcntl, .int(number), .value(10), .int(file.ownerSignal), doing: "setting a file's signal")
+        }
+    }
+
+    // ---- What the plan asks of an image ----------------------------------------------------------------------
+
+    private static func contents(of image: ProcessImage) -> [DescriptorPlan.Content] {
+        image.files.map { file in
+            switch file.kind {
+            case .stream(let stream): .stream(Int32(clamping: stream.number))
+            case .pipe(let end): .pipe(end.pipe, isWriter: end.writeEnd)
+            default: .single
+            }
+        }
+    }
+    private static func places(of image: ProcessImage) -> [DescriptorPlan.Place] {
+        image.descriptors.map {
+            DescriptorPlan.Place(number: $0.number, file: Int($0.file), closeOnExec: $0.closeOnExec)
+        }
+    }
+
+    /// The items of epoll sets whose number leads to another file by now, or to none.
+    private static func movedItems(of image: ProcessImage) -> [DescriptorPlan.Item] {
+        let files = Dictionary(image.descriptors.map { ($0.number, $0.file) }) { first, _ in first }
+        return image.files.enumerated().flatMap { set, file -> [DescriptorPlan.Item] in
+            guard case .epoll(let epoll) = file.kind else { return [] }
+            return epoll.watches.enumerated().compactMap { index, watch in
+                if files[watch.descriptor] == watch.file { return nil }
+                return DescriptorPlan.Item(number: watch.descriptor, file: Int(watch.file), set: set, index: index)
+            }
+        }
+    }
+
+    // ---- State ---------------------------------------------------------------------------------------------
+
+    /// Gives the files that were made their state, but for connections.
+    static func fill(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        let kinds = try kinds(of: image), numbers = numbers(of: image)
+        for (index, file) in image.files.enumerated() where kinds[index].needsFilling(file) {
+            guard let copy = try copy(of: numbers[index], stub) else { continue }
+            try kinds[index].fill(file, copy, image, tools)
+        }
+    }
+
+    /// Brings the connections and queues to life, then what watches descriptors.
+    static func finish(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        let numbers = numbers(of: image)
+        var connections: [(copy: FileDescriptor, image: TCPConnection)] = []
+        var endpoints: [(copy: FileDescriptor, image: UDPEndpoint)] = []
+        let count = image.files.count {
+            if case .tcp = $0.kind { true } else if case .udp = $0.kind { true } else { false }
+        }
+        if let reason = EngineDescriptors.reasonAgainst(count) { throw EngineError.invalidImage(reason) }
+        for (file, number) in zip(image.files, numbers) {
+            if case .tcp(let connection) = file.kind, let copy = try copy(of: number, stub) {
+                connections.append((copy, connection))
+            } else if case .udp(let endpoint) = file.kind, let copy = try copy(of: number, stub) {
+                endpoints.append((copy, endpoint))
+            }
+        }
+        try TCPSocket.restoreConnections(connections.map { ($0.copy.number, $0.image) }, injector: tools.injector)
+        try UDPSocket.finish(endpoints.map { ($0.copy.number, $0.image) }, tools.datagrams)
+        try watch(image, numbers, stub)
+    }
+
+    /// Adds the items of epoll sets whose numbers lead to their files.
+    private static func watch(_ image: ProcessImage, _ numbers: [Int32?], _ stub: StubProcess) throws {
+        let files = Dictionary(image.descriptors.map { ($0.number, $0.file) }) { first, _ in first }
+        var batch = CallBatch()
+        for (file, number) in zip(image.files, numbers) {
+            guard case .epoll(let set) = file.kind, let number else { continue }
+            for watch in set.watches where files[watch.descriptor] == watch.file {
+                try makeRoom(in: &batch, stub)
+                EpollKind.add(watch, to: number, &batch)
+            }
+        }
+        if !batch.isEmpty { _ = try stub.run(batch) }
+    }
+
+    /// A number by which each file is reached.
+    private static func numbers(of image: ProcessImage) -> [Int32?] {
+        var numbers = [Int32?](repeating: nil, count: image.files.count)
+        for descriptor in image.descriptors where Int(descriptor.file) < numbers.count {
+            numbers[Int(descriptor.file)] = descriptor.number
+        }
+        return numbers
+    }
+
+    /// The engine's own descriptor of a file that was made.
+    private static func copy(of number: Int32?, _ stub: StubProcess) throws -> FileDescriptor? {
+        guard let number else { return nil }
+        return FileDescriptor(
+            owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
+    }
+
+    private static func kinds(of image: ProcessImage) throws -> [any (DescriptorKind & Sendable).Type] {
+        try image.files.map { file in
+            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
+                throw EngineError.invalidImage("an open file of unknown kind")
+            }
+            return found
+        }
+    }
+}
+
+extension StubProcess {
+    /// Lets the stub use more numbers than the program may: the program may have lowered its limit after it had opened its
+    /// files. `ProcessAttributes` sets the program's own limit when all files are made.
+    func liftDescriptorLimit() throws {
+        let resource = Int32(RLIMIT_NOFILE.rawValue)
+        var soft: UInt64 = 0, hard: UInt64 = 0, ours: UInt64 = 0
+        if clx_prlimit(0, resource, 0, 0, 0, &soft, &ours) == 0, clx_prlimit(pid, resource, 0, 0, 0, &soft, &hard) == 0,
+            hard < ours
+        {
+            // It takes CAP_SYS_RESOURCE, and only few programs need it: those whose hard limit was raised from outside.
+            _ = clx_prlimit(pid, resource, ours, ours, 1, &soft, &hard)
+        }
+        var batch = CallBatch()
+        let limit = batch.space(16)
+        batch.call(.prlimit64, .value(0), .int(resource), .value(0), .address(limit), doing: "reading its limit")
+        hard = try run(batch).word(limit, at: 1)
+        batch = CallBatch()
+        let lifted = batch.words([hard, hard])
+        batch.call(.prlimit64, .value(0), .int(resource), .address(lifted), .value(0), doing: "lifting its limit")
+        _ = try run(batch)
+    }
+}

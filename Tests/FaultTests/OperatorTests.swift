@@ -26,6 +26,10 @@ struct OperatorTests {
             // A container's first process cannot kill itself: it runs on.
             #expect(run.status == status && run.output.contains(words), "\(script): \(run)")
         }
+        let holder = "\(workloads)/holder", bundle = "\(hosts.folder)/leader"
+        try BundleBuilder(programs: [holder], arguments: [holder, "leader"]).build(in: bundle)
+        let run = try hosts.apus(["run", "leader", bundle, "--host", hosts.a.name])
+        #expect(run.status == 0 && run.output.contains("goes on without its first thread"), "\(run)")
         let kill = try hosts.apus(["kill", "end-1", "-s", "KILL", "--host", hosts.a.name])
         #expect(kill.status == 0, "\(kill)")
         try await wait { try await hosts.a.client.container("end-1").record.exit != nil }
@@ -141,5 +145,29 @@ struct OperatorTests {
             #expect(end.error == nil, "\(String(describing: end.error))")
             #expect((try? hosts.place()) === hosts.a)
         }
+    }
+
+    @Test func anOutcomeIsForgottenThoughTheSourcesLastWordWasLost() async throws {
+        let hosts = try FaultHosts()
+        defer { hosts.tearDown() }
+        let gate = "\(hosts.folder)/gate"
+        try await hosts.a.start(fault: "\(FaultPoint.sourceReleased.rawValue):hold=\(gate)")
+        try await hosts.b.start()
+        try await hosts.run()
+        let to = hosts.b.address
+        let id = try await hosts.a.client.migrate(
+            hosts.container, to: to.description, plan: MigrationPlan(technique: .preCopy))
+        try await wait(seconds: 10) { !hosts.hits().isEmpty }
+        // Both kernels forget the connection before the source says that its copy is gone.
+        let host = to.description.split(separator: ":")[0]
+        let killed = try Subprocess.run(["ss", "--kill", "--no-header", "--tcp", "src", String(host)])
+        #expect(killed.text.contains(String(host)), "the connection was not there: \(killed.text)")
+        let migrations = "\(hosts.b.layout.runFolder)/migrations"
+        try await wait { try Folder.names(migrations) == [id + ".released"] }
+        close(creat(gate, 0o600))
+        #expect(try await hosts.a.client.wait(for: id, every: .milliseconds(5)).error == nil)
+        try await wait { try Folder.names(migrations).isEmpty }
+        #expect(try Folder.names(migrations) == [])
+        #expect((try? hosts.place()) === hosts.b)
     }
 }

@@ -141,6 +141,22 @@ struct KeepingTests {
         }
     }
 
+    /// The destination hears of the migration only when nothing is in the way any more: until then its silence means nothing.
+    @Test func aPauseOfSecondsBeforeTheOfferIsWaitedOut() throws {
+        try withDirtier { container in
+            let control = MigrationControl()
+            try runc("pause", container.name)
+            let resumer = try OwnThread("resumer") {
+                for _ in 0..<1000 where control.progress.remark?.contains("paused") != true { usleep(1000) }
+                usleep(UInt32((Connection.usualSilence + 1) * 1e6))
+                try? runc("resume", container.name)
+            }
+            let (_, moved) = try hosts.migrate(container, MigrationPlan(technique: .preCopy), control: control)
+            resumer.join()
+            #expect(try hosts.verdict(moved, on: 1).contains("\"oracle\":\"ok\""))
+        }
+    }
+
     /// A pause that lasts is named, and stays; cancelling is heard meanwhile.
     @Test(arguments: [false, true]) func aPauseThatLastsEndsTheMigrationByName(_ cancelling: Bool) throws {
         try withDirtier { container in

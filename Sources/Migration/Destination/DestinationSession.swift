@@ -60,7 +60,7 @@ public final class DestinationSession {
     public init(host: SessionHost, connection: FileDescriptor, delegate: any DestinationDelegate) throws {
         self.host = host
         self.connection = try Connection(connection, as: .destination)
-        self.connection.limit(seconds: 30)
+        self.connection.limit(seconds: Connection.longestPreparation)
         self.delegate = delegate
     }
 
@@ -78,6 +78,7 @@ public final class DestinationSession {
                 try receive()
             case .inquiry:
                 // One that asks and leaves without a word asks again.
+                connection.limit(seconds: 30)
                 try Inquiry.answer(try frame.message(), over: connection, journals: host.journals, host.layout)
             default: throw connection.unexpected(frame, "an offer")
             }
@@ -469,6 +470,8 @@ public final class DestinationSession {
         // The source tells when its copy is gone; whether it does or not, this one runs.
         do { try connection.expect(.retired, WireRetired.self) } catch {
             Recovery.remember(journal.header, .released, in: host.journals)
+            // It may have ended its copy all the same, and have nothing to ask.
+            try? Recovery.forgetIfUnasked(journal.header, host)
         }
         try? network?.finish()
         control.update { $0.state = .retired }

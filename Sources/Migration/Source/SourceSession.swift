@@ -132,7 +132,6 @@ public final class SourceSession {
         do {
             listen()
             process.whileWaiting = { [connection] in try connection.whileWaiting() }
-            connection.silenceLimit = Connection.usualSilence
             connection.waitsForTrigger = plan.handover == .atTrigger
             try connection.startBeating()
             try phase("negotiate") { try negotiate() }
@@ -189,6 +188,8 @@ public final class SourceSession {
         enter(.offered)
         let offer = try makeOffer()
         try connection.send(.offer, offer)
+        // Until it knows what the connection is for, the other side says nothing.
+        connection.silenceLimit = Connection.usualSilence
         FaultPoint.reach(.sourceOffered)
         let accepted: Checked<WireAccepted> = try connection.limiting(seconds: patience) {
             try connection.expect(.accepted)

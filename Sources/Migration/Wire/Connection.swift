@@ -119,6 +119,9 @@ public final class Connection {
     var silenceLimit: Double?
     /// What a session allows before the promise.
     static let usualSilence = 3.0
+    /// Seconds that a source may take before its offer: it waits as long as its plan says, an hour at most, for what is in
+    /// the way and may pass, and is heard meanwhile.
+    static let longestPreparation: Int64 = 3700
     /// When something was last received or sent.
     private var movedAt = monotonicNow()
 
@@ -133,11 +136,18 @@ public final class Connection {
         return min(Double(received) / 1000, Double(monotonicNow() - movedAt) / 1e9)
     }
 
-    /// - Throws: `unreachable` if the other agent has been silent for too long.
+    /// Nanoseconds between two checks after which this side counts as not having listened itself: the machine stood
+    /// still, or a long step did not check.
+    private static let ownStall: Int64 = 500_000_000
+    private var checkedAt: Int64 = 0, listensSince: Int64 = 0
+
+    /// - Throws: `disconnected` if the other agent has been silent for too long, all the while that this side listened.
     func checkSilence() throws {
-        guard let silenceLimit, Double(monotonicNow() - movedAt) / 1e9 > silenceLimit, silence > silenceLimit else {
-            return
-        }
+        let now = monotonicNow()
+        if now - checkedAt > Self.ownStall { listensSince = now }
+        checkedAt = now
+        guard let silenceLimit, Double(now - max(movedAt, listensSince)) / 1e9 > silenceLimit, silence > silenceLimit
+        else { return }
         throw MigrationError.disconnected(from: peer, "no sign of it for \(Int(silenceLimit)) s")
     }
 
@@ -280,7 +290,10 @@ public final class Connection {
         guard let kind = FrameKind(rawValue: UInt32(littleEndian: header.1)) else {
             throw MigrationError.protocolViolation("a frame of unknown kind \(header.1)")
         }
-        if kind == .heartbeat, length == 0 { return nil }
+        if kind == .heartbeat, length == 0 {
+            if state == nil { beginFrame() }
+            return nil
+        }
         guard let next = SessionTable.next(state, kind, from: other) else {
             throw MigrationError.protocolViolation("a \(kind) message in a session that is \(Self.words(state))")
         }

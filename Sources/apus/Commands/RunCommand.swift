@@ -48,10 +48,21 @@ struct RunCommand: AsyncParsableCommand {
             if !output.json { print("container \(name) runs as pid \(info.pid)") }
             return
         }
-        let exit = info.record.exit
-        if !output.json {
-            print("container \(name) has ended: \(exit?.words ?? "nobody knows how"); `apus logs \(name)`")
+        var exit = info.record.exit
+        // It may have ended just now.
+        for _ in 0..<10 where exit == nil {
+            try await Task.sleep(for: .milliseconds(100))
+            exit = try await host.client().container(name).record.exit
         }
-        throw ExitCode(exit?.status ?? exit?.signal.map { 128 + $0 } ?? ExitStatus.failed.rawValue)
+        guard let exit else {
+            if !output.json {
+                print(
+                    "container \(name) goes on without its first thread: runc takes it for stopped, and it cannot be moved"
+                )
+            }
+            return
+        }
+        if !output.json { print("container \(name) has ended: \(exit.words); `apus logs \(name)`") }
+        throw ExitCode(exit.status ?? exit.signal.map { 128 + $0 } ?? ExitStatus.failed.rawValue)
     }
 }

@@ -147,15 +147,22 @@ public final class DirtyTracker {
         let mapped = AddressRanges(latest.map(\.range))
         result.discards = result.discards.intersection(mapped)
         result.pages = result.pages.intersection(mapped)
+        // What it leaves out is looked at as a whole when it shows it again.
+        protected = protected.intersection(mapped)
+        empty = empty.intersection(mapped)
         return (result, latest)
     }
 
     /// Lends a hand to a pass over the stopped process that another thread is at; returns when nothing is left to take.
     public func help() { stoppedScan.help() }
 
-    /// Pages of some ranges that have content of their own now.
+    /// Pages of some ranges that have content of their own now, to be sent besides what passes find: from here on they
+    /// count as being at the destination.
     public func contents(of ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) -> AddressRanges {
-        try pagemap.contents(of: ranges, in: areas)
+        let found = try pagemap.contents(of: ranges, in: areas)
+        // A page may have come since the last pass, and go before the next: it has to be dropped there, too.
+        empty = empty.subtracting(found)
+        return found
     }
 
     /// Protects what was written, and where nothing was protected before wherever there is a page table.

@@ -64,4 +64,19 @@ struct ReservationTests {
         // Shared memory that was dropped a moment ago is sent once more at the end.
         if kind != .shared { #expect(try found(stopped: true).pages.isEmpty) }
     }
+
+    /// A page comes after a pass, is sent because its mapping is new at the destination, and goes before the next pass.
+    @Test(arguments: Kind.allCases)
+    func whatIsSentBetweenPassesIsDroppedThereWhenItGoes(_ kind: Kind) throws {
+        let writer = try Writer(pages: 1000)
+        defer { writer.end() }
+        try writer.track()
+        let range = try reserve(kind, in: writer, gibibytes: 1)
+        let page = AddressRanges([range.lowerBound + 5000 * pageSize..<range.lowerBound + 5001 * pageSize])
+        _ = try writer.scan()
+        writer.run("p 5000 1")
+        #expect(try writer.contents(of: AddressRanges([range])) == page)
+        writer.run("z \(5000 / 512 * 512) 1024")
+        #expect(try writer.pass(stopped: true).discards.intersection(page) == page)
+    }
 }

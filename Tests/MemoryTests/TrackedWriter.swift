@@ -111,6 +111,9 @@ final class Writer: @unchecked Sendable {
         try tracker!.pass(stopped: stopped, areas: { areas }).0
     }
 
+    /// What has content of its own now, to be sent besides what passes find.
+    func contents(of ranges: AddressRanges) throws -> AddressRanges { try tracker!.contents(of: ranges, in: areas) }
+
     /// Has it reserve address space, which is tracked from the next pass on.
     func reserve(_ kind: TrackedKind, gibibytes: UInt64, writable: Bool = true) throws -> AddressRange {
         let number = kind == .sharedAnonymous ? 2 : writable ? 1 : 0

@@ -105,13 +105,16 @@ public struct MigrationReport: Codable, Sendable {
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had
     /// done) to the destination serving, milliseconds. It contains the last passes before the freeze, and the downtime.
     public var handoverTime: Double?
+    /// Milliseconds between the wish to hand over and the last passes: files, and what could be in the way, are looked at once
+    /// more. Without a run-up what is dirtied meanwhile is sent in the freeze.
+    public var preparation = 0.0
     /// Milliseconds of migration time by phase, in order: negotiate, stage, copy, freeze.
     public var phases: [Phase] = []
     /// Rounds or syncs before the freeze, then the last pass.
     public var passes: [PassReport] = []
-    /// MiGrror: milliseconds after the decision when what was dirty and unsent could for the first time be sent within
-    /// the spacing of two syncs (but 5 to 50 ms); nil: never, as with λ near 1 or above.
-    public var inSyncAt: Double?
+    /// Milliseconds after the decision when what was dirty and unsent could for the first time be sent within the plan's
+    /// `readyWithin`; nil: never, as with λ near 1 or above, or without a copy phase.
+    public var readyAt: Double?
     /// Age of the mirror over time (milliseconds after the decision, age in milliseconds).
     public var mirrorAge: [MirrorAge] = []
     /// How events were noticed: "scan" or "faults".

@@ -18,7 +18,8 @@ enum SessionTable {
         case (.accepted, .source, .clockProbe), (.accepted, .source, .tree), (.accepted, .source, .files),
             (.accepted, .source, .stage), (.accepted, .destination, .clockProbe), (.accepted, .destination, .files),
             // What was under way when a handover was put off, and the answer to that.
-            (.accepted, .destination, .muted), (.accepted, .destination, .thawed):
+            (.accepted, .destination, .passApplied), (.accepted, .destination, .muted),
+            (.accepted, .destination, .thawed):
             .accepted
         case (.accepted, .destination, .staged): .staged
 
@@ -37,12 +38,16 @@ enum SessionTable {
 
         case (.staged, .source, .frozen), (.copying, .source, .frozen): .frozen
         case (.frozen, .source, .layout), (.frozen, .source, .discard), (.frozen, .source, .pages),
-            (.frozen, .source, .tree), (.frozen, .source, .files), (.frozen, .destination, .muted):
+            (.frozen, .source, .tree), (.frozen, .source, .files),
+            // Of what was under way when the freeze began.
+            (.frozen, .destination, .passApplied), (.frozen, .destination, .muted):
             .frozen
         case (.frozen, .source, .thawed): .copying
 
         case (.frozen, .source, .handover): .prepared
-        case (.prepared, .source, .discard), (.prepared, .source, .pages), (.prepared, .destination, .muted): .prepared
+        case (.prepared, .source, .discard), (.prepared, .source, .pages), (.prepared, .destination, .passApplied),
+            (.prepared, .destination, .muted):
+            .prepared
         // Its stub has become the process: another one is staged.
         case (.prepared, .source, .thawed): .accepted
 

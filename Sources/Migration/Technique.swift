@@ -67,14 +67,26 @@ public enum Acceptance: String, Codable, Sendable, CaseIterable {
 public struct MigrationPlan: Codable, Sendable {
     public var technique: Technique
     public var handover: HandoverPolicy = .whenReady
-    /// Pre-copy: rounds before the last one (1...1000).
+    /// The technique is ready when what is dirty and what the link has not taken yet can be sent in this time, in
+    /// milliseconds, at the rate that was last seen. The same for every technique with a copy phase.
+    public var readyWithin = 5.0
+    /// How long passes back to back may go on between the wish to hand over and the freeze, in milliseconds; they end sooner when
+    /// they get no shorter. 0: no run-up, the freeze begins at once and whatever is dirty or unsent is sent inside it.
+    public var runUp = Self.usualRunUp
+    /// Pre-copy: rounds before the last one, the first of which sends everything (1...1000).
     public var maxRounds = 30
     /// Pre-copy: least time from the start of one round to the next in milliseconds; nil: back to back.
     public var roundInterval: Double?
-    /// Pre-copy: the handover begins when the rest can be sent in this time, in milliseconds.
-    public var downtimeLimit = 5.0
-    /// MiGrror: dirty pages that make an event (1 or more).
-    public var eventPages = 1
+    /// Pre-copy: the same while it waits for a trigger once it is ready, has used up its rounds, or was stopped by one of the
+    /// next two rules; nil: no more rounds.
+    public var waitInterval: Double? = 100
+    /// Pre-copy: rounds stop when no more pages than these are dirty; nil: no such rule.
+    public var stopPages: Int?
+    /// Pre-copy: rounds stop when one finds that many percent more dirty pages than the one before; nil: no such rule.
+    public var stopGrowth: Double?
+    /// MiGrror: dirty pages that make an event (1 or more); nil: whatever is found, and faults wake the engine by
+    /// `usualEventPages`.
+    public var eventPages: Int?
     /// MiGrror: least time between two syncs in milliseconds; nil: adaptive.
     public var minSpacing: Double?
     public var events: EventSource = .auto
@@ -86,6 +98,11 @@ public struct MigrationPlan: Codable, Sendable {
     public var freezeLimit: Double?
     /// Differences that are accepted; nil: none.
     public var accept: Set<Acceptance>?
+
+    /// Milliseconds: above λ = 1 no pass gets shorter.
+    public static let usualRunUp = 2000.0
+    /// Each wake-up costs the program some 20 µs, shared by the pages that caused it.
+    public static let usualEventPages = 32
 
     public init(technique: Technique) {
         self.technique = technique
@@ -102,11 +119,21 @@ extension MigrationPlan {
         if let roundInterval, !(roundInterval >= 0 && roundInterval <= 3_600_000) {
             found.append("round interval must be 0 to 3,600,000 ms, not \(roundInterval)")
         }
-        if !(downtimeLimit > 0 && downtimeLimit <= 3_600_000) {
-            found.append("downtime limit must be above 0 and at most 3,600,000 ms, not \(downtimeLimit)")
+        if let waitInterval, !(waitInterval >= 0 && waitInterval <= 3_600_000) {
+            found.append("wait interval must be 0 to 3,600,000 ms or none, not \(waitInterval)")
         }
-        if !(1...1_000_000).contains(eventPages) {
-            found.append("event pages must be 1 to 1,000,000, not \(eventPages)")
+        if !(readyWithin > 0 && readyWithin <= 3_600_000) {
+            found.append("ready within must be above 0 and at most 3,600,000 ms, not \(readyWithin)")
+        }
+        if !(runUp >= 0 && runUp <= 60_000) { found.append("run-up must be 0 to 60,000 ms, on or off, not \(runUp)") }
+        if let stopPages, !(0...1_000_000_000).contains(stopPages) {
+            found.append("stop pages must be 0 to 1,000,000,000 or none, not \(stopPages)")
+        }
+        if let stopGrowth, !(stopGrowth >= 0 && stopGrowth <= 1_000_000) {
+            found.append("stop growth must be 0 to 1,000,000 percent or none, not \(stopGrowth)")
+        }
+        if let eventPages, !(1...1_000_000).contains(eventPages) {
+            found.append("event pages must be 1 to 1,000,000 or auto, not \(eventPages)")
         }
         if let minSpacing, !(minSpacing >= 0 && minSpacing <= 60_000) {
             found.append("min spacing must be 0 to 60,000 ms, not \(minSpacing)")

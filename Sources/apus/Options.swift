@@ -78,6 +78,7 @@ extension Technique: ExpressibleByArgument {
 }
 extension HandoverPolicy: ExpressibleByArgument {}
 extension EventSource: ExpressibleByArgument {}
+extension TechniquePreset: ExpressibleByArgument {}
 extension Acceptance: ExpressibleByArgument {}
 extension PeerAddress: ExpressibleByArgument {
     public init?(argument: String) { self.init(argument) }

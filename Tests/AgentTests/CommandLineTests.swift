@@ -52,11 +52,20 @@ import Testing
         let plan = try parsed.plan()
         #expect(plan.technique == .migrror && plan.minSpacing == 2.5 && plan.eventPages == 4)
         #expect(plan.events == .faults && plan.handover == .atTrigger && plan.maxRounds == 30)
+        let textbook = try #require(
+            try Apus.parseAsRoot([
+                "migrate", "web", "--to", "b", "--technique", "pre-copy", "--preset", "xen", "--stop-pages", "7",
+                "--run-up", "on",
+            ]) as? MigrateCommand
+        ).plan()
+        #expect(textbook.maxRounds == 5 && textbook.stopPages == 7 && textbook.runUp == MigrationPlan.usualRunUp)
         for wrong in [
             ["--technique", "warp"], ["--technique", "pre-copy", "--max-rounds", "0"],
-            ["--technique", "migrror", "--min-spacing", "soon"], ["--technique", "pre-copy", "--downtime-limit=-1"],
+            ["--technique", "migrror", "--min-spacing", "soon"], ["--technique", "pre-copy", "--ready-within=-1"],
             ["--technique", "pre-copy", "--round-interval", "nan"], ["--technique", "pre-copy", "--event-pages", "2"],
             ["--technique", "MiGrror", "--max-rounds", "2"], ["--technique", "cold", "--min-spacing", "2"],
+            ["--technique", "cold", "--run-up", "off"], ["--technique", "MiGrror", "--preset", "xen"],
+            ["--technique", "pre-copy", "--run-up", "never"], ["--technique", "pre-copy", "--wait-interval", "-1"],
         ] {
             #expect(throws: (any Error).self, "\(wrong)") {
                 try Apus.parseAsRoot(["migrate", "web", "--to", "b"] + wrong)

@@ -79,7 +79,7 @@ struct EvaluationTests {
         let fast = try again.database.read { db in
             try Row.fetchAll(db, sql: "SELECT r.* FROM run r JOIN point p ON p.id = r.point WHERE p.lambda > 1")
         }
-        #expect(fast.count == 1 && fast[0]["passed"] as Bool && fast[0]["in_sync_ms"] as Double? == nil)
+        #expect(fast.count == 1 && fast[0]["passed"] as Bool && fast[0]["ready_ms"] as Double? == nil)
         var json = ""
         try again.export(.json, table: "pass") { json += $0 }
         let passes = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [[String: Any]])

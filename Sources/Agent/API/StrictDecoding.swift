@@ -19,9 +19,8 @@ extension MigrateRequest: Request {
     static let keys = [
         "": ["to", "plan"] as Set,
         "plan": [
-            "technique", "handover", "maxRounds", "roundInterval", "downtimeLimit", "eventPages", "minSpacing",
-            "events",
-            "postponeLimit", "freezeLimit", "accept",
+            "technique", "handover", "readyWithin", "runUp", "maxRounds", "roundInterval", "waitInterval", "stopPages",
+            "stopGrowth", "eventPages", "minSpacing", "events", "postponeLimit", "freezeLimit", "accept",
         ],
     ]
 }

@@ -13,12 +13,16 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
     case profilePeriod = "profile-period"
     case rate, mix, distribution, vehicles, transport, handover
     case triggerAfter = "trigger-after"
+    case triggerJitter = "trigger-jitter"
+    case preset
+    case readyWithin = "ready-within"
+    case runUp = "run-up"
     case events
     case eventPages = "event-pages"
     case minSpacing = "min-spacing"
     case maxRounds = "max-rounds"
     case roundInterval = "round-interval"
-    case downtimeLimit = "downtime-limit"
+    case waitInterval = "wait-interval"
     case freezeLimit = "freeze-limit"
     case mobility, users, trace, speed, duration, reconnection
 
@@ -93,10 +97,41 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .triggerAfter:
             .number("trigger after the decision (s)", "trigger_after_s", \.triggerAfter, 0...3600, "seconds")
                 .only { $0.handover == .atTrigger && $0.mobility == nil }
+        case .triggerJitter:
+            .number("jitter of the trigger (s)", "trigger_jitter_s", \.triggerJitter, 0...3600, "seconds")
+                .only { $0.handover == .atTrigger && $0.mobility == nil }
+        case .preset:
+            ParameterDefinition(
+                title: "the technique as in the literature", column: "preset", isNumeric: false, absent: "ours",
+                applies: { $0.preset?.technique.copy == $0.technique.copy }, text: { $0.preset?.rawValue },
+                read: {
+                    $1.preset = try $0.choice(["none"] + TechniquePreset.allCases.map(\.rawValue)) {
+                        (text: String) -> TechniquePreset?? in
+                        text == "none" ? .some(nil) : TechniquePreset(rawValue: text).map(Optional.some)
+                    }
+                }, reset: { $0.preset = nil })
+        case .readyWithin:
+            .number("ready within (ms)", "ready_within_ms", \.readyWithin, 0.001...3_600_000, "milliseconds")
+                .only { $0.technique.copy != .none && $0.isOurs }
+        case .runUp:
+            ParameterDefinition(
+                title: "longest run-up (ms)", column: "run_up_ms",
+                applies: { $0.technique.copy != .none && $0.isOurs }, number: \.runUp,
+                text: { $0.runUp == 0 ? "off" : $0.runUp == MigrationPlan.usualRunUp ? "on" : plain($0.runUp) },
+                read: {
+                    $1.runUp =
+                        switch try $0.text() {
+                        case "on": MigrationPlan.usualRunUp
+                        case "off": 0
+                        default: try $0.number(0...60_000, "milliseconds, or on or off")
+                        }
+                }, reset: { $0.runUp = MigrationPlan.usualRunUp })
         case .events: .choice("event source", "events", \.events).only(.mirroring)
         case .eventPages:
-            .whole("event size (pages of 4 KiB)", "event_pages", \.eventPages, 1...1_000_000, "pages")
-                .only(.mirroring)
+            .number(
+                "event size (pages of 4 KiB)", "event_pages", \.eventPages, or: "auto", absent: "any",
+                1...1_000_000, "pages"
+            ).only(.mirroring)
         case .minSpacing:
             .number(
                 "least spacing of syncs (ms)", "min_spacing_ms", \.minSpacing, or: "auto", absent: "adaptive",
@@ -108,10 +143,12 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
             .number(
                 "round interval (ms)", "round_interval_ms", \.roundInterval, or: "none", absent: "none",
                 0...3_600_000, "milliseconds"
+            ).only(.rounds) { $0.preset == .fixedInterval }
+        case .waitInterval:
+            .number(
+                "round interval while waiting (ms)", "wait_interval_ms", \.waitInterval, or: "none", absent: "none",
+                0...3_600_000, "milliseconds"
             ).only(.rounds)
-        case .downtimeLimit:
-            .number("downtime limit (ms)", "downtime_limit_ms", \.downtimeLimit, 0.001...3_600_000, "milliseconds")
-                .only(.rounds)
         case .freezeLimit:
             .number(
                 "limit of the freeze (ms)", "freeze_limit_ms", \.freezeLimit, or: "none", absent: "none",
@@ -167,6 +204,8 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
 }
 
 extension RunParameters {
+    /// By our own parameters, not by a preset of the technique's.
+    var isOurs: Bool { preset.map { $0.technique.copy != technique.copy } ?? true }
     fileprivate var isDirtier: Bool { workload == .dirtier }
     fileprivate var isEdgeService: Bool { workload == .vehicular || workload == .ar }
     fileprivate var isMobile: Bool { mobility != nil }

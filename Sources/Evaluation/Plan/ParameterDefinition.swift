@@ -85,10 +85,11 @@ extension ParameterDefinition {
         return result
     }
 
-    /// A technique's own.
-    func only(_ copy: CopyPhase) -> Self {
+    /// A technique's own, which a preset of it decides otherwise, but for some.
+    func only(_ copy: CopyPhase, _ evenWithPreset: @escaping (RunParameters) -> Bool = { _ in false }) -> Self {
         var result = self
-        (result.applies, result.isOfTechnique) = ({ $0.technique.copy == copy }, true)
+        result.applies = { $0.technique.copy == copy && ($0.isOurs || evenWithPreset($0)) }
+        result.isOfTechnique = true
         return result
     }
 

@@ -45,17 +45,27 @@ public struct RunParameters: Hashable, Sendable {
     public var handover = HandoverPolicy.whenReady
     /// At-trigger: seconds from the decision to the trigger.
     public var triggerAfter = 5.0
+    /// At-trigger: seconds by which the trigger comes later at most, evenly spread; the same for all techniques in a
+    /// repetition. A whole period of the profile, so that not every freeze meets the same phase of it.
+    public var triggerJitter = 0.0
+    /// The technique as the literature has it; nil: by the parameters below. The techniques of which it is no form have those.
+    public var preset: TechniquePreset?
+    /// Techniques with a copy phase: milliseconds.
+    public var readyWithin = 5.0
+    /// Techniques with a copy phase: milliseconds; 0: off.
+    public var runUp = MigrationPlan.usualRunUp
     /// MiGrror.
     public var events = EventSource.auto
-    public var eventPages = 1
+    /// Nil: whatever is found.
+    public var eventPages: Double?
     /// Milliseconds; nil: adaptive.
     public var minSpacing: Double?
     /// Pre-copy.
     public var maxRounds = 30
     /// Milliseconds; nil: back to back.
     public var roundInterval: Double?
-    /// Milliseconds.
-    public var downtimeLimit = 5.0
+    /// Milliseconds, while it waits for a trigger; nil: no more rounds.
+    public var waitInterval: Double? = 100
     /// Techniques with a copy phase: longest that a container may stand still before the promise, milliseconds; nil: as
     /// long as it takes.
     public var freezeLimit: Double? = 1000
@@ -116,8 +126,10 @@ extension RunParameters {
     func migrationPlan(_ technique: Technique) -> MigrationPlan {
         var plan = MigrationPlan(technique: technique)
         plan.handover = handover
-        (plan.events, plan.eventPages, plan.minSpacing) = (events, eventPages, minSpacing)
-        (plan.maxRounds, plan.roundInterval, plan.downtimeLimit) = (maxRounds, roundInterval, downtimeLimit)
+        (plan.events, plan.eventPages, plan.minSpacing) = (events, eventPages.map { Int($0) }, minSpacing)
+        (plan.maxRounds, plan.roundInterval, plan.waitInterval) = (maxRounds, roundInterval, waitInterval)
+        (plan.readyWithin, plan.runUp) = (readyWithin, runUp)
+        if let preset, preset.technique == technique { plan.apply(preset) }
         if technique.copy != .none { plan.freezeLimit = freezeLimit }
         return plan
     }

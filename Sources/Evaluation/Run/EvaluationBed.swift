@@ -116,7 +116,12 @@ final class EvaluationBed: Sendable {
     }
 
     private func measure(_ record: inout RunRecord, settle: Double) async throws {
-        let parameters = record.planned.parameters
+        var parameters = record.planned.parameters
+        if parameters.triggerJitter > 0 {
+            // By the repetition alone: all techniques are triggered at the same instant.
+            var random = SeededRandom(seed: seed &+ UInt64(record.planned.repetition))
+            parameters.triggerAfter += parameters.triggerJitter * Double.random(in: 0..<1, using: &random)
+        }
         // Starting and filling cost no backhaul.
         if state.backhaul != parameters.backhaul {
             for link in testbed.topology.links where link.kind == .backhaul {

@@ -90,7 +90,7 @@ extension RunParameters {
         var scenario = MigrationScenario(
             size: Double(memory), dirtyRate: Double(pagesPerSecond) * 4096, bandwidth: bytesPerSecond ?? .infinity,
             roundTrip: 0.1)
-        (scenario.downtimeLimit, scenario.maxRounds) = (downtimeLimit, maxRounds)
+        (scenario.downtimeLimit, scenario.maxRounds) = (readyWithin, maxRounds)
         return 1 + 1.2 * Predictor(scenario).predict(technique).migrationTime / 1000
     }
 }

@@ -80,7 +80,7 @@ struct RunRecord {
             row["disturbance_ms"] = seen?.disturbance
             row["migration_time_ms"] = report?.migrationTime
             row["handover_ms"] = report?.handoverTime
-            row["in_sync_ms"] = report?.inSyncAt
+            row["ready_ms"] = report?.readyAt
             row["passes"] = report?.passes.count
             row["pages_sent"] = report.map { Int64($0.pagesSent) }
             row["bytes_sent"] = report.map { Int64($0.bytesSent) }

@@ -3,7 +3,7 @@ import GRDB
 
 enum Schema {
     /// Raised with every change of a table but `point`, whose columns follow from `Parameter`.
-    static let version = 3
+    static let version = 4
 
     static let migrator: DatabaseMigrator = {
         var migrator = DatabaseMigrator()
@@ -57,7 +57,7 @@ enum Schema {
             disturbance_ms REAL,             -- largest gap while copying
             migration_time_ms REAL,
             handover_ms REAL,                -- trigger of the handover to release
-            in_sync_ms REAL,
+            ready_ms REAL,                   -- decision to the first time that the technique was ready
             passes INTEGER, pages_sent INTEGER, bytes_sent INTEGER, state_bytes INTEGER, overhead REAL,
             last_pass_pages INTEGER, events TEXT,
             source_cpu_s REAL, destination_cpu_s REAL, -- of the agents while the run migrates, shared equally by its moves
@@ -96,7 +96,7 @@ enum Schema {
             migration INTEGER,               -- row of run; NULL: none belongs to it
             zone_s REAL, decided_s REAL, released_s REAL,
             state TEXT,                      -- of the migration when the handoff came; NULL: it was not asked
-            was_ready INTEGER                -- MiGrror: in sync, pre-copy: first round over, when the handoff came
+            was_ready INTEGER                -- the technique had been ready when the handoff came
         );
         CREATE TABLE mobility_user (         -- a user's service over the whole run
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, user TEXT, trace TEXT,

@@ -42,32 +42,58 @@ extension SourceSession {
 
     // ---- Rounds --------------------------------------------------------------------------------------------
 
+    /// The first round sends everything, each other one what was dirtied since the last. It ends with what the last look
+    /// found still to be sent.
     private func copyInRounds() throws {
         try arm()
-        var start = monotonicNow()
+        passBegan = monotonicNow()
         try pass()
-        for _ in 1..<max(plan.maxRounds, 2) {
-            if plan.handover == .atTrigger && control.handoverTriggered { break }
-            if let interval = plan.roundInterval {
-                while Double(monotonicNow() - start) / 1e6 < interval { try idle(500) }
-            }
-            start = monotonicNow()
+        var pagesBefore = UInt64.max
+        for round in 1... {
+            passInterval = plan.roundInterval ?? 0
+            if plan.handover == .atTrigger, control.handoverTriggered { return }
+            if round >= plan.maxRounds { break }
+            try awaitInterval()
+            passBegan = monotonicNow()
             try scan()
-            let expected = Double(pending.bytes) / max(throughput, 1) * 1000
-            if plan.handover == .whenReady, expected <= plan.downtimeLimit {
-                (wasReady, shortestPass) = (true, expected)
-                return
-            }
-            try sendPending(began: start)
+            noteReadiness()
+            if plan.handover == .whenReady, wasReady { return }
+            if wasReady || stops(after: pagesBefore) { break }
+            pagesBefore = pending.pages
+            try sendPending(began: passBegan)
         }
-        // Waiting for the trigger, rounds go on at a stated interval, so that little is left.
-        var last = start
+        passInterval = plan.handover == .atTrigger ? plan.waitInterval : nil
         try awaitTrigger {
-            if Double(monotonicNow() - last) / 1e6 >= plan.roundInterval ?? 100 {
-                last = monotonicNow()
-                try pass()
-            }
+            guard isPassDue else { return }
+            passBegan = monotonicNow()
+            try pass()
         }
+    }
+
+    /// Do the plan's rules end the rounds, with what the last look found?
+    private func stops(after pagesBefore: UInt64) -> Bool {
+        if let pages = plan.stopPages, pending.pages <= UInt64(pages) { return true }
+        guard let growth = plan.stopGrowth, pagesBefore != .max else { return false }
+        return Double(pending.pages) > Double(pagesBefore) * (1 + growth / 100)
+    }
+
+    /// Waits until the next round is due, or the trigger has come.
+    private func awaitInterval() throws {
+        while !isPassDue {
+            if plan.handover == .atTrigger, control.handoverTriggered { return }
+            try idle(500)
+        }
+    }
+
+    private var isPassDue: Bool { passInterval.map { Double(monotonicNow() - passBegan) / 1e6 >= $0 } ?? false }
+
+    /// Milliseconds that a freeze would take now to send what is known to be dirty and what the link has not taken yet.
+    private var residue: Double { Double(UInt64(pending.bytes) + connection.bytesUnsent) / max(throughput, 1) * 1000 }
+
+    private func noteReadiness() {
+        wasReady = residue <= plan.readyWithin
+        shortestPass = min(shortestPass, residue)
+        if wasReady, report.readyAt == nil { report.readyAt = Double(monotonicNow() - decidedAt) / 1e6 }
     }
 
     // ---- Mirroring -----------------------------------------------------------------------------------------
@@ -79,36 +105,30 @@ extension SourceSession {
         report.events = faults == nil ? "scan" : "faults"
         try pass()
         var spacing = plan.minSpacing ?? 1
-        var last = AddressRanges(), leastScan = lastScan, inVain = 0
+        var last = AddressRanges(), leastScan = lastScan, shortest = Double.infinity, inVain = 0
         while true {
-            let start = monotonicNow()
+            passBegan = monotonicNow()
             try scan()
             let found = pending
             leastScan = min(leastScan, lastScan)
-            if found.pages >= UInt64(plan.eventPages) {
-                try sendPending(began: start)
-            } else if found.isEmpty, outstanding.isEmpty {
-                mirroredUntil = start
-            }
-            let took = max(
-                Double(monotonicNow() - start) / 1e6,
-                Double(max(found.bytes, connection.bytesUnsent)) / max(throughput, 1) * 1000)
-            inVain = took < 0.97 * shortestPass ? 0 : inVain + 1
-            shortestPass = min(shortestPass, took)
-            if report.inSyncAt == nil, took < min(max(spacing, 5), Self.shortSpacing) {
-                report.inSyncAt = Double(monotonicNow() - decidedAt) / 1e6
-            }
+            noteReadiness()
+            inVain = residue < 0.97 * shortest ? 0 : inVain + 1
+            shortest = min(shortest, residue)
             // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait for.
-            wasReady = report.inSyncAt != nil
-            let ready = wasReady || inVain >= Self.mostInVain
-            if plan.handover == .whenReady ? ready : control.handoverTriggered { break }
-            if plan.minSpacing == nil {
+            if plan.handover == .whenReady, wasReady || inVain >= Self.mostInVain { return }
+            if found.pages >= UInt64(plan.eventPages ?? 1) {
+                try sendPending(began: passBegan)
+            } else if found.isEmpty, outstanding.isEmpty {
+                mirroredUntil = passBegan
+            }
+            if plan.minSpacing == nil, report.readyAt != nil {
                 spacing = Self.adaptedSpacing(
                     pages: found.pages, again: found.intersection(last).pages, scan: lastScan, leastScan: leastScan)
-                if report.inSyncAt == nil { spacing = min(spacing, Self.shortSpacing) }
             }
+            passInterval = spacing
             last = found
-            try awaitSpacing(spacing, since: start)
+            if plan.handover == .atTrigger, control.handoverTriggered { return }
+            try awaitSpacing(spacing, since: passBegan)
             if let faults { try awaitEvent(faults) }
         }
     }
@@ -128,8 +148,7 @@ extension SourceSession {
                 "page-fault events are not to be had on \(host.name) (\(why)); choose --events scan or auto"
             ])
         }
-        // Each wake-up costs the program some 20 µs, shared by the pages that caused it.
-        let pages = plan.events == .auto ? max(plan.eventPages, 32) : plan.eventPages
+        let pages = plan.eventPages ?? (plan.events == .auto ? MigrationPlan.usualEventPages : 1)
         return try FaultEvents(pid: container.pid, cgroupFolders: folders, minimumPages: pages)
     }
 
@@ -180,17 +199,18 @@ extension SourceSession {
 
     /// The handover begins: passes back to back, each applied before the next begins, as long as they get shorter.
     /// Whatever went before (a round's interval, a sync's spacing), the freeze then finds what was dirtied in the time
-    /// that one small pass takes. At most 2 s: above λ = 1 nothing gets shorter.
+    /// that one small pass takes. Without a run-up the technique only goes on as it would have.
     ///
     /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was short before will be
     /// again.
     ///
-    /// - Returns: milliseconds that the last pass took.
+    /// - Returns: milliseconds that the last pass took, or that what is left would take.
     func runUp() throws -> Double {
+        guard plan.runUp > 0 else { return try keepUp() }
         try awaitApplied(all: true)
         let begin = monotonicNow(), waitsOut = plan.handover == .whenReady && wasReady
         var shortest = Double.infinity, took = 0.0, inVain = 0
-        while monotonicNow() - begin < 2_000_000_000 {
+        while Double(monotonicNow() - begin) / 1e6 < plan.runUp {
             let start = monotonicNow()
             try pass()
             try awaitApplied(all: true)
@@ -199,10 +219,21 @@ extension SourceSession {
             inVain = took < 0.97 * shortest ? 0 : inVain + 1
             shortest = min(shortest, took)
             shortestPass = min(shortestPass, took)
-            let isBurst = took > max(plan.downtimeLimit, 4 * shortestPass)
+            let isBurst = took > max(plan.readyWithin, 4 * shortestPass)
             if inVain >= 2, !(waitsOut && isBurst) { return took }
         }
         return took
+    }
+
+    /// The handover has been prepared, which took a while: a round or a sync that has come due meanwhile takes place.
+    private func keepUp() throws -> Double {
+        if isPassDue {
+            passBegan = monotonicNow()
+            try scan()
+            let least = plan.technique.copy == .mirroring ? UInt64(plan.eventPages ?? 1) : 0
+            if pending.pages >= least { try sendPending(began: passBegan) }
+        }
+        return residue
     }
 
     /// Finds what changed; it is pending until it is sent.
@@ -310,7 +341,7 @@ extension SourceSession {
         try connection.checkSilence()
     }
 
-    private func takeAnswer() throws {
+    func takeAnswer() throws {
         let frame = try connection.receive()
         guard frame.kind == .passApplied else { throw connection.unexpected(frame, "an acknowledgement") }
         let applied: Checked<WirePassApplied> = try frame.message()

@@ -8,6 +8,7 @@ import Memory
 
 extension SourceSession {
     func handover() throws {
+        let preparedFrom = monotonicNow()
         handoverWantedAt = handoverWantedAt ?? control.triggeredAt ?? monotonicNow()
         try trees!.sendChanges(over: connection)
         _ = try process.learnThreads()
@@ -23,6 +24,7 @@ extension SourceSession {
             if tracker != nil { try awaitApplied(all: true) }
             try measureClocksThere()
         }
+        report.preparation = Double(monotonicNow() - preparedFrom) / 1e6
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
         if tracker != nil { try checkFreezeLimit(lastPass: try runUp()) } else { try awaitApplied() }
         try noteFreeze()
@@ -64,7 +66,11 @@ extension SourceSession {
         // Before a socket is put under repair: were the engine to die while the process can run, its next send would fail.
         try step("freeze cgroup") { try freezeCgroup(cgroup) }
         FaultPoint.reach(.sourceFrozen)
-        try step("wait until muted") { _ = try connection.expect(.muted, WireMuted.self) }
+        try step("wait until muted") {
+            // What was under way when the freeze began is acknowledged first.
+            while !outstanding.isEmpty { try takeAnswer() }
+            _ = try connection.expect(.muted, WireMuted.self)
+        }
         if let network {
             // Seen now, a new connection costs nothing but another attempt; after the next step it costs what B holds.
             try step("look for handshakes") { try checkDrained() }

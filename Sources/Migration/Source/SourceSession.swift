@@ -65,7 +65,9 @@ public final class SourceSession {
     var mirroredUntil: Int64?
     /// Bytes a second that reached the destination, as last seen.
     var throughput = 100e6
-    /// Milliseconds of the shortest pass so far (found and sent), and whether one has been short enough for a handover.
+    /// When the last round or sync began, and by how many milliseconds the next may follow it; nil: there is none.
+    var passBegan: Int64 = 0, passInterval: Double?
+    /// Milliseconds of the shortest pass so far, and whether the last look found what was left short enough for a handover.
     var shortestPass = Double.infinity, wasReady = false
     /// Milliseconds the last scan took.
     var lastScan = 0.0
@@ -522,9 +524,12 @@ public final class SourceSession {
         while true {
             let frame = try connection.receive()
             if frame.kind == .thawed { break }
-            // Its answer to `frozen` may have been under way.
-            guard frame.kind == .muted else { throw connection.unexpected(frame, "the answer to thawed") }
+            // Its answers to what was sent before may have been under way.
+            guard [.passApplied, .muted].contains(frame.kind) else {
+                throw connection.unexpected(frame, "the answer to thawed")
+            }
         }
+        outstanding = []
         guard sentImage else { return }
         // The stub has become the process by now: another one is needed, and all of the memory.
         imageGoesAhead = false

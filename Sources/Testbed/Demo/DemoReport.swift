@@ -160,13 +160,13 @@ extension DemoReport {
         for move in shown { for phase in move.phases where !names.contains(phase.name) { names.append(phase.name) } }
         guard !names.isEmpty else { return [] }
         var table = TextTable(
-            [.init("phases, ms", left: true)] + names.map { TextTable.Column($0) } + [.init("in sync at")])
+            [.init("phases, ms", left: true)] + names.map { TextTable.Column($0) } + [.init("ready at")])
         for move in shown {
             table.rows.append(
                 [move.technique.rawValue]
                     + names.map { name in
                         move.phases.first { $0.name == name }.map { grouped($0.duration, digits: 1) } ?? "–"
-                    } + [move.migration.inSyncAt.map { grouped($0, digits: 1) } ?? "–"])
+                    } + [move.migration.readyAt.map { grouped($0, digits: 1) } ?? "–"])
         }
         return table.lines()
     }

@@ -47,8 +47,7 @@ public struct MobilityMigration: Codable, Sendable {
     public var end = End.failed
     /// The session's state when the handoff came, as the agent told.
     public var stateAtHandoff: String?
-    /// What the technique does before the handover had been done once when the handoff came: MiGrror in sync, pre-copy's
-    /// first round over. nil: there is no such thing, or no handoff.
+    /// The technique had been ready when the handoff came. nil: it has no copy phase, or there was no handoff.
     public var wasReady: Bool?
     public var report: MigrationReport?
     public var observation: Observation?

@@ -244,10 +244,6 @@ actor MobilityPlayer {
 extension MigrationReport {
     /// Whether the technique had done at an instant, once, what it does before the handover; nil: it does nothing.
     fileprivate func isReady(at milliseconds: Double) -> Bool? {
-        switch plan.technique.copy {
-        case .none: nil
-        case .rounds: passes.first.map { $0.start + $0.duration <= milliseconds }
-        case .mirroring: inSyncAt.map { $0 <= milliseconds } ?? false
-        }
+        plan.technique.copy == .none ? nil : readyAt.map { $0 <= milliseconds } ?? false
     }
 }

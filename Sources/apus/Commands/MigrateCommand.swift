@@ -21,19 +21,45 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
     var technique: Technique
     @Option(help: "Begin the handover when the technique is ready, or at `apus handover`.")
     var handover = HandoverPolicy.whenReady
-    @Option(help: ArgumentHelp("Pre-copy: rounds before the last one, 1 to 1000.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp(
+            "The parameters of the technique as the literature has it: \(TechniquePreset.allCases.map(\.rawValue).joined(separator: ", ")). Other options come on top.",
+            valueName: "name"))
+    var preset: TechniquePreset?
+    @Option(
+        help: ArgumentHelp(
+            "Ready when what is dirty or unsent can be sent in this time.", valueName: "ms"))
+    var readyWithin: Double?
+    @Option(
+        help: ArgumentHelp(
+            "Passes back to back before the freeze: until they get no shorter, none, or so many milliseconds at most.",
+            valueName: "on|off|ms"))
+    var runUp: String?
+    @Option(
+        help: ArgumentHelp(
+            "Pre-copy: rounds before the last one, the first of which sends everything, 1 to 1000.", valueName: "number"
+        ))
     var maxRounds: Int?
     @Option(help: ArgumentHelp("Pre-copy: least time from one round to the next.", valueName: "ms"))
     var roundInterval: Double?
-    @Option(help: ArgumentHelp("Pre-copy: hand over when the rest can be sent in this time.", valueName: "ms"))
-    var downtimeLimit: Double?
+    @Option(
+        help: ArgumentHelp(
+            "Pre-copy: the same while it waits for `apus handover` with its rounds done.", valueName: "ms|none"))
+    var waitInterval: String?
+    @Option(help: ArgumentHelp("Pre-copy: no more rounds at so few dirty pages.", valueName: "number"))
+    var stopPages: Int?
+    @Option(
+        help: ArgumentHelp("Pre-copy: no more rounds once they grow by so much.", valueName: "percent"))
+    var stopGrowth: Double?
     @Option(
         help: ArgumentHelp(
             "Longest that the container may stand still before the promise: 1000 for techniques with a copy phase, none for cold.",
             valueName: "ms|none"))
     var freezeLimit: String?
-    @Option(help: ArgumentHelp("MiGrror: dirty pages that make an event.", valueName: "number"))
-    var eventPages: Int?
+    @Option(
+        help: ArgumentHelp(
+            "MiGrror: dirty pages that make an event; auto: any, faults told of by 32.", valueName: "auto|number"))
+    var eventPages = "auto"
     @Option(help: ArgumentHelp("MiGrror: least time between two syncs, or auto.", valueName: "auto|ms"))
     var minSpacing = "auto"
     @Option(help: "MiGrror: notice events by scans of the page table, or by page faults.")
@@ -50,36 +76,62 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
     func plan() throws -> MigrationPlan {
         var plan = MigrationPlan(technique: technique)
         plan.handover = handover
-        if let maxRounds { plan.maxRounds = maxRounds }
-        plan.roundInterval = roundInterval
-        if let downtimeLimit { plan.downtimeLimit = downtimeLimit }
-        if let eventPages { plan.eventPages = eventPages }
-        if minSpacing != "auto" {
-            guard let spacing = Double(minSpacing) else {
-                throw ValidationError("--min-spacing is auto or milliseconds, not \(minSpacing)")
+        if let roundInterval { plan.roundInterval = roundInterval }
+        if let preset {
+            guard preset.technique == technique else {
+                throw ValidationError("--preset \(preset.rawValue) is a form of \(preset.technique.rawValue)")
             }
-            plan.minSpacing = spacing
+            plan.apply(preset)
+        }
+        if let readyWithin { plan.readyWithin = readyWithin }
+        if let maxRounds { plan.maxRounds = maxRounds }
+        if let stopPages { plan.stopPages = stopPages }
+        if let stopGrowth { plan.stopGrowth = stopGrowth }
+        switch runUp {
+        case nil: break
+        case "on": plan.runUp = MigrationPlan.usualRunUp
+        case "off": plan.runUp = 0
+        case let text?: plan.runUp = try Self.number(text, "--run-up is on, off or milliseconds")
+        }
+        if let waitInterval {
+            plan.waitInterval =
+                waitInterval == "none" ? nil : try Self.number(waitInterval, "--wait-interval is none or milliseconds")
+        }
+        if eventPages != "auto" {
+            guard let pages = Int(eventPages) else {
+                throw ValidationError("--event-pages is auto or a number, not \(eventPages)")
+            }
+            plan.eventPages = pages
+        }
+        if minSpacing != "auto" {
+            plan.minSpacing = try Self.number(minSpacing, "--min-spacing is auto or milliseconds")
         }
         if let freezeLimit {
-            plan.freezeLimit = Double(freezeLimit)
-            if plan.freezeLimit == nil, freezeLimit != "none" {
-                throw ValidationError("--freeze-limit is none or milliseconds, not \(freezeLimit)")
-            }
+            plan.freezeLimit =
+                freezeLimit == "none" ? nil : try Self.number(freezeLimit, "--freeze-limit is none or milliseconds")
         }
         plan.events = events
         if !accept.isEmpty { plan.accept = Set(accept) }
         // An option that would have no effect is a misunderstanding.
-        let strangers: [(String, Bool, CopyPhase)] = [
-            ("--max-rounds", maxRounds != nil, .rounds), ("--round-interval", roundInterval != nil, .rounds),
-            ("--downtime-limit", downtimeLimit != nil, .rounds), ("--event-pages", eventPages != nil, .mirroring),
-            ("--min-spacing", minSpacing != "auto", .mirroring), ("--events", events != .auto, .mirroring),
+        let strangers: [(String, Bool, [CopyPhase])] = [
+            ("--max-rounds", maxRounds != nil, [.rounds]), ("--round-interval", roundInterval != nil, [.rounds]),
+            ("--wait-interval", waitInterval != nil, [.rounds]), ("--stop-pages", stopPages != nil, [.rounds]),
+            ("--stop-growth", stopGrowth != nil, [.rounds]), ("--event-pages", eventPages != "auto", [.mirroring]),
+            ("--min-spacing", minSpacing != "auto", [.mirroring]), ("--events", events != .auto, [.mirroring]),
+            ("--ready-within", readyWithin != nil, [.rounds, .mirroring]),
+            ("--run-up", runUp != nil, [.rounds, .mirroring]),
         ]
-        for (option, given, copy) in strangers where given && technique.copy != copy {
-            throw ValidationError(
-                "\(option) is \(copy == .rounds ? "pre-copy" : "MiGrror")'s and means nothing to \(technique.rawValue)")
+        for (option, given, phases) in strangers where given && !phases.contains(technique.copy) {
+            let owners = phases.map { $0 == .rounds ? "pre-copy" : "MiGrror" }.joined(separator: " and ")
+            throw ValidationError("\(option) belongs to \(owners) and means nothing to \(technique.rawValue)")
         }
         if let mistake = plan.mistakes.first { throw ValidationError(mistake) }
         return plan
+    }
+
+    private static func number(_ text: String, _ what: String) throws -> Double {
+        guard let number = Double(text) else { throw ValidationError("\(what), not \(text)") }
+        return number
     }
 
     func validate() throws { _ = try plan() }
@@ -130,7 +182,7 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
                 "  handovers        \(report.handovers.count) tried; those before the last stopped it for "
                     + postponed.map { Human.duration($0.frozen) }.joined(separator: ", "))
         }
-        if let inSync = report.inSyncAt { lines.append("  in sync after    \(Human.duration(inSync))") }
+        if let ready = report.readyAt { lines.append("  ready after      \(Human.duration(ready))") }
         return lines.joined(separator: "\n")
     }
 }

@@ -1,5 +1,6 @@
 // Questions of the report about what MiGrror costs, and how to set it.
 import GRDB
+import Testbed
 
 extension EvaluationReport {
     // ---- Traffic and slowdown ------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ extension EvaluationReport {
 
     func eventSize(_ places: Places) -> Answered {
         let question = "Which event size is best?"
-        let mine = places.all.filter { $0.parameters.technique == .migrror }
+        let mine = places.all.filter { $0.parameters.technique == .migrror && $0.parameters.eventPages != nil }
         let lines = places.groups(by: [.eventPages], of: mine).filter { $0.count > 2 }
         guard !lines.isEmpty else {
             return Answered(
@@ -88,7 +89,7 @@ extension EvaluationReport {
         }
         var (sentences, rows): ([String], [[String]]) = ([], [])
         for line in lines {
-            let line = line.sorted { $0.parameters.eventPages < $1.parameters.eventPages }
+            let line = line.sorted { $0.parameters.eventPages! < $1.parameters.eventPages! }
             let place = places.name(line[0].parameters, without: [.eventPages])
             let metrics: [(name: String, values: (PlaceRuns) -> [Double])] = [
                 ("downtime", \.seenDowntimes), ("traffic", { $0.values("bytes_sent") }),
@@ -98,7 +99,7 @@ extension EvaluationReport {
                 "\(place): " + metrics.compactMap { Self.best($0.name, line, $0.values) }.joined(separator: "; ") + ".")
             rows += line.map { one in
                 [
-                    place, "\(one.parameters.eventPages)", "\(one.rows.count)", medianText(one.seenDowntimes),
+                    place, plain(one.parameters.eventPages!), "\(one.rows.count)", medianText(one.seenDowntimes),
                     medianText(one.values("handover_ms")), medianText(one.values("overhead").map { $0 * 100 }),
                     medianText(one.values("passes")), medianText(one.values("disturbance_ms")),
                     medianText(one.processing),
@@ -123,8 +124,8 @@ extension EvaluationReport {
         let equal = line.filter {
             $0.parameters != best.parameters && Difference(values($0), values(best)).sign <= 0
         }
-        let others = equal.map { "\($0.parameters.eventPages)" }.joined(separator: ", ")
-        return "\(what) is least at \(best.parameters.eventPages) pages"
+        let others = equal.map { plain($0.parameters.eventPages!) }.joined(separator: ", ")
+        return "\(what) is least at \(plain(best.parameters.eventPages!)) pages"
             + (equal.count + 1 == line.count
                 ? ", but no size is shown to be worse" : equal.isEmpty ? "" : " (not shown to be worse: \(others))")
     }

@@ -109,7 +109,7 @@ extension EvaluationReport {
             },
             note:
                 "Local at once: when the device had joined the new access point, the service ran on the host beside it. Ready in "
-                + "time: MiGrror was in sync, pre-copy had sent all memory once, before the handoff came; else it "
+                + "time: what was left could be sent within the plan's ready-within before the handoff came; else it "
                 + "was handed over as it was. Downtime is the engine's. The service follows: handoff to release.",
             query: query)
     }

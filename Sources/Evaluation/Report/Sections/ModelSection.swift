@@ -11,7 +11,7 @@ extension RunParameters {
             size: size, dirtyRate: Double(workloadOptions.dirtyRate) * 4096,
             workingSet: size * Double(workingSet) / 100, bandwidth: bytesPerSecond ?? .infinity,
             roundTrip: 0.1 + roundTrip)
-        (scenario.containers, scenario.maxRounds, scenario.downtimeLimit) = (containers, maxRounds, downtimeLimit)
+        (scenario.containers, scenario.maxRounds, scenario.downtimeLimit) = (containers, maxRounds, readyWithin)
         return scenario
     }
 }

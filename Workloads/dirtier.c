@@ -21,11 +21,15 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -55,7 +59,7 @@ static const char *const spoil_names[] = {"bit", "zero", "stale", "both", "swap"
 
 static struct {
   uint64_t memory, rate, write_size, profile_period, seed, run_for, corrupt_after;
-  unsigned share, working_set, threads;
+  unsigned share, working_set, threads, port;
   enum distribution distribution;
   enum profile profile;
   enum spoil spoil;
@@ -372,6 +376,66 @@ static void *__attribute__((noreturn)) work(void *argument) {
   write_at_rate(worker, (double)options.rate * PAGE / (double)options.write_size / options.threads);
 }
 
+// -- A thread for clients
+
+static uint64_t all_writes(void) {
+  uint64_t writes = 0;
+  for (unsigned index = 0; index < options.threads; index++) writes += workers[index].writes;
+  return writes;
+}
+
+struct client {
+  unsigned have;
+  uint64_t request;
+};
+
+// Takes what has come, and answers what is whole. False: the client has gone.
+static bool answer(int socket, struct client *client) {
+  ssize_t count = recv(socket, (uint8_t *)&client->request + client->have, sizeof client->request - client->have, 0);
+  if (count <= 0) return false;
+  client->have += (unsigned)count;
+  if (client->have < sizeof client->request) return true;
+  client->have = 0;
+  uint64_t words[] = {client->request, all_writes()};
+  return send(socket, words, sizeof words, MSG_NOSIGNAL) == sizeof words;
+}
+
+// A request is eight bytes; its answer is the same eight bytes, and the number of pages written so far.
+static void *__attribute__((noreturn)) serve_clients(void *argument) {
+  enum { CLIENTS = 8 };
+  struct client clients[CLIENTS + 1] = {0};
+  struct pollfd polled[CLIENTS + 1] = {{.fd = *(int *)argument, .events = POLLIN}};
+  nfds_t count = 1;
+  for (;;) {
+    polled[0].events = count <= CLIENTS ? POLLIN : 0;
+    if (poll(polled, count, -1) < 0) continue;
+    for (nfds_t index = count; --index > 0;) {
+      if (!polled[index].revents || answer(polled[index].fd, &clients[index])) continue;
+      close(polled[index].fd);
+      polled[index] = polled[--count];
+      clients[index] = clients[count];
+    }
+    if (!polled[0].revents) continue;
+    int socket = accept4(polled[0].fd, NULL, NULL, SOCK_CLOEXEC), on = 1;
+    if (socket < 0) continue;
+    setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    clients[count] = (struct client){0};
+    polled[count++] = (struct pollfd){.fd = socket, .events = POLLIN};
+  }
+}
+
+static void start_listening(void) {
+  static int listener;
+  struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
+  int on = 1;
+  listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener < 0) fail("--listen: no socket");
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(listener, (struct sockaddr *)&here, sizeof here) || listen(listener, 8))
+    fail("--listen %u: the port is not to be had", options.port);
+  start_thread(serve_clients, &listener, 64 * 1024);
+}
+
 // -- The main thread: verdicts
 
 static void describe_bad(struct line *line, const struct bad *bad) {
@@ -400,13 +464,11 @@ static void store_verdict(const struct line *line) {
 static void report(const char *verdict, bool final) {
   static struct line line;
   const struct bad *bad = first_bad();
-  uint64_t writes = 0;
-  for (unsigned index = 0; index < options.threads; index++) writes += workers[index].writes;
   line_add(&line, "{\"oracle\":\"%s\",\"pages\":%llu,\"first_bad\":", bad ? "corrupt" : verdict,
            (number)(options.memory / PAGE));
   if (bad) describe_bad(&line, bad);
   else line_add(&line, "null");
-  line_add(&line, ",\"writes\":%llu,\"elapsed_us\":%llu,\"verdicts\":%llu,\"final\":%s,", (number)writes,
+  line_add(&line, ",\"writes\":%llu,\"elapsed_us\":%llu,\"verdicts\":%llu,\"final\":%s,", (number)all_writes(),
            (number)((now_ns() - started) / MICROSECOND), (number)(request - 1), final ? "true" : "false");
   ticks_describe(ticks, &line);
   line_add(&line, "}");
@@ -474,6 +536,7 @@ static const char usage[] =
     "  --working-set PERCENT  share of the memory that is written again, 1-100 (100)\n"
     "  --distribution NAME    uniform, sequential or zipf (uniform)\n"
     "  --threads N            writing threads, each with its own slice (1)\n"
+    "  --listen PORT          answer clients over TCP, eight bytes with the same and the pages written so far (no)\n"
     "  --huge-pages           ask for transparent huge pages\n"
     "  --seed N               another seed, another content and order (1)\n"
     "  --ticks FILE           tick into this file instead of anonymous shared memory\n"
@@ -483,13 +546,13 @@ static const char usage[] =
     "Exit status: 0, 2 wrong use, 3 corruption found.\n";
 
 static void parse_options(int count, char **arguments) {
-  enum { MEMORY = 1, RATE, WRITE_SIZE, PROFILE, PROFILE_PERIOD, SHARE, WORKING_SET, DISTRIBUTION, THREADS, HUGE, SEED, TICKS, VERDICT, RUN_FOR, HELP,
+  enum { MEMORY = 1, RATE, WRITE_SIZE, PROFILE, PROFILE_PERIOD, SHARE, WORKING_SET, DISTRIBUTION, THREADS, HUGE, SEED, TICKS, VERDICT, RUN_FOR, LISTEN, HELP,
          CORRUPT_AFTER, CORRUPT_KIND };
   static const struct option table[] = {
       {"memory", 1, 0, MEMORY}, {"rate", 1, 0, RATE}, {"write-size", 1, 0, WRITE_SIZE},
       {"profile", 1, 0, PROFILE}, {"profile-period", 1, 0, PROFILE_PERIOD}, {"share", 1, 0, SHARE}, {"working-set", 1, 0, WORKING_SET},
       {"distribution", 1, 0, DISTRIBUTION}, {"threads", 1, 0, THREADS}, {"huge-pages", 0, 0, HUGE},
-      {"seed", 1, 0, SEED}, {"ticks", 1, 0, TICKS}, {"verdict", 1, 0, VERDICT}, {"run-for", 1, 0, RUN_FOR},
+      {"seed", 1, 0, SEED}, {"ticks", 1, 0, TICKS}, {"verdict", 1, 0, VERDICT}, {"listen", 1, 0, LISTEN}, {"run-for", 1, 0, RUN_FOR},
       {"help", 0, 0, HELP}, {"corrupt-after", 1, 0, CORRUPT_AFTER}, {"corrupt-kind", 1, 0, CORRUPT_KIND}, {0}};
   for (int choice, index; (choice = getopt_long(count, arguments, "", table, &index)) != -1;) {
     if (choice == '?') _exit(EXIT_WRONG_USE);
@@ -515,6 +578,7 @@ static void parse_options(int count, char **arguments) {
       case SEED: options.seed = parse_number(name, optarg, 0, UINT64_MAX); break;
       case TICKS: options.ticks = optarg; break;
       case VERDICT: options.verdict = optarg; break;
+      case LISTEN: options.port = (unsigned)parse_number(name, optarg, 1, 65535); break;
       case RUN_FOR: options.run_for = parse_number(name, optarg, 0, 1000000000); break;
       case CORRUPT_AFTER: options.corrupt_after = parse_number(name, optarg, 1, 1000000000); break;
       case CORRUPT_KIND: options.spoil = parse_choice(name, optarg, spoil_names); break;
@@ -552,6 +616,7 @@ int main(int count, char **arguments) {
   ticks = ticks_start(options.ticks, 100 * MICROSECOND);
   start_workers();
   await_workers();
+  if (options.port) start_listening();
   started = now_ns();
   ticks_reset();  // Filling is not the steady state.
   static struct line line;

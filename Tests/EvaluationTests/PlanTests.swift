@@ -109,7 +109,7 @@ struct PlanTests {
         ),
         (
             "name: x\ntopology: t\nexperiments:\n  - {name: a, set: {mobility: reactive}}", 4,
-            "the dirtier has no client"
+            "nobody uses a dirtier"
         ),
         ("name: x\nbase: {mobility: sideways}\nexperiments: [{name: a}]", 2, "none of off, none, reactive"),
         ("name: x\nexperiments:\n  - {name: a, set: {write-size: 5KiB}}", 3, "whole pages"),

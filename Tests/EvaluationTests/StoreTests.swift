@@ -46,12 +46,35 @@ struct StoreTests {
             #expect(rows.map { $0["engine_downtime_ms"] as Double? } == [1, 2, 3, 1, nil, 3])
             #expect(rows[4]["error"] as String == "broken")
             #expect(try store.counts() == (2, 1))
-            #expect(try store.made() == Set(plan.runs.map(\.name)))
-            #expect(try store.forgetFailed() == 1)
-            #expect(try store.made() == [plan.runs[0].name])
-            let passes = try store.database.read { try Int.fetchOne($0, sql: "SELECT count(*) FROM pass") }
-            #expect(passes == 3, "what belongs to a forgotten run goes with it")
+            #expect(try store.made(passed: false) == Set(plan.runs.map(\.name)))
+            #expect(try store.made(passed: true) == [plan.runs[0].name])
         }
+    }
+
+    /// A run that failed is kept with its number when it is made again, and the last attempt counts.
+    @Test func attemptsThatFailedAreKept() throws {
+        try withStore { path in
+            let plan = try Self.plan("{name: a, techniques: [migrror], set: {containers: 2}}")
+            let store = try ResultStore(path, create: true)
+            try store.register(plan)
+            let session = try store.beginSession(SessionRecord(runtime: "runc", program: "0", load: "0"))
+            try store.add(record(plan.runs[0], moves: 2, failing: 1), session: session)
+            try store.add(record(plan.runs[0], moves: 2), session: session)
+            let rows = try store.database.read { try Row.fetchAll($0, sql: "SELECT * FROM run ORDER BY id") }
+            #expect(rows.map { $0["attempt"] as Int } == [1, 1, 2, 2])
+            #expect(rows.map { $0["passed"] as Int } == [0, 0, 1, 1])
+            #expect(rows.prefix(2).allSatisfy { $0["error"] as String? != nil })
+            #expect(try store.counts() == (1, 0) && store.made(passed: true) == [plan.runs[0].name])
+        }
+    }
+
+    @Test func repetitionsAreMadeInBlocks() throws {
+        let plan = try EvaluationPlan(
+            "name: x\nrepetitions: 7\nblocks: 3\nexperiments: [{name: a, techniques: [cold]}]", file: "p.yaml")
+        #expect(plan.runs.map(\.block) == [1, 1, 1, 2, 2, 3, 3])
+        let few = try EvaluationPlan(
+            "name: x\nrepetitions: 1\nblocks: 3\nexperiments: [{name: a, techniques: [cold]}]", file: "p.yaml")
+        #expect(few.runs.map(\.block) == [1])
     }
 
     /// A plan may lose points; the runs made for them stay, and are nobody's business.
@@ -87,7 +110,7 @@ struct StoreTests {
     /// A column of `point` is NULL where its parameter means nothing.
     @Test func pointsHaveWhatMattersOnly() throws {
         try withStore { path in
-            let plan = try Self.plan("{name: a, techniques: [pre-copy, migrror], set: {bandwidth: 500mbit}}")
+            let plan = try Self.plan("{name: a, techniques: [pre-copy, migrror], set: {bandwidth: 500mbit, event-pages: 1}}")
             let store = try ResultStore(path, create: true)
             try store.register(plan)
             let rows = try store.database.read { try Row.fetchAll($0, sql: "SELECT * FROM point ORDER BY technique") }

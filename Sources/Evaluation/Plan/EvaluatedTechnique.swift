@@ -8,8 +8,10 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     case engine(Technique)
     /// The baseline: checkpoint, copy, restore, by runc and CRIU.
     case criuCold
+    /// Nothing is moved, and the same is measured around an instant: the noise of every figure.
+    case control
 
-    public static var allCases: [EvaluatedTechnique] { engines + [.criuCold] }
+    public static var allCases: [EvaluatedTechnique] { engines + [.criuCold, .control] }
     /// The engine's own.
     public static var engines: [EvaluatedTechnique] { Technique.allCases.map { .engine($0) } }
 
@@ -22,6 +24,7 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
         switch self {
         case .engine(let technique): technique.rawValue
         case .criuCold: "criu-cold"
+        case .control: "no-migration"
         }
     }
 
@@ -35,14 +38,14 @@ public enum EvaluatedTechnique: Hashable, Sendable, CaseIterable {
     var copy: CopyPhase {
         switch self {
         case .engine(let technique): technique.copy
-        case .criuCold: .none
+        case .criuCold, .control: .none
         }
     }
 
     /// Why it cannot be had on this machine; nil: it can. Its runs are then left out, with this word to it.
     func obstacle() -> String? {
         switch self {
-        case .engine: nil
+        case .engine, .control: nil
         case .criuCold:
             switch Self.criu {
             case .success: nil

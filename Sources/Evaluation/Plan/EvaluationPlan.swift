@@ -10,6 +10,8 @@ public struct EvaluationPlan: Sendable {
     public var title: String
     /// Runs a point.
     public var repetitions: Int
+    /// In how many parts the repetitions are made, at least an hour apart.
+    public var blocks = 1
     /// Of the order of the runs.
     public var seed: UInt64
     /// Seconds between the workload's steady state and the decision.
@@ -49,9 +51,17 @@ public struct EvaluationPlan: Sendable {
 public struct PlannedRun: Hashable, Sendable {
     public var parameters: RunParameters
     public var repetition: Int
+    /// The block that it belongs to, from 1: repetitions that are made together, with agents and a testbed of their own, an
+    /// hour or more from other blocks. What a machine does for an hour meets a part of a point's runs only.
+    public var block = 1
 
     /// Its name in the store.
     var name: String { "\(parameters.key) #\(repetition)" }
+}
+
+extension EvaluationPlan {
+    /// Hours that all runs take, about.
+    public var hours: Double { runs.reduce(0) { $0 + $1.parameters.runTime(settle: settle) } / 3600 }
 }
 
 extension EvaluationPlan {
@@ -60,10 +70,14 @@ extension EvaluationPlan {
     public var runs: [PlannedRun] {
         var random = SeededRandom(seed: seed)
         let points = points
-        return (1...max(1, points.map(\.repetitions).max() ?? 1)).flatMap { repetition in
-            points.filter { $0.repetitions >= repetition }
-                .map { PlannedRun(parameters: $0.parameters, repetition: repetition) }
-                .shuffled(using: &random)
+        let most = points.map(\.repetitions).max() ?? 1
+        return (1...max(1, most)).flatMap { repetition in
+            var runs: [PlannedRun] = []
+            for point in points where point.repetitions >= repetition {
+                let block = (repetition - 1) * blocks / max(point.repetitions, blocks) + 1
+                runs.append(PlannedRun(parameters: point.parameters, repetition: repetition, block: block))
+            }
+            return runs.shuffled(using: &random)
         }
     }
 }
@@ -85,12 +99,15 @@ extension EvaluationPlan {
         var base = RunParameters()
         var techniques = EvaluatedTechnique.engines
         var list: YAMLValue?
-        let known = ["name", "title", "repetitions", "seed", "settle", "topology", "techniques", "base", "experiments"]
+        let known = [
+            "name", "title", "repetitions", "blocks", "seed", "settle", "topology", "techniques", "base", "experiments",
+        ]
         for (key, value) in try root.entries(known: known) {
             switch key {
             case "name": name = try Self.name(value)
             case "title": title = try value.text()
             case "repetitions": repetitions = try value.integer(1...10_000, "runs a point")
+            case "blocks": blocks = try value.integer(1...100, "blocks")
             case "seed": seed = UInt64(try value.integer(0...Int.max, "seed"))
             case "settle": settle = try value.number(0...600, "seconds")
             case "topology": topology = try value.text()
@@ -177,7 +194,7 @@ extension EvaluationPlan.Experiment {
             throw value.mistake("the backhaul has \(mistake)")
         }
         for point in points where point.mobility != nil && point.workload == .dirtier {
-            throw value.mistake("the dirtier has no client, so nobody who moves: mobility needs another workload")
+            throw value.mistake("nobody uses a dirtier on the way: mobility needs another workload")
         }
         for point in points where point.workload == .dirtier && point.lambda ?? 0 > 0 && point.bandwidth == .unlimited {
             throw value.mistake("lambda has no meaning on an unlimited link: give dirty-rate instead")

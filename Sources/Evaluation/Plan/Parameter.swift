@@ -89,7 +89,17 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                 1...100_000, "a second"
             ).only { $0.workload.fastestRate != nil }
         case .mix: .choice("YCSB workload", "mix", \.mix).only(\.workload.isKeyValue)
-        case .distribution: .choice("choice of keys", "distribution", \.distribution).only(\.workload.isKeyValue)
+        case .distribution:
+            ParameterDefinition(
+                title: "choice of keys or pages", column: "distribution", isNumeric: false,
+                absent: "the workload's own",
+                applies: { $0.workload.isKeyValue || $0.isDirtier }, text: { $0.distribution?.rawValue ?? "auto" },
+                read: {
+                    $1.distribution = try $0.choice(["auto"] + AccessDistribution.allCases.map(\.rawValue)) {
+                        (text: String) -> AccessDistribution?? in
+                        text == "auto" ? .some(nil) : AccessDistribution(rawValue: text).map(Optional.some)
+                    }
+                }, reset: { $0.distribution = nil })
         case .vehicles:
             .whole("vehicles", "vehicles", \.vehicles, 1...1000, "vehicles").only { $0.workload == .vehicular }
         case .transport: .choice("transport", "transport", \.transport).only(\.isEdgeService)

@@ -37,7 +37,8 @@ public struct RunParameters: Hashable, Sendable {
     public var rate: Double?
     /// ycsb-redis, ycsb-memcached: what is asked for, and of which keys.
     public var mix = KeyValueMix.a
-    public var distribution = KeyDistribution.zipf
+    /// Of keys, or of the dirtier's pages; nil: the workload's own (zipf, uniform).
+    public var distribution: AccessDistribution?
     /// vehicular.
     public var vehicles = 50
     /// vehicular, ar: how reports and poses travel; mixed: most vehicles use datagrams, the AR device too.
@@ -109,6 +110,21 @@ extension RunParameters {
     public var effectiveLambda: Double? {
         guard workload == .dirtier, let bytesPerSecond else { return nil }
         return Double(pagesPerSecond) * 4096 / bytesPerSecond
+    }
+
+    /// Seconds from the decision to the handover, about: until the trigger, or until what is dirtied while the rest is sent
+    /// is little. At λ near 1 and above the rounds end it.
+    var copyTime: Double {
+        if handover == .atTrigger { return triggerAfter }
+        let load = technique.copy == .none ? 0 : min(effectiveLambda ?? 0, 0.9)
+        return Double(memory) * Double(containers) / (bytesPerSecond ?? 1e9) / (1 - load)
+    }
+
+    /// Seconds that a run takes, about, with its start, its fill and its verdict.
+    func runTime(settle: Double) -> Double {
+        if mobility != nil { return duration + 20 }
+        let filled = Double(memory) * Double(containers)
+        return settle + 2.5 + filled / 400e6 + copyTime + triggerJitter / 2
     }
 
     /// Of each of the workloads.

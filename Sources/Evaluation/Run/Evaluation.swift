@@ -52,15 +52,22 @@ public struct Evaluation: Sendable {
         for trace in Set(plan.points.map(\.parameters).filter { $0.mobility != nil }.map(\.trace))
         where trace != RunParameters.grid { _ = try MobilityTrace.read(trace) }
         try store.register(plan)
-        if options.retryFailed { progress("\(try store.forgetFailed()) failed runs are made again") }
         let (available, leftOut) = try techniques()
         for reason in leftOut { progress("left out: \(reason)") }
-        let made = try store.made()
+        let made = try store.made(passed: options.retryFailed)
         let wanted = plan.runs.filter { available.contains($0.parameters.technique) }
-        let runs = wanted.filter { !made.contains($0.name) }
-        var summary = Summary(left: runs.count)
-        progress("\(plan.name): \(wanted.count) runs, \(wanted.count - runs.count) of them made before")
-        guard !runs.isEmpty else { return summary }
+        let left = wanted.filter { !made.contains($0.name) }
+        var summary = Summary(left: left.count)
+        progress("\(plan.name): \(wanted.count) runs, \(wanted.count - left.count) of them made before")
+        guard let block = left.first?.block else { return summary }
+        if block > 1, let seconds = try store.secondsSince(block: block - 1), seconds < Self.betweenBlocks {
+            progress(
+                "block \(block) of \(plan.blocks) may begin in \(Self.duration(Self.betweenBlocks - seconds)): an hour lies between two"
+            )
+            return summary
+        }
+        // The next block gets agents and a testbed of its own, by another start.
+        let runs = left.filter { $0.block == block }
         let loadBefore = try SmallFile.text("/proc/loadavg").split(separator: " ").prefix(3).joined(separator: " ")
         let testbeds = try [false, true].map { try EvaluationBed.testbed(plan, options, emulated: $0) }
         let teardown = try Teardown { for testbed in testbeds { testbed.down() } }
@@ -92,6 +99,9 @@ public struct Evaluation: Sendable {
         summary.leftovers = testbeds.flatMap { $0.leftovers() }
         return summary
     }
+
+    /// Seconds.
+    private static let betweenBlocks = 3600.0
 
     private func hasMachines() throws -> Bool { try plan.topology.map { try Topology(file: $0).hasMachines } ?? false }
 

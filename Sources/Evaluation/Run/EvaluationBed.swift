@@ -139,11 +139,15 @@ final class EvaluationBed: Sendable {
             let moves = try await migrate(workloads.map(\.containers), parameters)
             record.moves = moves.flatMap(\.self)
             // A client sees a blackout whole only some time after it: longer than any timer that it may have started.
-            if parameters.workload != .dirtier { try await Task.sleep(for: .milliseconds(300)) }
+            try await Task.sleep(for: .milliseconds(300))
             var observations: [Observation] = []
             for (workload, moves) in zip(workloads, moves) {
                 let outcome = try await workload.finish(
-                    after: moves.map { Move($0.container, from: source, to: destination, $0.report) })
+                    after: moves.map {
+                        Move(
+                            $0.container, from: source,
+                            to: parameters.technique == .control ? source : destination, $0.report)
+                    })
                 observations += outcome.observations
                 record.verdicts += outcome.verdicts
             }
@@ -171,7 +175,7 @@ final class EvaluationBed: Sendable {
             return await group.reduce(into: Array(repeating: [], count: workloads.count)) { $0[$1.0] = $1.1 }
         }
         // In the baseline the agents have no part.
-        if case .criuCold = parameters.technique { return moves }
+        if parameters.technique == .criuCold { return moves }
         // The agents work for all moves at once: what each took cannot be told.
         let count = Double(moves.joined().count)
         let used = try await zip(agentTimes(), before).map { ($0 - $1) / count }
@@ -201,11 +205,24 @@ final class EvaluationBed: Sendable {
         return moves
     }
 
+    /// Leaves a container where it is for as long as a migration of it would take about: the "blackout" is an instant.
+    private func stay(_ container: String, _ parameters: RunParameters) async throws -> MigrationReport {
+        let decided = monotonicNow()
+        try await Task.sleep(for: .seconds(parameters.copyTime))
+        var report = MigrationReport(plan: MigrationPlan(technique: .cold))
+        (report.container, report.source, report.destination) = (container, source.name, source.name)
+        report.frozenAt = monotonicNow()
+        report.releasedAt = report.frozenAt
+        report.migrationTime = Double(report.releasedAt - decided) / 1e6
+        return report
+    }
+
     private func migrate(_ container: String, _ parameters: RunParameters) async throws -> MigrationReport {
         switch parameters.technique {
         case .engine(let technique):
             try await EngineMigration(technique: technique, parameters: parameters)
                 .move(container, from: source, to: destination)
+        case .control: try await stay(container, parameters)
         case .criuCold:
             try await CRIUCold(try EvaluatedTechnique.criu.get()).migrate(
                 container, from: source, to: destination,

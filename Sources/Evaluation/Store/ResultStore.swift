@@ -58,25 +58,34 @@ public final class ResultStore: Sendable {
         try row.insert(db, orIgnore: true)
     }
 
-    /// The names of the planned runs that have been made, failed ones too.
-    func made() throws -> Set<String> {
+    /// The names of the planned runs that have been made.
+    ///
+    /// - Parameter passed: only of those whose last attempt has passed.
+    func made(passed: Bool) throws -> Set<String> {
         try database.read { db in
             Set(
                 try String.fetchAll(
                     db,
-                    sql: "SELECT DISTINCT key || ' #' || repetition FROM run JOIN point ON point.id = run.point"))
+                    sql: """
+                        SELECT key || ' #' || repetition FROM (\(Self.lastAttempts)) a JOIN point ON point.id = a.point
+                            WHERE passed OR NOT ?
+                        """, arguments: [passed]))
         }
     }
 
-    /// Forgets the runs of which a migration failed, so that they are made again.
-    ///
-    /// - Returns: how many they are.
-    func forgetFailed() throws -> Int {
-        try database.write { db in
-            let failed = "SELECT DISTINCT point, repetition FROM run WHERE passed = 0"
-            let count = try Int.fetchOne(db, sql: "SELECT count(*) FROM (\(failed))") ?? 0
-            try db.execute(sql: "DELETE FROM run WHERE (point, repetition) IN (\(failed))")
-            return count
+    /// Each run's last attempt, and whether all of its migrations passed.
+    private static let lastAttempts = """
+        SELECT point, repetition, max(attempt) AS attempt, min(passed) AS passed FROM run r
+            WHERE attempt = (SELECT max(attempt) FROM run WHERE point = r.point AND repetition = r.repetition)
+            GROUP BY point, repetition
+        """
+
+    /// Seconds since the last run of a block began; nil: there is none.
+    func secondsSince(block: Int) throws -> Double? {
+        try database.read {
+            try Double.fetchOne(
+                $0, sql: "SELECT (julianday('now') - julianday(max(started_at))) * 86400 FROM run WHERE block = ?",
+                arguments: [block])
         }
     }
 
@@ -94,8 +103,8 @@ public final class ResultStore: Sendable {
                 try Int.fetchOne(
                     db,
                     sql: """
-                        SELECT count(*) FROM (SELECT DISTINCT point, repetition FROM run
-                            WHERE point IN (SELECT point FROM experiment_point) AND \(condition))
+                        SELECT count(*) FROM (\(Self.lastAttempts))
+                            WHERE point IN (SELECT point FROM experiment_point) AND \(condition)
                         """)
                     ?? 0
             }

@@ -59,6 +59,17 @@ struct RunRecord {
     func insert(_ db: Database, session: Int64) throws {
         let point = try Int64.fetchOne(
             db, sql: "SELECT id FROM point WHERE key = ?", arguments: [planned.parameters.key])
+        let attempt =
+            1
+            + (try Int.fetchOne(
+                db, sql: "SELECT max(attempt) FROM run WHERE point = ? AND repetition = ?",
+                arguments: [point, planned.repetition]) ?? 0)
+        // Of several attempts the last one counts.
+        try db.execute(
+            sql: """
+                UPDATE run SET passed = 0, error = coalesce(error, 'another migration of this run failed')
+                    WHERE point = ? AND repetition = ?
+                """, arguments: [point, planned.repetition])
         var ids: [Int64] = []
         for (index, move) in rows.enumerated() {
             let (report, seen) = (move.report, move.observation)
@@ -66,6 +77,8 @@ struct RunRecord {
             row["session"] = session
             row["point"] = point
             row["repetition"] = planned.repetition
+            row["block"] = planned.block
+            row["attempt"] = attempt
             row["move"] = index + 1
             row["container"] = move.container
             row["source"] = move.source
@@ -80,6 +93,11 @@ struct RunRecord {
             row["disturbance_ms"] = seen?.disturbance
             row["migration_time_ms"] = report?.migrationTime
             row["handover_ms"] = report?.handoverTime
+            row["dirty_pages_s"] = seen?.dirtyRate
+            row["goodput_b_s"] = report?.passes.first.flatMap {
+                $0.duration > 0 ? Double($0.bytes) / ($0.duration / 1000) : nil
+            }
+            row["preparation_ms"] = report?.preparation
             row["ready_ms"] = report?.readyAt
             row["passes"] = report?.passes.count
             row["pages_sent"] = report.map { Int64($0.pagesSent) }

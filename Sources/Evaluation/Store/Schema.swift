@@ -41,12 +41,16 @@ enum Schema {
             runtime TEXT NOT NULL,
             services TEXT NOT NULL,          -- versions of the servers that are moved
             program TEXT NOT NULL,           -- SHA-256 of the apus program
+            version TEXT NOT NULL,           -- commit of the working copy it was started in, "+ changes" if it had any; "": none
+            boot TEXT NOT NULL,              -- the kernel's boot
             load TEXT NOT NULL,              -- /proc/loadavg before anything was started
             left_out TEXT NOT NULL           -- techniques that this machine does not have, with the reason
         );
         CREATE TABLE run (                   -- one migration; a run of the plan makes one or several
             id INTEGER PRIMARY KEY, session INTEGER NOT NULL REFERENCES session,
             point INTEGER NOT NULL REFERENCES point, repetition INTEGER NOT NULL,
+            block INTEGER NOT NULL,          -- repetitions made together; at least an hour lies between two blocks
+            attempt INTEGER NOT NULL,        -- above 1: earlier ones failed, and are kept
             move INTEGER NOT NULL,           -- the how-many-th migration of the run, from 1
             container TEXT NOT NULL, source TEXT NOT NULL, destination TEXT NOT NULL,
             started_at TEXT NOT NULL,
@@ -57,11 +61,14 @@ enum Schema {
             disturbance_ms REAL,             -- largest gap while copying
             migration_time_ms REAL,
             handover_ms REAL,                -- trigger of the handover to release
+            dirty_pages_s REAL,              -- pages of 4 KiB that the workload wrote a second, decision to freeze
+            goodput_b_s REAL,                -- bytes a second of the first pass, which sends everything
+            preparation_ms REAL,             -- wish to hand over to the last passes
             ready_ms REAL,                   -- decision to the first time that the technique was ready
             passes INTEGER, pages_sent INTEGER, bytes_sent INTEGER, state_bytes INTEGER, overhead REAL,
             last_pass_pages INTEGER, events TEXT,
             source_cpu_s REAL, destination_cpu_s REAL, -- of the agents while the run migrates, shared equally by its moves
-            UNIQUE (point, repetition, move)
+            UNIQUE (point, repetition, attempt, move)
         );
         CREATE TABLE verdict (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, name TEXT, passed INTEGER, detail TEXT);
         CREATE TABLE phase (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, ordinal INTEGER, name TEXT, duration_ms REAL);

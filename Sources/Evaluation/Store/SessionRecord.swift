@@ -15,6 +15,10 @@ struct SessionRecord {
     var services = Self.installed()
     /// SHA-256 of the apus program whose agents migrate.
     var program: String
+    /// The commit of the working copy in which it was started, and whether that had changes; empty: it is none.
+    var version = Self.workingCopy()
+    /// The kernel's boot.
+    var boot = (try? SmallFile.text("/proc/sys/kernel/random/boot_id"))?.filter { !$0.isNewline } ?? ""
     /// /proc/loadavg before anything was started.
     var load: String
     /// Techniques of the plan that this machine does not have, with the reason.
@@ -30,15 +34,24 @@ struct SessionRecord {
         }.joined(separator: ", ")
     }
 
+    private static func workingCopy() -> String {
+        func git(_ words: String...) -> String? {
+            guard let program = Subprocess.find("git") else { return nil }
+            return try? Subprocess.run([program] + words).text.trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+        guard let commit = git("rev-parse", "--short=12", "HEAD"), !commit.isEmpty else { return "" }
+        return commit + (git("status", "--porcelain", "--untracked-files=no") == "" ? "" : " + changes")
+    }
+
     func insert(_ db: Database) throws -> Int64 {
         try db.execute(
             sql: """
-                INSERT INTO session (started_at, kernel, processor, processors, memory, runtime, services, program, load,
-                    left_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                INSERT INTO session (started_at, kernel, processor, processors, memory, runtime, services, program, version,
+                    boot, load, left_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """,
             arguments: [
                 startedAt, machine.kernel, machine.processor, machine.processors, Int64(machine.memory), runtime,
-                services, program, load, leftOut.joined(separator: "; "),
+                services, program, version, boot, load, leftOut.joined(separator: "; "),
             ])
         return db.lastInsertedRowID
     }

@@ -22,17 +22,20 @@ public enum KeyValueMix: String, Codable, Sendable, CaseIterable {
 }
 
 /// Which keys are asked for.
-public enum KeyDistribution: String, Codable, Sendable, CaseIterable {
-    /// YCSB's scrambled zipfian: a few keys, spread over all, are asked for much more often than the others.
+public enum AccessDistribution: String, Codable, Sendable, CaseIterable {
+    /// YCSB's scrambled zipfian: a few, spread over all, are met much more often than the others.
     case zipf
     case uniform
+    /// One after the other, again and again.
+    case sequential
 }
 
 /// Chooses keys. The same seed gives the same keys.
 struct KeyChooser {
     private let count: UInt64
-    private let distribution: KeyDistribution
+    private let distribution: AccessDistribution
     private var state: UInt64
+    private var last: UInt64 = 0
 
     /// YCSB draws ranks from this many items, whatever the number of keys, and hashes them onto the keys.
     static let items = 1e10
@@ -41,7 +44,7 @@ struct KeyChooser {
     private static let alpha = 1 / (1 - exponent)
     private static let eta = (1 - pow(2 / items, 1 - exponent)) / (1 - (1 + pow(0.5, exponent)) / zeta)
 
-    init(_ distribution: KeyDistribution, count: Int, seed: UInt64) {
+    init(_ distribution: AccessDistribution, count: Int, seed: UInt64) {
         (self.distribution, self.count) = (distribution, UInt64(max(1, count)))
         state = ValueGenerator.mix(seed &+ 1)
     }
@@ -51,7 +54,13 @@ struct KeyChooser {
         switch distribution {
         case .uniform: Int(word().multipliedFullWidth(by: count).high)
         case .zipf: Int(Self.hash(rank()) % count)
+        case .sequential: following()
         }
+    }
+
+    private mutating func following() -> Int {
+        last = (last + 1) % count
+        return Int(last)
     }
 
     /// A number of 0..<1.

@@ -6,7 +6,7 @@ import Glibc
 public final class KeyValueProbe {
     public struct Options: Sendable {
         public var mix = KeyValueMix.a
-        public var distribution = KeyDistribution.zipf
+        public var distribution = AccessDistribution.zipf
         /// Requests a second, over all connections.
         public var rate = 1000.0
         public var connections = 8

@@ -51,12 +51,15 @@ final class Dirtier: Workload {
         var workingSet = 100
         /// Percent of a page that a write changes.
         var share = 100
+        /// Which pages are written.
+        var distribution = AccessDistribution.uniform
 
         var arguments: [String] {
             [
                 "--memory", "\(memory)", "--rate", rate == 0 ? "idle" : "\(rate)", "--write-size", "\(writeSize)",
                 "--profile", profile.rawValue, "--profile-period", "\(Int((profilePeriod * 1000).rounded()))",
-                "--working-set", "\(workingSet)", "--share", "\(share)", "--threads", "1",
+                "--working-set", "\(workingSet)", "--share", "\(share)", "--distribution", distribution.rawValue,
+                "--threads", "1",
             ]
         }
     }
@@ -68,33 +71,53 @@ final class Dirtier: Workload {
     private let folder: String
     /// The program that Workloads/Makefile builds.
     private let program: String
+    /// Where a client on the testbed finds it; nil: nobody asks it anything.
+    private let place: WorkloadPlace?
+    private var client: DirtierClient?
+    private var outages: [ClosedRange<Int64>] = []
     private(set) var at: EdgeHost?
     private var logOffset: UInt64 = 0
     private var unread: [UInt8] = []
 
+    /// One without a network.
     init(_ options: Options, name: String = "dirtier", program: String, folder: String) {
         (self.options, self.container, self.program, self.folder) = (options, name, program, folder)
+        place = nil
     }
 
-    convenience init(_ options: Options, _ place: WorkloadPlace) {
-        self.init(
-            options, name: place.name("dirtier"), program: place.programs + "/dirtier", folder: place.folder)
+    /// One with a client that asks each millisecond.
+    init(_ options: Options, _ place: WorkloadPlace) {
+        (self.options, self.place, folder) = (options, place, place.folder)
+        (container, program) = (place.name("dirtier"), place.programs + "/dirtier")
     }
 
     func start(on host: EdgeHost) async throws {
         let bundle = "\(folder)/bundle-\(container)"
         removeTree(bundle)
         try makeFolders(folder)
-        var builder = BundleBuilder(programs: [], arguments: ["/bin/dirtier"] + options.arguments)
+        let endpoint = place.map { ServiceEndpoint(address: $0.address().ip, namespace: $0.client) }
+        let listening = endpoint.map { ["--listen", "\($0.port)"] } ?? []
+        var builder = BundleBuilder(programs: [], arguments: ["/bin/dirtier"] + options.arguments + listening)
         builder.hostName = "dirtier"
         try builder.build(in: bundle)
         let copy = try FileDescriptor(opening: bundle + "/rootfs/bin/dirtier", O_WRONLY | O_CREAT | O_EXCL, mode: 0o755)
         try SmallFile.read(program).withUnsafeBytes { try copy.write($0) }
-        try host.machine?.bring(bundle)
-        _ = try await AgentClient(host: host.name).run(RunRequest(name: container, bundle: bundle))
+        if let (address, mac) = place?.address() {
+            try await AgentHosts().run(
+                ScenarioContainer(name: container, bundle: bundle, address: address, mac: mac), on: host)
+        } else {
+            try host.machine?.bring(bundle)
+            _ = try await AgentClient(host: host.name).run(RunRequest(name: container, bundle: bundle))
+        }
         (at, logOffset, unread) = (host, 0, [])
         guard try await line(seconds: 120).contains("\"ready\"") else { throw TestbedError("the dirtier is not ready") }
+        if let endpoint {
+            try endpoint.waitUntilReady(seconds: 20)
+            client = try DirtierClient(endpoint)
+        }
     }
+
+    func hadNoLink(_ outages: [ClosedRange<Int64>]) { self.outages = outages.map(\.untilTimersFired) }
 
     /// Forgets the gaps that it has noticed.
     func reset() async throws {
@@ -110,17 +133,27 @@ final class Dirtier: Workload {
         at = moves.last?.end ?? at
         // The gap of the last blackout is known with the first tick after it.
         try await Task.sleep(for: .milliseconds(50))
+        let recording = client?.stop()
+        client = nil
         let verdict = try await verdict()
         var result = Outcome()
-        result.observations = moves.map { move in
-            var observation = Observation()
-            if let report = move.report {
+        result.recording = recording?.steady.asked
+        let seen = recording.map { moves.observations(by: $0.steady.asked) }
+        result.observations = moves.indices.map { index in
+            var observation = seen?[index] ?? Observation()
+            if let report = moves[index].report {
                 observation.workloadDowntime = verdict.downtime(report)
+                // What the program itself misses; its client's gaps contain the network's.
                 observation.disturbance = verdict.disturbance(report)
+                observation.dirtyRate = recording?.pagesPerSecond(from: report.decidedAt, to: report.frozenAt)
             }
             return observation
         }
-        result.verdicts = [.init("memory exact", verdict.oracle == "ok", "every page checked: \(verdict.oracle)")]
+        if let recording {
+            result.verdicts = recording.verdicts(
+                blackouts: (moves.compactMap(\.report?.blackout) + outages).merged)
+        }
+        result.verdicts += [.init("memory exact", verdict.oracle == "ok", "every page checked: \(verdict.oracle)")]
         try await remove()
         return result
     }
@@ -128,6 +161,8 @@ final class Dirtier: Workload {
     func abandon() async { try? await remove() }
 
     func remove() async throws {
+        _ = client?.stop()
+        client = nil
         guard let host = at else { return }
         at = nil
         try await AgentClient(host: host.name).remove(container, force: true)

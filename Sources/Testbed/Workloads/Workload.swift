@@ -78,6 +78,8 @@ public struct Observation: Codable, Sendable {
     public var clientDowntime: Double?
     /// Largest gap (inside or between answers) while the source was still running: what copying costs.
     public var disturbance: Double?
+    /// Pages of 4 KiB that the workload wrote a second between the decision and the freeze; nil: it does not tell.
+    public var dirtyRate: Double?
     /// The client's requests before, during (decision to release) and after the migration.
     public var latency: [LatencySummary] = []
     /// The client's answers around the blackout.

@@ -47,7 +47,8 @@ public struct WorkloadOptions: Sendable, Hashable {
     public var profilePeriod = 1.0
     /// Key-value stores: what is asked for.
     public var mix = KeyValueMix.a
-    public var distribution = KeyDistribution.zipf
+    /// Which pages the dirtier writes (nil: uniform), and which keys are asked for (nil: zipf).
+    public var distribution: AccessDistribution?
     /// vehicular: how many vehicles report (1...10,000).
     public var vehicles = 50
     /// vehicular: reports a second of each (1...100), nil: 20. ar: frames a second (1...240), nil: 90.
@@ -109,11 +110,12 @@ extension Testbed {
                 .init(
                     memory: options.memory, rate: options.dirtyRate, writeSize: options.writeSize,
                     profile: options.profile, profilePeriod: options.profilePeriod, workingSet: options.workingSet,
-                    share: options.share), place)
+                    share: options.share, distribution: options.distribution ?? .uniform), place)
         case .redis: return Redis(memory: options.memory, place)
         case .ycsbRedis, .ycsbMemcached:
             var client = KeyValueProbe.Options(bytes: options.memory)
-            (client.mix, client.distribution, client.rate) = (options.mix, options.distribution, options.rate ?? 1000)
+            (client.mix, client.rate) = (options.mix, options.rate ?? 1000)
+            client.distribution = options.distribution ?? .zipf
             return KeyValueStore(options.kind == .ycsbRedis ? .redis : .memcached, client, place)
         case .distributed:
             return DistributedApplication(memory: options.memory, rate: options.rate ?? 1000, place)

@@ -41,7 +41,7 @@ struct EvaluateCommand: AsyncParsableCommand {
             let plan = try EvaluationPlan(file: plan)
             if dryRun {
                 for (point, repetitions) in plan.points { print("\(repetitions) × \(point.key)") }
-                print("\(plan.runs.count) runs")
+                print("\(plan.runs.count) runs, some \((plan.hours * 10).rounded() / 10) hours")
                 return
             }
             var options = Evaluation.Options()

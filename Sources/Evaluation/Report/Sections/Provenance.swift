@@ -41,7 +41,7 @@ extension EvaluationReport {
                         "\($0["key"] as String) #\($0["repetition"] as Int): \($0["error"] as String? ?? "?")"
                     }))
         }
-        let made = try results.store.made()
+        let made = try results.store.made(passed: false)
         let missing = plan.points.compactMap { point, repetitions -> String? in
             let count = (1...repetitions).count { made.contains(PlannedRun(parameters: point, repetition: $0).name) }
             return count < repetitions ? "\(point.key): \(count) of \(repetitions)" : nil

@@ -59,4 +59,40 @@ struct StatisticsTests {
         #expect(
             points == [.init(value: 1, fraction: 0.5), .init(value: 2, fraction: 0.75), .init(value: 3, fraction: 1)])
     }
+
+    /// R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm").
+    @Test func holmsAdjustmentIsThatOfR() {
+        let adjusted = holm([0.01, 0.04, 0.03, 0.005])
+        #expect(zip(adjusted, [0.03, 0.06, 0.06, 0.02]).allSatisfy { abs($0 - $1) < 1e-12 }, "\(adjusted)")
+        #expect(holm([]) == [] && holm([0.7]) == [0.7])
+    }
+
+    /// Ten values a block that hardly differ, of blocks that do: taken as thirty independent values they would show a
+    /// difference of 0.3 that the blocks do not.
+    @Test func whatDiffersBetweenBlocksIsNoise() throws {
+        func blocks(_ centres: [Double]) -> [[Double]] {
+            centres.map { centre in (0..<10).map { centre + Double($0) * 0.001 } }
+        }
+        let (first, second) = (blocks([3.3, 2.3, 5.3]), blocks([3, 4, 2]))
+        let apart = try #require(Comparison(first, second).interval)
+        #expect(apart.lower < -0.5 && apart.upper > 0.5, "\(apart)")
+        #expect(Comparison(first, second).finding == .undecided)
+        let pooled = try #require(
+            Bootstrap(resamples: 2000).differenceOfMedians(first.flatMap(\.self), second.flatMap(\.self)))
+        #expect(pooled.upper - pooled.lower < apart.upper - apart.lower)
+    }
+
+    @Test func aDifferenceIsShownEquivalentOrLeftOpen() {
+        func blocks(_ centre: Double, spread: Double) -> [[Double]] {
+            (0..<3).map { block in (0..<7).map { centre + spread * Double(($0 * 5 + block) % 7 - 3) } }
+        }
+        let base = blocks(2, spread: 0.02)
+        #expect(Comparison(blocks(2.1, spread: 0.02), base).finding == .more)
+        #expect(!Comparison(blocks(2.1, spread: 0.02), base).isRelevant, "0.1 ms does not matter")
+        #expect(Comparison(blocks(3, spread: 0.02), base).isRelevant)
+        #expect(Comparison(blocks(1, spread: 0.02), base).finding == .less)
+        #expect(Comparison(blocks(2.01, spread: 0.05), blocks(2, spread: 0.05)).finding == .equivalent)
+        #expect(Comparison(blocks(2, spread: 2), blocks(2.2, spread: 2)).finding == .undecided)
+        #expect(Comparison([[1], [2]], [[9], [8]]).finding == .undecided, "two values show nothing")
+    }
 }

@@ -48,18 +48,48 @@ public struct Bootstrap: Sendable {
         return interval(of: first, second) { Sample($0).median / Sample($1).median }
     }
 
+    /// Of a statistic of two samples whose values were measured in blocks: blocks are drawn with replacement, then values
+    /// within each one that was drawn (the two-stage cluster bootstrap; Davison and Hinkley 1997, section 3.8). What differs
+    /// between blocks counts as noise, however many values each of them has. The blocks of both are drawn alike: what a
+    /// machine did in one met both.
+    ///
+    /// - Parameters:
+    ///   - first, second: the values of each block; blocks of one number belong together.
+    public func interval(
+        blocks first: [[Double]], _ second: [[Double]], _ statistic: ([Double], [Double]) -> Double
+    ) -> ConfidenceInterval? {
+        let pairs = zip(first, second).filter { !$0.isEmpty && !$1.isEmpty }
+        guard pairs.reduce(0, { $0 + $1.0.count }) > 1, pairs.reduce(0, { $0 + $1.1.count }) > 1 else { return nil }
+        var random = SeededRandom(seed: seed)
+        return percentiles {
+            var (one, two): ([Double], [Double]) = ([], [])
+            for _ in pairs.indices {
+                let (a, b) = pairs[Self.position(of: pairs.count, &random)]
+                for _ in a { one.append(a[Self.position(of: a.count, &random)]) }
+                for _ in b { two.append(b[Self.position(of: b.count, &random)]) }
+            }
+            return statistic(one, two)
+        }
+    }
+
     private func interval(
         of first: [Double], _ second: [Double], _ statistic: ([Double], [Double]) -> Double
     ) -> ConfidenceInterval? {
         guard first.count > 1 else { return nil }
         var random = SeededRandom(seed: seed)
         var (one, two) = (first, second)
+        return percentiles {
+            Self.draw(from: first, into: &one, &random)
+            Self.draw(from: second, into: &two, &random)
+            return statistic(one, two)
+        }
+    }
+
+    private func percentiles(_ resample: () -> Double) -> ConfidenceInterval? {
         var found: [Double] = []
         found.reserveCapacity(resamples)
         for _ in 0..<resamples {
-            Self.draw(from: first, into: &one, &random)
-            Self.draw(from: second, into: &two, &random)
-            let value = statistic(one, two)
+            let value = resample()
             guard value.isFinite else { return nil }
             found.append(value)
         }
@@ -70,8 +100,9 @@ public struct Bootstrap: Sendable {
 
     /// Not by `Int.random`, whose way of using the generator may change with the standard library.
     private static func draw(from values: [Double], into resample: inout [Double], _ random: inout SeededRandom) {
-        for index in resample.indices {
-            resample[index] = values[Int(random.next().multipliedFullWidth(by: UInt64(values.count)).high)]
-        }
+        for index in resample.indices { resample[index] = values[position(of: values.count, &random)] }
+    }
+    private static func position(of count: Int, _ random: inout SeededRandom) -> Int {
+        Int(random.next().multipliedFullWidth(by: UInt64(count)).high)
     }
 }

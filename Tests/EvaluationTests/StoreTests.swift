@@ -110,7 +110,8 @@ struct StoreTests {
     /// A column of `point` is NULL where its parameter means nothing.
     @Test func pointsHaveWhatMattersOnly() throws {
         try withStore { path in
-            let plan = try Self.plan("{name: a, techniques: [pre-copy, migrror], set: {bandwidth: 500mbit, event-pages: 1}}")
+            let plan = try Self.plan(
+                "{name: a, techniques: [pre-copy, migrror], set: {bandwidth: 500mbit, event-pages: 1}}")
             let store = try ResultStore(path, create: true)
             try store.register(plan)
             let rows = try store.database.read { try Row.fetchAll($0, sql: "SELECT * FROM point ORDER BY technique") }

@@ -16,13 +16,16 @@ public struct RunState: Codable, Sendable, Equatable {
 
     /// Reads it of a running container.
     ///
-    /// - Parameter cgroup: the container's own, "/parent/name".
-    public init(pid: Int32, cgroup: String) throws(KernelError) {
+    /// - Parameters:
+    ///   - cgroup: the container's own, "/parent/name".
+    ///   - before: an earlier state of it; only its sysctls are looked at then.
+    init(pid: Int32, cgroup: String, before: RunState? = nil) throws(KernelError) {
         mounts = try Mounts(pid: pid)
         limits = try CgroupLimits(pid: pid, cgroup: cgroup)
         let spaces = OwnSpaces(pid: pid)
         (names, network, sysctls) = try ContainerThread.run(in: pid) { () throws(KernelError) in
-            (HostNames(), try NetworkState(), try Sysctls(of: spaces))
+            let sysctls = if let before { Sysctls(asNoted: before.sysctls) } else { try Sysctls(of: spaces) }
+            return (HostNames(), try NetworkState(), sysctls)
         }
     }
 
@@ -32,22 +35,34 @@ public struct RunState: Codable, Sendable, Equatable {
             path(inBundle: folder), with: [UInt8](try JSONEncoder().encode(RunState(pid: pid, cgroup: cgroup))))
     }
 
-    private static func path(inBundle folder: String) -> String { folder + "/made.json" }
+    fileprivate static func path(inBundle folder: String) -> String { folder + "/made.json" }
+}
+
+/// What the runtime's `create` made of a container, as it was noted then.
+public struct MadeRunState: Sendable {
+    /// Nil: nobody noted it.
+    private let made: RunState?
+
+    public init(bundle: String) throws {
+        let path = RunState.path(inBundle: bundle)
+        made =
+            access(path, F_OK) == 0
+            ? try JSONDecoder().decode(RunState.self, from: Data(try SmallFile.read(path))) : nil
+    }
 
     /// What was set since the container was made.
     ///
     /// - Parameters:
     ///   - spec: its network as it travels; nil: it has none of its own.
     ///   - sent: what a destination has set already, which may be as it was made again.
-    public static func changes(
-        pid: Int32, cgroup: String, bundle: String, spec: NetworkSpec?, sent: CarriedRunState = CarriedRunState()
+    public func changes(
+        pid: Int32, cgroup: String, spec: NetworkSpec?, sent: CarriedRunState = CarriedRunState()
     ) throws -> RunStateChanges {
-        guard access(path(inBundle: bundle), F_OK) == 0 else {
+        guard let made else {
             return RunStateChanges(
                 obstacles: [.init("container", "nobody noted what its configuration made of it: start it anew")])
         }
-        let made = try JSONDecoder().decode(RunState.self, from: Data(try SmallFile.read(path(inBundle: bundle))))
-        let now = try RunState(pid: pid, cgroup: cgroup)
+        let now = try RunState(pid: pid, cgroup: cgroup, before: made)
         var changes = RunStateChanges()
         changes.obstacles += now.mounts.obstacles(since: made.mounts)
         changes.obstacles += now.limits.obstacles(since: made.limits)

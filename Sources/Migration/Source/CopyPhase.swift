@@ -57,7 +57,7 @@ extension SourceSession {
             passBegan = monotonicNow()
             try scan()
             noteReadiness()
-            if plan.handover == .whenReady, wasReady { return }
+            // Its rounds end there; mirroring goes on until the freeze.
             if wasReady || stops(after: pagesBefore) { break }
             pagesBefore = pending.pages
             try sendPending(began: passBegan)
@@ -227,13 +227,20 @@ extension SourceSession {
 
     /// The handover has been prepared, which took a while: a round or a sync that has come due meanwhile takes place.
     private func keepUp() throws -> Double {
-        if isPassDue {
-            passBegan = monotonicNow()
-            try scan()
-            let least = plan.technique.copy == .mirroring ? UInt64(plan.eventPages ?? 1) : 0
-            if pending.pages >= least { try sendPending(began: passBegan) }
-        }
+        if isPassDue { try makeDuePass() }
         return residue
+    }
+
+    private func makeDuePass() throws {
+        passBegan = monotonicNow()
+        try scan()
+        let least = plan.technique.copy == .mirroring ? UInt64(plan.eventPages ?? 1) : 0
+        if pending.pages >= least { try sendPending(began: passBegan) }
+    }
+
+    /// For waits while the handover is prepared: makes the round or the sync that is due, or waits a little.
+    func goOnCopying() throws {
+        if tracker != nil, isPassDue { try makeDuePass() } else { try idle(500) }
     }
 
     /// Finds what changed; it is pending until it is sent.

@@ -15,6 +15,7 @@ public final class ObstacleSearch {
     private let members: Cgroup
     private let diagnosis: NetlinkSocket?
     private let interprocess: InterprocessObjects?
+    private let made: MadeRunState
     /// The process that is going to move, which remembers what was seen of its descriptors; nil: it is only looked at.
     var process: SourceProcess?
     /// What is known of the container around its descriptors.
@@ -30,6 +31,7 @@ public final class ObstacleSearch {
         (self.container, self.layout, self.host) = (container, layout, host)
         directory = try host.layout.container(container.name)
         config = try directory.config()
+        made = try MadeRunState(bundle: directory.bundle)
         cgroup = try CgroupPlace(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
         members = try Cgroup(cgroup)
         var descriptors = DescriptorContext()
@@ -58,10 +60,19 @@ public final class ObstacleSearch {
     /// What was set of the container at run time and travels along, as the last `find` saw it.
     private(set) var runState = CarriedRunState()
 
-    /// Everything that is in the way now.
+    /// A look at what surrounds the container's processes, which any thread may take.
     ///
     /// - Parameter sent: what of the state set at run time a destination has already.
-    public func find(sent: CarriedRunState = CarriedRunState()) throws -> [Obstacle] {
+    func lookAround(sent: CarriedRunState) -> @Sendable () throws -> RunStateChanges {
+        let (made, pid, spec) = (made, container.pid, container.network?.spec)
+        let cgroup = host.layout.cgroup(of: container.name)
+        return { try made.changes(pid: pid, cgroup: cgroup, spec: spec, sent: sent) }
+    }
+
+    /// Everything that is in the way now.
+    ///
+    /// - Parameter around: what was seen around its processes a moment ago; nil: it is looked at now.
+    public func find(sent: CarriedRunState = CarriedRunState(), around: RunStateChanges? = nil) throws -> [Obstacle] {
         var found = try (config.obstacles() + config.mountPointObstacles(in: directory.rootfs)).map {
             obstacle("configuration", $0)
         }
@@ -72,9 +83,7 @@ public final class ObstacleSearch {
             try process?.findObstacles(layout, descriptors)
             ?? findObstacles(pid: container.pid, layout, descriptors)
         found += try inFreeze()
-        let changes = try RunState.changes(
-            pid: container.pid, cgroup: host.layout.cgroup(of: container.name), bundle: directory.bundle,
-            spec: container.network?.spec, sent: sent)
+        let changes = try around ?? lookAround(sent: sent)()
         runState = changes.carried
         found += changes.obstacles.map { obstacle($0.what, $0.why) }
         // A child is one of both.

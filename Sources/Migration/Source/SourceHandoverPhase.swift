@@ -10,14 +10,15 @@ extension SourceSession {
     func handover() throws {
         let preparedFrom = monotonicNow()
         handoverWantedAt = handoverWantedAt ?? control.triggeredAt ?? monotonicNow()
+        let around = try lookAround()
         try trees!.sendChanges(over: connection)
         _ = try process.learnThreads()
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         try layout.refresh(advice: true)
-        // Before the last look at what it watches.
-        runStateWatch = try RunStateWatch(pid: container.pid, cgroup: host.layout.cgroup(of: container.name))
-        if let obstacle = try search.find(sent: sentRunState).first { throw Postponed(why: obstacle.description) }
+        if let obstacle = try search.find(sent: sentRunState, around: around).first {
+            throw Postponed(why: obstacle.description)
+        }
         report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         // Clocks drift apart while memory is copied: by these the downtime is told.
         if !sharesClock {
@@ -161,6 +162,21 @@ extension SourceSession {
     }
 
     private static func text(_ milliseconds: Double) -> String { "\(Int(milliseconds.rounded(.up))) ms" }
+
+    /// Looks at what surrounds the container, which takes milliseconds, and goes on copying meanwhile.
+    private func lookAround() throws -> RunStateChanges {
+        let look = search.lookAround(sent: sentRunState)
+        let (pid, cgroup) = (container.pid, host.layout.cgroup(of: container.name))
+        let beside = try Beside("apus-around") {
+            // Before the look, so that it misses nothing.
+            (watch: try RunStateWatch(pid: pid, cgroup: cgroup), changes: try look())
+        }
+        defer { beside.join() }
+        while !beside.isOver { try goOnCopying() }
+        let (watch, changes) = try beside.join().get()
+        runStateWatch = watch
+        return changes
+    }
 
     private func freezeCgroup(_ cgroup: Cgroup) throws {
         hasFrozen = true

@@ -157,7 +157,10 @@ struct PlanTests {
         #expect(error.description.contains("/nowhere/plan.yaml") && error.line == nil)
     }
 
-    @Test(arguments: ["quick", "paper", "sensitivity", "microservices", "mobility", "massive"])
+    @Test(arguments: [
+        "quick", "ablation", "literature", "frontier", "services", "applications", "paper", "sensitivity",
+        "microservices", "mobility", "massive",
+    ])
     func shippedPlansAreRead(name: String) throws {
         let plan = try EvaluationPlan(file: "Plans/\(name).yaml")
         #expect(plan.name == name && plan.runs.count > 10)

@@ -1,4 +1,5 @@
 // What a migration tells about itself: its state and progress while it runs, its report at the end.
+import LinuxKernel
 
 /// The states of a session, in order. docs/protocol.md describes the transitions.
 public enum SessionState: String, Codable, Sendable, CaseIterable {
@@ -105,6 +106,10 @@ public struct MigrationReport: Codable, Sendable {
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had
     /// done) to the destination serving, milliseconds. It contains the last passes before the freeze, and the downtime.
     public var handoverTime: Double?
+    /// What the first process had of its processors until the decision and until the handover was wanted: the difference is
+    /// what copying left it. Nil: there was no migration, or the kernel does not count.
+    public var loadAtDecision: ProcessLoad?
+    public var loadAtHandover: ProcessLoad?
     /// Milliseconds between the wish to hand over and the last passes: files, and what could be in the way, are looked at once
     /// more. Without a run-up what is dirtied meanwhile is sent in the freeze.
     public var preparation = 0.0

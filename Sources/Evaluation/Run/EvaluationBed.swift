@@ -208,9 +208,15 @@ final class EvaluationBed: Sendable {
     /// Leaves a container where it is for as long as a migration of it would take about: the "blackout" is an instant.
     private func stay(_ container: String, _ parameters: RunParameters) async throws -> MigrationReport {
         let decided = monotonicNow()
+        let pid = try await AgentClient(host: source.name).container(container).pid
+        // A container of another machine has no process here.
+        let isHere = source.machine == nil
+        let before = isHere ? try? ProcessLoad(of: pid) : nil
         try await Task.sleep(for: .seconds(parameters.copyTime))
+        let after = isHere ? try? ProcessLoad(of: pid) : nil
         var report = MigrationReport(plan: MigrationPlan(technique: .cold))
         (report.container, report.source, report.destination) = (container, source.name, source.name)
+        (report.loadAtDecision, report.loadAtHandover) = (before, after)
         report.frozenAt = monotonicNow()
         report.releasedAt = report.frozenAt
         report.migrationTime = Double(report.releasedAt - decided) / 1e6

@@ -97,6 +97,10 @@ struct RunRecord {
             row["goodput_b_s"] = report?.passes.first.flatMap {
                 $0.duration > 0 ? Double($0.bytes) / ($0.duration / 1000) : nil
             }
+            let load = report?.loadAtHandover.flatMap { after in
+                report?.loadAtDecision.flatMap { after.perSecond(since: $0) }
+            }
+            (row["ran_ms_s"], row["waited_ms_s"], row["faults_s"]) = (load?.ran, load?.waited, load?.faults)
             row["preparation_ms"] = report?.preparation
             row["ready_ms"] = report?.readyAt
             row["passes"] = report?.passes.count

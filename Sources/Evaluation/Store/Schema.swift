@@ -63,6 +63,9 @@ enum Schema {
             handover_ms REAL,                -- trigger of the handover to release
             dirty_pages_s REAL,              -- pages of 4 KiB that the workload wrote a second, decision to freeze
             goodput_b_s REAL,                -- bytes a second of the first pass, which sends everything
+            ran_ms_s REAL, waited_ms_s REAL, faults_s REAL, -- of the container's first process, decision to the wish to hand
+                                             -- over: milliseconds a second that it ran, and was ready and waited for a
+                                             -- processor; page faults a second
             preparation_ms REAL,             -- wish to hand over to the last passes
             ready_ms REAL,                   -- decision to the first time that the technique was ready
             passes INTEGER, pages_sent INTEGER, bytes_sent INTEGER, state_bytes INTEGER, overhead REAL,

@@ -169,12 +169,14 @@ extension SourceSession {
         let (pid, cgroup) = (container.pid, host.layout.cgroup(of: container.name))
         let beside = try Beside("apus-around") {
             // Before the look, so that it misses nothing.
-            (watch: try RunStateWatch(pid: pid, cgroup: cgroup), changes: try look())
+            let load = try? ProcessLoad(of: pid)
+            return (watch: try RunStateWatch(pid: pid, cgroup: cgroup), changes: try look(), load: load)
         }
         defer { beside.join() }
         while !beside.isOver { try goOnCopying() }
-        let (watch, changes) = try beside.join().get()
+        let (watch, changes, load) = try beside.join().get()
         runStateWatch = watch
+        report.loadAtHandover = load
         return changes
     }
 

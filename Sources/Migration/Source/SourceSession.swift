@@ -121,6 +121,7 @@ public final class SourceSession {
         report.container = container.name
         report.source = host.name
         report.startedAt = Date().ISO8601Format()
+        report.loadAtDecision = try? ProcessLoad(of: container.pid)
     }
 
     /// Runs the migration to its end.

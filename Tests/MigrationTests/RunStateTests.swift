@@ -38,6 +38,26 @@ struct RunStateTests {
             ["runc", "--root", hosts.hosts[index].layout.runtimeRoot, "update"] + options + [container.name])
     }
 
+    /// 1 MiB is left to the program: what the engine needs is not taken from that, at either side.
+    @Test func aContainerNearItsMemoryLimitMovesThereAndBack() throws {
+        try withDirtier { hosts, container in
+            var container = container
+            for hop in 0..<3 {
+                let place = try CgroupPlace(
+                    pid: container.pid, cgroup: hosts.hosts[hop % 2].layout.cgroup(of: container.name))
+                let files = place.folders.flatMap { folder in
+                    ["memory.usage_in_bytes", "memory.current"].map { "\(folder)/\($0)" }
+                }
+                let file = try #require(files.first { path in access(path, F_OK) == 0 })
+                let text = try SmallFile.text(file)
+                let usage = try #require(UInt64(text))
+                try update(hosts, container, on: hop % 2, ["--memory", "\((usage + (1 << 20)) & ~4095)"])
+                container = try hosts.migrate(container, from: hop % 2, MigrationPlan(technique: .allCases[hop])).1
+                #expect(try hosts.verdict(container, on: 1 - hop % 2).contains("\"oracle\":\"ok\""), "move \(hop)")
+            }
+        }
+    }
+
     @Test func namesLimitsAndSysctlsThatWereSetMoveAlongThereAndBack() throws {
         try withDirtier { hosts, container in
             var container = container

@@ -8,7 +8,7 @@ struct EvaluateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "evaluate",
         abstract: "Run experiments by a plan, and report on them.",
-        subcommands: [Run.self, Report.self, Export.self])
+        subcommands: [Run.self, Report.self, Export.self, Claims.self])
 
     struct Run: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -73,6 +73,28 @@ struct EvaluateCommand: AsyncParsableCommand {
             let store = try ResultStore(results)
             let name = results.hasSuffix(".sqlite") ? String(results.dropLast(7)) : results
             print(try EvaluationReport(store).write(to: to ?? name + "-report"))
+        }
+    }
+
+    struct Claims: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Compute again what a text claims of results, and say where it is not so.",
+            discussion: """
+                The text is Markdown; behind each claim a block that begins with ```claim names data, query and figures \
+                (docs/evaluation.md). Ends with status 1 if one differs beyond rounding, or has fewer values than it says.
+                """)
+        @Argument(help: "The claims.")
+        var file: String
+        @Flag(help: "Write the figures into the file instead.")
+        var fill = false
+
+        func run() throws {
+            let claims = try ClaimsFile(file)
+            if fill { return try claims.fill() }
+            let mistakes = try claims.check()
+            for mistake in mistakes { print(mistake) }
+            if !mistakes.isEmpty { throw ExitCode(1) }
+            print("\(claims.count) claims hold")
         }
     }
 

@@ -35,6 +35,9 @@ evaluate: setup build ## measure by Plans/quick.yaml (3 minutes) and write the r
 	.build/release/apus evaluate run $(PLAN) --results $(RESULTS)
 	.build/release/apus evaluate report $(RESULTS)
 
+claims: setup build ## compute what docs/results claims again from the committed data
+	.build/release/apus evaluate claims docs/results/claims.md
+
 criu: ## get a CRIU for the technique criu-cold into .build/criu, without installing anything (as root)
 	@scripts/criu
 

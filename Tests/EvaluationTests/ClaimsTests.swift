@@ -83,6 +83,12 @@ struct ClaimsTests {
         }
     }
 
+    @Test func theCommittedClaimsHold() throws {
+        let claims = try ClaimsFile("docs/results/claims.md")
+        #expect(claims.count > 3)
+        #expect(try claims.check() == [])
+    }
+
     @Test func numbersAreComparedToTheirDigits() {
         #expect(
             Claim.rounds(1.5499, to: "1.55") && Claim.rounds(1.5451, to: "1.55") && !Claim.rounds(1.544, to: "1.55"))

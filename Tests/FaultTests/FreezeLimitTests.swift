@@ -141,7 +141,9 @@ struct FreezeLimitTests {
     }
 
     /// While it is copied: the other agent is stopped, its kernel still acknowledges everything.
-    @Test(arguments: [true, false]) func aStoppedAgentIsNoticedIn3Seconds(_ isDestination: Bool) async throws {
+    /// Also by a source that sleeps until so many pages have faulted that it never wakes.
+    @Test(arguments: [(true, false), (true, true), (false, false)])
+    func aStoppedAgentIsNoticedIn3Seconds(_ isDestination: Bool, _ sleeps: Bool) async throws {
         let hosts = try FaultHosts()
         defer { hosts.tearDown() }
         try await hosts.a.start()
@@ -149,6 +151,7 @@ struct FreezeLimitTests {
         try await hosts.run()
         var plan = MigrationPlan(technique: .migrror)
         plan.handover = .atTrigger
+        if sleeps { (plan.events, plan.eventPages) = (.faults, 1_000_000) }
         let id = try await hosts.a.client.migrate(hosts.container, to: hosts.b.address.description, plan: plan)
         try await wait(seconds: 10) { try await hosts.a.client.migration(id).progress.state == .copying }
         let (stopped, other) = isDestination ? (hosts.b, hosts.a) : (hosts.a, hosts.b)

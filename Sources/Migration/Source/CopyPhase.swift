@@ -92,7 +92,7 @@ extension SourceSession {
 
     private func noteReadiness() {
         wasReady = residue <= plan.readyWithin
-        shortestPass = min(shortestPass, residue)
+        shortestPass = min(shortestPass, lastScan + residue)
         if wasReady, report.readyAt == nil { report.readyAt = Double(monotonicNow() - decidedAt) / 1e6 }
     }
 
@@ -165,8 +165,8 @@ extension SourceSession {
         let wake = [connection.descriptor.number, control.wakeup?.number ?? -1, process.pidfd.number]
         let end = plan.events == .auto ? monotonicNow() + 100_000_000 : nil
         while true {
-            // A destination that is silent wakes nobody, so it is looked at once a second.
-            let left = end.map { max(0, Int32(($0 - monotonicNow()) / 1_000_000)) } ?? 1000
+            // A destination that is silent wakes nobody, and who looks too seldom does not notice (`checkSilence`).
+            let left = end.map { max(0, Int32(($0 - monotonicNow()) / 1_000_000)) } ?? 250
             if try faults.wait(timeoutMilliseconds: left, wake: wake) != nil || left == 0 { return }
             try checkCancelled()
             try takeAnswers()

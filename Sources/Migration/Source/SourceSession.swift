@@ -561,4 +561,4 @@ struct Postponed: Error {
 }
 
 /// The version of the session's protocol that this code speaks.
-public let sessionProtocolVersion: UInt32 = 4
+public let sessionProtocolVersion: UInt32 = 5

@@ -96,7 +96,7 @@ enum Decoders {
     private static func use(_ layout: CheckedLayout) throws {
         let all = layout.areas, half = Array(all.prefix(all.count / 2)), rest = Array(all.dropFirst(all.count / 2))
         for (from, to) in [([], all), (half, rest), (rest, all), (all, [])] {
-            _ = AddressSpacePlan.batch(for: AddressSpacePlan.steps(from: from, to: to)).size
+            _ = AddressSpacePlan.batch(for: AddressSpacePlan.plan(from: from, to: to).steps).size
             _ = AddressSpacePlan.mappedAnew(from: from, to: to).bytes
         }
         _ = AddressRanges(all.map(\.range)).pages

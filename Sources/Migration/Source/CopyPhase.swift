@@ -77,9 +77,9 @@ extension SourceSession {
         return Double(pending.pages) > Double(pagesBefore) * (1 + growth / 100)
     }
 
-    /// Waits until the next round is due, or the trigger has come.
+    /// Waits until the link has taken the last round, which is when it ends, and the next one is due; or until the trigger.
     private func awaitInterval() throws {
-        while !isPassDue {
+        while !isPassDue || connection.bytesUnsent > 0 {
             if plan.handover == .atTrigger, control.handoverTriggered { return }
             try idle(500)
         }

@@ -187,7 +187,7 @@ public final class Agent: MigrationHost {
         return try ApusEngine.inspect(info.record, pid: info.pid, for: self)
     }
 
-    /// A container that can be looked into and moved; one that is paused may go on.
+    /// A container that can be looked into and moved: it runs, or it is paused and may run again.
     private func running(_ name: String) throws -> ContainerInfo {
         let info = try containers.info(name)
         if info.isRunning || info.status == "paused" { return info }

@@ -65,7 +65,7 @@ public final class ContainerStore: Sendable {
                 guard var record = try record(of: name) else { return }
                 record.exit = exit
                 try layout.container(name).write(record: record)
-                // The end of one that is moving away is the move's doing.
+                // When a container moves away, its process here is ended by the move.
                 let isMoving = held.withLock { $0[name] != nil }
                 logger.log(level: isMoving ? .debug : .info, "container \(name) ended: \(exit.words)")
             } catch { logger.error("container \(name) ended (\(exit.words)), which could not be recorded: \(error)") }

@@ -1,7 +1,7 @@
 // What a host lets containers have that come from other hosts, besides a world of their own.
 import Glibc
 
-/// An operator's word on what a container from another host may ask of this one. By default: nothing.
+/// What a container that comes from another host may have of this host, as its operator allows it. By default: nothing.
 ///
 /// An offer comes from whoever reaches the agent's port, and the runtime does as root what a configuration says. So what
 /// gives a container more than its own namespaces, files and cgroup is named here, or the offer is refused
@@ -40,7 +40,7 @@ public struct Allowances: Sendable, Equatable {
         return String(cString: found)
     }
 
-    /// Whether a device is one that every container has, or one of `devices`.
+    /// Whether a container may have a device: every container has it, or `devices` lists it.
     func allows(_ device: DeviceNumber) -> Bool {
         device.isUsual || devices.contains { DeviceNumber(of: $0) == device }
     }

@@ -65,7 +65,7 @@ public final class FileTreeSender {
         return entries
     }
 
-    /// Finds out the digest of a file, or those of its blocks too if it is one that is being written to.
+    /// Finds out the digest of a file; while the container writes to the file, the digests of its blocks too.
     private func read(_ node: TreeNode, _ file: FileDescriptor, isWritten: Bool) throws -> UInt64 {
         let name = text(node.path)
         if let cache, !isWritten {

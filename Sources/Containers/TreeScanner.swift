@@ -437,7 +437,8 @@ final class TreeScanner {
         return node
     }
 
-    /// Kept until the walk is over: another node at the address of one that is freed would be taken for it.
+    /// Nodes are kept until the walk is over: the memory of a freed node could become another node, which would be taken
+    /// for the first.
     private var goneNodes: [ObjectIdentifier: TreeNode] = [:]
 
     private func isGone(_ node: TreeNode) -> Bool { goneNodes[ObjectIdentifier(node)] != nil }

@@ -171,10 +171,8 @@ public final class SourceProcess {
     }
 
     private func hasEnded(_ tid: Int32) -> Bool {
-        guard let text = try? SmallFile.text("/proc/\(pid)/task/\(tid)/stat"), let end = text.lastIndex(of: ")") else {
-            return true
-        }
-        return ["Z", "X"].contains(text[end...].dropFirst(2).first)
+        guard let state = try? ProcessFiles.statistics(of: pid, task: tid).first else { return true }
+        return state == "Z" || state == "X"
     }
 
     private func pendingMask(task: Int32, shared: Bool) throws(KernelError) -> UInt64 {

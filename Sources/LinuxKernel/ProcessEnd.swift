@@ -32,12 +32,10 @@ public final class ProcessEnd: Sendable {
 
     /// The status that a process which has ended keeps until its parent asks (proc_pid_stat(5), field 52).
     private func uncollected() -> Int32? {
-        guard let text = try? SmallFile.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")"),
+        guard let fields = try? ProcessFiles.statistics(of: pid),
             // Nobody gets its number while it is there.
-            clx_pidfd_send_signal(pidfd.number, 0) == 0
+            clx_pidfd_send_signal(pidfd.number, 0) == 0, fields.first == "Z", let last = fields.last
         else { return nil }
-        let fields = text[end...].split(separator: " ").dropFirst()
-        guard fields.first == "Z", let last = fields.last else { return nil }
         return Int32(last)
     }
 }

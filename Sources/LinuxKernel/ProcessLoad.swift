@@ -18,10 +18,8 @@ public struct ProcessLoad: Sendable, Hashable, Codable {
             let fields = text.split(separator: " ").compactMap { UInt64($0) }
             if fields.count == 3 { (ran, waited) = (ran + fields[0], waited + fields[1]) }
         }
-        let text = try SmallFile.text("/proc/\(pid)/stat")
-        // The name may hold anything.
-        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
-        if fields.count > 8 { faults = UInt64(fields[8]) ?? 0 }
+        let fields = try ProcessFiles.statistics(of: pid)
+        if fields.count > 7 { faults = UInt64(fields[7]) ?? 0 }
     }
 
     /// What a second between two readings had: milliseconds run and waited, faults. Nil: no time lies between them.

@@ -49,11 +49,21 @@ public enum ProcessFiles {
         return children
     }
 
-    /// When a process started, in clock ticks since boot (field 22 of proc_pid_stat(5)).
+    /// The fields of proc_pid_stat(5) from the state on: field `n` of the manual is at `n - 3`. The name before them may
+    /// hold anything, but ends at the last parenthesis.
+    ///
+    /// - Parameter task: one of its threads; nil: the process.
+    public static func statistics(of pid: Int32, task: Int32? = nil) throws(KernelError) -> [Substring] {
+        let path = "/proc/\(pid)/\(task.map { "task/\($0)/" } ?? "")stat"
+        let text = try SmallFile.text(path)
+        guard let end = text.lastIndex(of: ")") else { throw KernelError("reading \(path)", Errno(EINVAL)) }
+        return Array(text[end...].split(separator: " ").dropFirst())
+    }
+
+    /// When a process started, in clock ticks since boot (field 22).
     public static func startTime(of pid: Int32) throws(KernelError) -> UInt64 {
-        let text = try SmallFile.text("/proc/\(pid)/stat")
-        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
-        return fields.count > 20 ? UInt64(fields[20]) ?? 0 : 0
+        let fields = try statistics(of: pid)
+        return fields.count > 19 ? UInt64(fields[19]) ?? 0 : 0
     }
 
     /// Names of a folder that are numbers, ascending.

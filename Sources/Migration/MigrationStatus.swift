@@ -106,8 +106,8 @@ public struct MigrationReport: Codable, Sendable {
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had
     /// done) to the destination serving, milliseconds. It contains the last passes before the freeze, and the downtime.
     public var handoverTime: Double?
-    /// What the first process had of its processors until the decision and until the handover was wanted: the difference is
-    /// what copying left it. Nil: there was no migration, or the kernel does not count.
+    /// Counters of the container's first process, read at the decision and when the handover was wanted: their difference
+    /// tells what it had of its processors while its memory was copied. Nil: they could not be read.
     public var loadAtDecision: ProcessLoad?
     public var loadAtHandover: ProcessLoad?
     /// Milliseconds between the wish to hand over and the last passes: files, and what could be in the way, are looked at once

@@ -27,6 +27,10 @@ struct EvaluationTests {
           - name: cold
             techniques: [cold]
             repetitions: 1
+          - name: queue
+            techniques: [pre-copy]
+            repetitions: 1
+            set: {memory: 64MiB, lambda: 0.4}
           - name: too-fast
             techniques: [migrror]
             repetitions: 1
@@ -57,14 +61,14 @@ struct EvaluationTests {
 
         let report = try EvaluationReport(again)
         let page = try String(contentsOfFile: try report.write(to: folder + "/report"), encoding: .utf8)
-        #expect(page.contains("11 of 11 runs made, 0 failed"))
+        #expect(page.contains("12 of 12 runs made, 0 failed"))
         #expect(page.contains("What this machine cannot say") && page.contains("SELECT p.technique"))
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder + "/report/figures").count > 5)
 
         var lines: [String] = []
         try again.export(.csv) { lines.append($0) }
         // A row a migration: one run makes three.
-        #expect(lines.count == 14 && lines[0].contains("engine_downtime_ms"))
+        #expect(lines.count == 15 && lines[0].contains("engine_downtime_ms"))
         let three = try again.database.read { db in
             try Row.fetchAll(
                 db,
@@ -80,6 +84,16 @@ struct EvaluationTests {
             try Row.fetchAll(db, sql: "SELECT r.* FROM run r JOIN point p ON p.id = r.point WHERE p.lambda > 1")
         }
         #expect(fast.count == 1 && fast[0]["passed"] as Bool && fast[0]["ready_ms"] as Double? == nil)
+        // A round ends when the link has taken it, so pre-copy gets ready before its rounds are used up.
+        let rounds = try again.database.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT r.* FROM run r JOIN point p ON p.id = r.point
+                        WHERE p.technique = 'pre-copy' AND p.lambda = 0.4
+                    """)
+        }
+        #expect(rounds.count == 1 && rounds[0]["ready_ms"] as Double? != nil, "\(rounds)")
         var json = ""
         try again.export(.json, table: "pass") { json += $0 }
         let passes = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [[String: Any]])

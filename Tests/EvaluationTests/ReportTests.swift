@@ -74,8 +74,8 @@ struct ReportTests {
 
     @Test func fewRunsShowNothing() {
         let (low, high) = ([1, 1.1, 1.2, 1.3, 1.4], [2, 2.1, 2.2, 2.3, 2.4])
-        #expect(Difference(high, low).sign == 1 && Difference(low, high).sign == -1)
-        #expect(Difference(Array(high.prefix(4)), low).sign == 0)
+        #expect(Comparison(high, low).sign == 1 && Comparison(low, high).sign == -1)
+        #expect(Comparison(Array(high.prefix(4)), low).sign == 0)
     }
 
     /// 4 at x = 1, 24 at x = 2: 10 at 1.3.

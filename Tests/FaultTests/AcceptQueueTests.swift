@@ -12,7 +12,7 @@ import Testing
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(2)))
 struct AcceptQueueTests {
-    private static let address = "10.78.0.10", port: UInt16 = 4000
+    private static let port: UInt16 = 4000
 
     /// Clients that connect, wait for the answer, close, and begin again.
     private final class Clients: Sendable {
@@ -31,7 +31,7 @@ struct AcceptQueueTests {
         private func ask() {
             let start = monotonicNow()
             do {
-                let socket = try PeerAddress("\(address):\(port)")!.connect(timeLimit: .seconds(10))
+                let socket = try PeerAddress("\(FaultHosts.address):\(port)")!.connect(timeLimit: .seconds(10))
                 var bytes = [UInt8](repeating: 0, count: 32)
                 let count = read(socket.number, &bytes, bytes.count)
                 let text = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
@@ -58,22 +58,11 @@ struct AcceptQueueTests {
     private func withServer(
         milliseconds: Int, clients count: Int, _ body: (FaultHosts, Clients) async throws -> Void
     ) async throws {
-        let testbed = Testbed(try Topology(instance: "aq\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
-        try await hosts.a.start()
-        try await hosts.b.start()
-        let path = "\(workloads)/acceptor"
-        try BundleBuilder(programs: [path], arguments: [path, "\(Self.port)", "\(milliseconds)"])
-            .build(in: "\(hosts.folder)/bundle")
-        _ = try await hosts.a.client.run(
-            RunRequest(
-                name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["\(Self.address)/24"])))
-        try await wait(seconds: 10) { hosts.log(hosts.a).contains("\"ready\"") }
+        let testbed = try TestbedHosts("aq")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
+        try await testbed.start()
+        try await hosts.run("acceptor", ["\(Self.port)", "\(milliseconds)"], hasNetwork: true)
         let clients = try Clients(count, in: testbed.topology.userDevice)
         defer { _ = clients.stop() }
         try await Task.sleep(for: .milliseconds(500))
@@ -113,7 +102,8 @@ struct AcceptQueueTests {
             #expect(Double(monotonicNow() - start) / 1e9 < 8)
             #expect(end.error?.code == .refused)
             #expect(
-                end.error?.message.contains("\(Self.address):\(Self.port) has 2 connections that wait to be accepted")
+                end.error?.message.contains(
+                    "\(FaultHosts.address):\(Self.port) has 2 connections that wait to be accepted")
                     == true,
                 "\(String(describing: end.error))")
             try await wait { hosts.mistakes().isEmpty }

@@ -12,21 +12,11 @@ import Testing
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(2)))
 struct AddedAddressTests {
     @Test func addedAddressAndRouteMoveAlongThereAndBack() async throws {
-        let testbed = Testbed(try Topology(instance: "ad\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
-        try await hosts.a.start()
-        try await hosts.b.start()
-        let path = "\(workloads)/echoer"
-        try BundleBuilder(programs: [path], arguments: [path, "5000", "0"]).build(in: "\(hosts.folder)/bundle")
-        _ = try await hosts.a.client.run(
-            RunRequest(
-                name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
-        try await wait(seconds: 10) { hosts.log(hosts.a).contains("\"ready\"") }
+        let testbed = try TestbedHosts("ad")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
+        try await testbed.start()
+        try await hosts.run("echoer", ["5000", "0"], hasNetwork: true)
         let added = "ip address add 10.78.0.77/24 dev eth0; ip route add default via 10.78.0.1"
         let pid = try #require(hosts.a.processes(of: hosts.container).first)
         try Subprocess.run(["nsenter", "-n", "-t", "\(pid)", "sh", "-c", added])
@@ -36,7 +26,7 @@ struct AddedAddressTests {
             let end = try await from.client.wait(for: id, every: .milliseconds(10))
             try #require(end.error == nil, "\(end.error?.message ?? "")")
             try await wait { hosts.mistakes().isEmpty }
-            for address in ["10.78.0.10", "10.78.0.77"] {
+            for address in [FaultHosts.address, "10.78.0.77"] {
                 _ = try Ping.roundTrip(from: testbed.topology.userDevice, to: address, seconds: 3)
             }
             let record = try #require(try await to.client.container(hosts.container).record.network)

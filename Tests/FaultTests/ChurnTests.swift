@@ -46,24 +46,16 @@ struct ChurnTests {
 
     /// Runs redis on the first of two hosts.
     private func withServer(_ body: (FaultHosts, RedisEndpoint) async throws -> Void) async throws {
-        let testbed = Testbed(try Topology(instance: "ch\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
-        try await hosts.a.start()
-        try await hosts.b.start()
+        let testbed = try TestbedHosts("ch")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
+        try await testbed.start()
         let server = ["/usr/bin/redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no"]
         var builder = BundleBuilder(programs: [server[0]], arguments: server)
         builder.workingDirectory = "/tmp"
         builder.openFiles = 4096
-        try builder.build(in: "\(hosts.folder)/bundle")
-        _ = try await hosts.a.client.run(
-            RunRequest(
-                name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
-        let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
+        try await hosts.run(builder, hasNetwork: true)
+        let endpoint = RedisEndpoint(address: FaultHosts.address, namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
         try await body(hosts, endpoint)
     }

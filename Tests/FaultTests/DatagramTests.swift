@@ -12,26 +12,15 @@ import Testing
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct DatagramTests {
-    private static let address = "10.78.0.10"
-
     /// Runs an echoer on host a, whose datagrams wait for `rest` milliseconds.
     private func run(_ hosts: FaultHosts, rest: Int) async throws {
-        let path = "\(workloads)/echoer"
-        try BundleBuilder(programs: [path], arguments: [path, "5000", "\(rest)"]).build(in: "\(hosts.folder)/bundle")
-        _ = try await hosts.a.client.run(
-            RunRequest(
-                name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["\(Self.address)/24"])))
-        try await wait(seconds: 10) { hosts.log(hosts.a).contains("\"ready\"") }
+        try await hosts.run("echoer", ["5000", "\(rest)"], hasNetwork: true)
     }
 
     private func withHosts(_ name: String, _ body: (FaultHosts, NetworkNamespace) async throws -> Void) async throws {
-        let testbed = Testbed(try Topology(instance: "\(name)\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
+        let testbed = try TestbedHosts(name)
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
         try await body(hosts, NetworkNamespace(opening: testbed.topology.userDevice.path))
     }
 
@@ -40,7 +29,7 @@ struct DatagramTests {
             try await hosts.a.start()
             try await hosts.b.start()
             try await run(hosts, rest: 20)
-            let clients = try (0..<3).map { try NumberingClient(user, Self.address, UInt16(5000 + $0)) }
+            let clients = try (0..<3).map { try NumberingClient(user, FaultHosts.address, UInt16(5000 + $0)) }
             usleep(300_000)
             for (from, to) in [(hosts.a, hosts.b), (hosts.b, hosts.a)] {
                 _ = try await from.client.migrate(
@@ -68,7 +57,9 @@ struct DatagramTests {
             try await hosts.a.start(fault: isSource ? "\(point.rawValue)" : nil)
             try await hosts.b.start(fault: isSource ? nil : "\(point.rawValue)")
             try await run(hosts, rest: 400)
-            let clients = try (0..<3).map { try NumberingClient(user, Self.address, UInt16(5000 + $0), spacing: 5) }
+            let clients = try (0..<3).map {
+                try NumberingClient(user, FaultHosts.address, UInt16(5000 + $0), spacing: 5)
+            }
             usleep(500_000)
             _ = try await hosts.a.client.migrate(
                 hosts.container, to: hosts.b.name, plan: MigrationPlan(technique: .preCopy))

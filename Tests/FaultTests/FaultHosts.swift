@@ -214,13 +214,29 @@ final class FaultHosts {
         try await run("dirtier", arguments)
     }
 
+    /// The container's address on a testbed, if it has a network.
+    static let address = "10.78.0.10"
+
     /// Starts a program of the workloads on host a and waits until it says that it is ready.
-    func run(_ program: String, _ arguments: [String]) async throws {
+    ///
+    /// - Parameters:
+    ///   - hasNetwork: it gets `address`.
+    ///   - openFiles: its limit of descriptors; nil: the usual one.
+    func run(_ program: String, _ arguments: [String], hasNetwork: Bool = false, openFiles: UInt64? = nil) async throws
+    {
         let path = "\(workloads)/\(program)"
-        let builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
-        try builder.build(in: "\(folder)/bundle")
-        _ = try await a.client.run(RunRequest(name: container, bundle: "\(folder)/bundle"))
+        var builder = BundleBuilder(programs: [path], arguments: [path] + arguments)
+        if let openFiles { builder.openFiles = openFiles }
+        try await run(builder, hasNetwork: hasNetwork)
         try await wait(seconds: 10) { log(a).contains("\"ready\"") }
+    }
+
+    /// Starts any program on host a.
+    func run(_ builder: BundleBuilder, hasNetwork: Bool) async throws {
+        try builder.build(in: "\(folder)/bundle")
+        let network = RunRequest.Network(mac: "02:42:0a:4e:00:0a", addresses: ["\(Self.address)/24"])
+        _ = try await a.client.run(
+            RunRequest(name: container, bundle: "\(folder)/bundle", network: hasNetwork ? network : nil))
     }
 
     func log(_ host: FaultHost) -> String {
@@ -320,4 +336,37 @@ struct Wrong: Error, CustomStringConvertible {
 private func isDead(_ pid: Int32) -> Bool {
     guard let state = (try? ProcessStatus(pid: pid))?["State"]?.first else { return true }
     return state == "Z" || state == "X"
+}
+
+/// The two hosts of a testbed and its network, for one test.
+final class TestbedHosts {
+    private let testbed: Testbed
+    let hosts: FaultHosts
+    var topology: Topology { testbed.topology }
+
+    /// Makes the network; the agents are not started.
+    ///
+    /// - Parameter name: two letters that no other suite has.
+    init(_ name: String) throws {
+        testbed = Testbed(try Topology(instance: "\(name)\(getpid())"))
+        testbed.down()
+        do {
+            try testbed.upNetwork()
+            hosts = try FaultHosts(testbed)
+        } catch {
+            testbed.down()
+            throw error
+        }
+    }
+
+    /// Both agents.
+    func start() async throws {
+        try await hosts.a.start()
+        try await hosts.b.start()
+    }
+
+    func tearDown() {
+        hosts.tearDown()
+        testbed.down()
+    }
 }

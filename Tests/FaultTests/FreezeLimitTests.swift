@@ -14,14 +14,11 @@ struct FreezeLimitTests {
     /// source.
     private func withHostsHeld(
         at point: FaultPoint, limit: Double,
-        _ body: (FaultHosts, Testbed, _ id: String, _ gate: String) async throws -> Void
+        _ body: (FaultHosts, TestbedHosts, _ id: String, _ gate: String) async throws -> Void
     ) async throws {
-        let testbed = Testbed(try Topology(instance: "fl\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
+        let testbed = try TestbedHosts("fl")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
         let gate = "\(hosts.folder)/gate"
         try await hosts.a.start(fault: "\(point.rawValue):hold=\(gate)")
         try await hosts.b.start()
@@ -34,7 +31,7 @@ struct FreezeLimitTests {
     }
 
     /// From now on each host sends frames for the other one to an address that nobody has; or not any more.
-    private func link(_ testbed: Testbed, isCut: Bool) throws {
+    private func link(_ testbed: TestbedHosts, isCut: Bool) throws {
         let hosts = testbed.topology.hosts
         for (here, there) in [(hosts[0], hosts[1]), (hosts[1], hosts[0])] {
             let entry =

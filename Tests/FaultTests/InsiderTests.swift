@@ -10,26 +10,12 @@ import Testing
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(5)))
 struct InsiderTests {
-    private static let address = "10.78.0.10"
-
     @Test(arguments: [8, 300]) func bothEndsOfItsConnectionsMove(_ pairs: Int) async throws {
-        let testbed = Testbed(try Topology(instance: "in\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
-        try await hosts.a.start()
-        try await hosts.b.start()
-        let path = "\(workloads)/insider"
-        var builder = BundleBuilder(programs: [path], arguments: [path, Self.address, "\(pairs)"])
-        builder.openFiles = 4096
-        try builder.build(in: "\(hosts.folder)/bundle")
-        _ = try await hosts.a.client.run(
-            RunRequest(
-                name: hosts.container, bundle: "\(hosts.folder)/bundle",
-                network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["\(Self.address)/24"])))
-        try await wait(seconds: 10) { hosts.log(hosts.a).contains("\"ready\"") }
+        let testbed = try TestbedHosts("in")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
+        try await testbed.start()
+        try await hosts.run("insider", [FaultHosts.address, "\(pairs)"], hasNetwork: true, openFiles: 4096)
         var place = [hosts.a, hosts.b]
         for technique in pairs > 100 ? [Technique.preCopy] : Technique.allCases {
             usleep(200_000)

@@ -23,12 +23,9 @@ struct NetworkFaultTests {
     }
 
     @Test(.timeLimit(.minutes(1)), arguments: cases) func clientsStayConnected(_ fault: FaultCase) async throws {
-        let testbed = Testbed(try Topology(instance: "ft\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
+        let testbed = try TestbedHosts("ft")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
         let isSource = fault.point.rawValue < 100
         let plan = "\(fault.point.rawValue)" + (fault.second.map { ",\($0.rawValue)" } ?? "")
         try await hosts.a.start(fault: isSource ? plan : nil)
@@ -43,7 +40,7 @@ struct NetworkFaultTests {
             RunRequest(
                 name: hosts.container, bundle: "\(hosts.folder)/bundle",
                 network: .init(mac: "02:42:0a:4e:00:0a", addresses: ["10.78.0.10/24"])))
-        let endpoint = RedisEndpoint(address: "10.78.0.10", namespace: testbed.topology.userDevice)
+        let endpoint = RedisEndpoint(address: FaultHosts.address, namespace: testbed.topology.userDevice)
         try endpoint.waitUntilReady(seconds: 20)
         let client = try RedisProbe(endpoint)
         usleep(200_000)

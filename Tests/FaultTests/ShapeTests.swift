@@ -62,14 +62,10 @@ private func listKinds() throws -> (carried: [String], refused: [String: String]
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(minutesAtMost)))
 struct ShapeTests {
     @Test func everyShapeIsCarriedExactlyOrNamedBeforeItStops() async throws {
-        let testbed = Testbed(try Topology(instance: "sh\(getpid())"))
-        testbed.down()
-        try testbed.upNetwork()
-        defer { testbed.down() }
-        let hosts = try FaultHosts(testbed)
-        defer { hosts.tearDown() }
-        try await hosts.a.start()
-        try await hosts.b.start()
+        let testbed = try TestbedHosts("sh")
+        defer { testbed.tearDown() }
+        let hosts = testbed.hosts
+        try await testbed.start()
 
         let kinds = try listKinds()
         let shapes = ShapeSource(

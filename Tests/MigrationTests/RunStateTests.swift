@@ -58,6 +58,20 @@ struct RunStateTests {
         }
     }
 
+    /// A module that was loaded since brings sysctls of its own.
+    @Test func sysctlsThatNobodyNotedAreFoundToo() throws {
+        try withDirtier { _, container in
+            let spaces = OwnSpaces(pid: container.pid)
+            try ContainerThread.run(in: container.pid) { () throws(KernelError) in
+                let all = try Sysctls(of: spaces)
+                var noted = all
+                noted.values["net/ipv4/tcp_retries2"] = nil
+                #expect(all.values.count > 200 && noted != all)
+                #expect(try Sysctls(of: spaces, before: noted) == all)
+            }
+        }
+    }
+
     @Test func namesLimitsAndSysctlsThatWereSetMoveAlongThereAndBack() throws {
         try withDirtier { hosts, container in
             var container = container

@@ -18,14 +18,13 @@ public struct RunState: Codable, Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - cgroup: the container's own, "/parent/name".
-    ///   - before: an earlier state of it; only its sysctls are looked at then.
+    ///   - before: an earlier state of it, which makes the look a shorter one.
     init(pid: Int32, cgroup: String, before: RunState? = nil) throws(KernelError) {
         mounts = try Mounts(pid: pid)
         limits = try CgroupLimits(pid: pid, cgroup: cgroup)
         let spaces = OwnSpaces(pid: pid)
         (names, network, sysctls) = try ContainerThread.run(in: pid) { () throws(KernelError) in
-            let sysctls = if let before { Sysctls(asNoted: before.sysctls) } else { try Sysctls(of: spaces) }
-            return (HostNames(), try NetworkState(), sysctls)
+            (HostNames(), try NetworkState(), try Sysctls(of: spaces, before: before?.sysctls))
         }
     }
 

@@ -15,31 +15,11 @@ struct Sysctls: Codable, Sendable, Equatable {
     ]
 
     /// Those of the calling thread's namespaces, as far as the container has them of its own.
-    init(of spaces: OwnSpaces) throws(KernelError) {
+    ///
+    /// - Parameter before: as they were noted earlier, which saves looking at what kind of file each of a thousand is.
+    init(of spaces: OwnSpaces, before: Sysctls? = nil) throws(KernelError) {
         if spaces.messages { for path in Self.ofMessages { note(path) } }
-        if spaces.network { try noteFolder("net") }
-    }
-
-    /// The same ones as were noted before, as they are now: a thousand files, so each is opened once, from its folder.
-    init(asNoted known: Sysctls) {
-        let folders = Dictionary(grouping: known.values.keys) { path in
-            path.lastIndex(of: "/").map { path[..<$0] } ?? ""
-        }
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        for (folder, paths) in folders {
-            let descriptor = open("/proc/sys/\(folder)", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            guard descriptor >= 0 else { continue }
-            defer { close(descriptor) }
-            for path in paths {
-                let file = openat(descriptor, String(path.dropFirst(folder.count + 1)), O_RDONLY | O_CLOEXEC)
-                guard file >= 0 else { continue }
-                defer { close(file) }
-                let count = read(file, &buffer, buffer.count)
-                guard count >= 0 else { continue }
-                let isTerminated = count > 0 && buffer[count - 1] == UInt8(ascii: "\n")
-                values[path] = String(decoding: buffer[..<(isTerminated ? count - 1 : count)], as: UTF8.self)
-            }
-        }
+        if spaces.network { try noteFolder("net", before) }
     }
 
     private mutating func note(_ path: String) {
@@ -47,12 +27,16 @@ struct Sysctls: Codable, Sendable, Equatable {
         if let value = try? SmallFile.text("/proc/sys/" + path) { values[path] = value }
     }
 
-    private mutating func noteFolder(_ folder: String) throws(KernelError) {
+    private mutating func noteFolder(_ folder: String, _ before: Sysctls?) throws(KernelError) {
         for name in try Folder.names("/proc/sys/" + folder) {
             let path = "\(folder)/\(name)"
+            if before?.values[path] != nil {
+                note(path)
+                continue
+            }
             var status = stat()
             guard lstat("/proc/sys/" + path, &status) == 0 else { continue }
-            if status.st_mode & S_IFMT == S_IFDIR { try noteFolder(path) }
+            if status.st_mode & S_IFMT == S_IFDIR { try noteFolder(path, before) }
             if status.st_mode & 0o600 == 0o600 { note(path) }
         }
     }

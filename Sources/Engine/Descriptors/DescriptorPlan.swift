@@ -183,7 +183,7 @@ struct DescriptorPlan {
             close(number)
         }
     }
-    /// Moves what stands at a number to one that nobody uses.
+    /// Moves the descriptor at a number to a number that nobody uses.
     private mutating func vacate(_ number: Int32) -> Int32 {
         var spare = firstSpare
         while taken.contains(spare) || reserved.contains(spare) { spare += 1 }

@@ -12,9 +12,7 @@ struct AddressSpaceFields: ProcessResource {
     }
 
     func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
-        // Fields after the name, which may hold anything but ends at the last parenthesis (proc_pid_stat(5), from 3 on).
-        let text = try SmallFile.text("/proc/\(context.pid)/stat")
-        let fields = text[text.lastIndex(of: ")")!...].split(separator: " ").dropFirst().map { UInt64($0) ?? 0 }
+        let fields = try ProcessFiles.statistics(of: context.pid).map { UInt64($0) ?? 0 }
         func field(_ number: Int) -> UInt64 { fields[number - 3] }
         var space = AddressSpace()
         (space.startCode, space.endCode, space.startStack) = (field(26), field(27), field(28))

@@ -11,8 +11,21 @@ struct PlaceRuns {
     /// A column's values; NULL is left out.
     func values(_ column: String) -> [Double] { rows.compactMap { $0[column] } }
     /// Downtime as the client saw it; as the workload saw it where there is no client.
-    var seenDowntimes: [Double] {
-        rows.compactMap { $0["client_downtime_ms"] ?? $0["workload_downtime_ms"] ?? $0["engine_downtime_ms"] }
+    var seenDowntimes: [Double] { rows.compactMap(Self.seenDowntime) }
+    /// The same by the blocks in which they were measured.
+    func blocks(_ column: String) -> [[Double]] { byBlock { $0[column] } }
+    var seenBlocks: [[Double]] { byBlock(Self.seenDowntime) }
+    private func byBlock(_ value: (Row) -> Double?) -> [[Double]] {
+        var blocks: [[Double]] = []
+        for row in rows {
+            let block = row["block"] as Int
+            while blocks.count < block { blocks.append([]) }
+            if let value = value(row) { blocks[block - 1].append(value) }
+        }
+        return blocks
+    }
+    private static func seenDowntime(_ row: Row) -> Double? {
+        row["client_downtime_ms"] ?? row["workload_downtime_ms"] ?? row["engine_downtime_ms"]
     }
     var hasClient: Bool { rows.contains { ($0["client_downtime_ms"] as Double?) != nil } }
 }
@@ -96,34 +109,6 @@ struct Places {
         }
         let names = places.map(rest).uniqued
         return names.map { name in places.filter { rest($0) == name } }
-    }
-}
-
-/// Two samples held against each other.
-struct Difference {
-    /// With fewer runs on either side nothing is shown: resamples of two or three values say little of any others.
-    static let leastRuns = 5
-
-    /// Of the medians, first less second.
-    var value: Double
-    var interval: ConfidenceInterval?
-    /// Whether there are enough runs to show anything.
-    var isJudged: Bool
-
-    init(_ first: [Double], _ second: [Double]) {
-        isJudged = min(first.count, second.count) >= Self.leastRuns
-        value = Sample(first).median - Sample(second).median
-        interval = Bootstrap(resamples: 2000).differenceOfMedians(first, second)
-    }
-
-    /// -1: the first is shown to be less; 1: more; 0: neither is shown.
-    var sign: Int {
-        guard let interval, isJudged else { return 0 }
-        return interval.lower > 0 ? 1 : interval.upper < 0 ? -1 : 0
-    }
-    var text: String {
-        (value > 0 ? "+" : "") + measured(value)
-            + (interval.map { " [\(measured($0.lower)), \(measured($0.upper))]" } ?? "")
     }
 }
 

@@ -17,46 +17,66 @@ public struct Comparison: Sendable {
     /// With fewer values on either side nothing is shown.
     public static let leastValues = 5
 
-    public var medians: (first: Double, second: Double)
-    /// Of the medians, first over second, and its 95 % interval.
-    public var ratio: Double
-    public var ratioInterval: ConfidenceInterval?
+    private let first, second: [[Double]]
+    public let medians: (first: Double, second: Double)
     /// Of the medians, first less second, and its 95 % interval.
-    public var difference: Double
-    public var interval: ConfidenceInterval?
-    /// Nil where a sample is empty.
-    public var rank: RankTest?
-    public var finding: Finding
-    /// Whether a difference that is shown is larger than the margin.
-    public var isRelevant: Bool
+    public let difference: Double
+    public let interval: ConfidenceInterval?
+    /// What of a difference does not matter, in the values' unit.
+    private let margin: Double
 
     /// - Parameters:
     ///   - first, second: values by block.
     ///   - isTime: they are milliseconds; else only the share of the margin counts.
     public init(_ first: [[Double]], _ second: [[Double]], isTime: Bool = true) {
-        let (one, two) = (first.flatMap(\.self), second.flatMap(\.self))
-        medians = (Sample(one).median, Sample(two).median)
-        ratio = medians.first / medians.second
+        (self.first, self.second) = (first, second)
+        medians = (Sample(first.flatMap(\.self)).median, Sample(second.flatMap(\.self)).median)
         difference = medians.first - medians.second
-        let bootstrap = Bootstrap(resamples: 2000)
-        func between(_ one: [Double], _ two: [Double]) -> Double { Sample(one).median - Sample(two).median }
-        interval = bootstrap.interval(blocks: first, second, between)
-        ratioInterval = bootstrap.interval(blocks: first, second) { Sample($0).median / Sample($1).median }
-        rank = RankTest(one, two)
-        let margin = max(isTime ? Self.margin.milliseconds : 0, Self.margin.share * abs(medians.second))
-        isRelevant = abs(difference) > margin
-        let narrow = Bootstrap(level: 0.9, resamples: 2000).interval(blocks: first, second, between)
-        guard min(one.count, two.count) >= Self.leastValues, let interval, let narrow else {
-            finding = .undecided
-            return
+        margin = max(isTime ? Self.margin.milliseconds : 0, Self.margin.share * abs(medians.second))
+        interval = Self.intervalOfDifference(first, second, level: 0.95)
+    }
+
+    /// Of values that were measured in one block.
+    public init(_ first: [Double], _ second: [Double], isTime: Bool = true) {
+        self.init([first], [second], isTime: isTime)
+    }
+
+    private static func intervalOfDifference(_ first: [[Double]], _ second: [[Double]], level: Double)
+        -> ConfidenceInterval?
+    {
+        Bootstrap(level: level, resamples: 2000).interval(blocks: first, second) {
+            Sample($0).median - Sample($1).median
         }
-        if interval.lower > 0 {
-            finding = .more
-        } else if interval.upper < 0 {
-            finding = .less
-        } else {
-            finding = narrow.lower > -margin && narrow.upper < margin ? .equivalent : .undecided
-        }
+    }
+
+    /// Of the medians, first over second, and its 95 % interval.
+    public var ratio: Double { medians.first / medians.second }
+    public var ratioInterval: ConfidenceInterval? {
+        Bootstrap(resamples: 2000).interval(blocks: first, second) { Sample($0).median / Sample($1).median }
+    }
+
+    /// Whether there are values enough to show anything.
+    public var isJudged: Bool { min(first.joined().count, second.joined().count) >= Self.leastValues }
+
+    /// -1: the first is shown to be less; 1: more; 0: neither is shown.
+    public var sign: Int {
+        guard let interval, isJudged else { return 0 }
+        return interval.lower > 0 ? 1 : interval.upper < 0 ? -1 : 0
+    }
+
+    public var finding: Finding {
+        if sign != 0 { return sign > 0 ? .more : .less }
+        guard isJudged, let narrow = Self.intervalOfDifference(first, second, level: 0.9) else { return .undecided }
+        return narrow.lower > -margin && narrow.upper < margin ? .equivalent : .undecided
+    }
+
+    /// Whether the difference is larger than the margin.
+    public var isRelevant: Bool { abs(difference) > margin }
+
+    /// "+1.30 [0.95, 1.72]".
+    var text: String {
+        (difference > 0 ? "+" : "") + measured(difference)
+            + (interval.map { " [\(measured($0.lower)), \(measured($0.upper))]" } ?? "")
     }
 }
 

@@ -438,6 +438,6 @@ func allOf(_ steps: (() throws -> Void)...) throws {
 
 /// Has this process ended, though nobody has collected its status?
 func isZombie(_ pid: Int32) -> Bool {
-    guard let text = try? SmallFile.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return true }
-    return text[end...].dropFirst(2).first == "Z"
+    guard let state = try? ProcessFiles.statistics(of: pid).first else { return true }
+    return state == "Z"
 }

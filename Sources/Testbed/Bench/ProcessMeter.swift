@@ -8,9 +8,8 @@ package struct ProcessMeter: Sendable {
 
     /// CPU time in user and system mode since the start, seconds (proc_pid_stat(5), fields 14 and 15: hundredths).
     package func cpuTime() throws -> Double {
-        let text = try SmallFile.text("/proc/\(pid)/stat")
-        let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
-        guard fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) else {
+        let fields = try ProcessFiles.statistics(of: pid)
+        guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else {
             throw TestbedError("/proc/\(pid)/stat is not understood")
         }
         return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))

@@ -9,10 +9,8 @@ enum ProcessTable {
 
     /// Start time in clock ticks after boot: with the PID it names a process for good. nil: gone.
     static func startTime(_ pid: Int32) -> UInt64? {
-        // proc(5): field 22; the name in field 2 may hold anything, so count from its closing parenthesis.
-        guard let text = try? SmallFile.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
-        let fields = text[end...].split(separator: " ")
-        return fields.count > 20 && fields[1] != "Z" ? UInt64(fields[20]) : nil
+        guard let fields = try? ProcessFiles.statistics(of: pid) else { return nil }
+        return fields.count > 19 && fields[0] != "Z" ? UInt64(fields[19]) : nil
     }
 
     /// Ends processes: SIGTERM if `grace` is above 0, SIGKILL to those left; returns when they are gone.

@@ -76,6 +76,7 @@ struct MigrateCommand: AsyncParsableCommand, Interruptible {
     func plan() throws -> MigrationPlan {
         var plan = MigrationPlan(technique: technique)
         plan.handover = handover
+        // The preset of a fixed interval builds on it.
         if let roundInterval { plan.roundInterval = roundInterval }
         if let preset {
             guard preset.technique == technique else {

@@ -61,7 +61,7 @@ extension EvaluationReport {
     private static func cost(_ place: String, _ mirror: PlaceRuns, _ other: PlaceRuns) -> String {
         func compared(_ what: String, _ unit: String, _ a: [Double], _ b: [Double]) -> String? {
             guard !a.isEmpty, !b.isEmpty else { return nil }
-            let difference = Difference(a, b)
+            let difference = Comparison(a, b)
             let word =
                 difference.sign > 0 ? "more than" : difference.sign < 0 ? "less than" : "not shown to differ from"
             return "\(what) \(medianText(a)) \(unit), \(word) pre-copy's \(medianText(b))"
@@ -122,7 +122,7 @@ extension EvaluationReport {
         let line = line.filter { !values($0).isEmpty }
         guard let best = line.min(by: { Sample(values($0)).median < Sample(values($1)).median }) else { return nil }
         let equal = line.filter {
-            $0.parameters != best.parameters && Difference(values($0), values(best)).sign <= 0
+            $0.parameters != best.parameters && Comparison(values($0), values(best)).sign <= 0
         }
         let others = equal.map { plain($0.parameters.eventPages!) }.joined(separator: ", ")
         return "\(what) is least at \(plain(best.parameters.eventPages!)) pages"

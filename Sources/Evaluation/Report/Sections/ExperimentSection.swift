@@ -121,7 +121,7 @@ extension EvaluationReport {
                     values[["\(a)", "\(b)", technique]].map { (technique, $0) }
                 }.sorted { Sample($0.1).median < Sample($1.1).median }
                 guard let best = found.first else { return HeatMap.Cell(text: ["–"]) }
-                let isTie = found.count > 1 && Difference(best.1, found[1].1).sign >= 0
+                let isTie = found.count > 1 && Comparison(best.1, found[1].1).sign >= 0
                 return HeatMap.Cell(
                     best: best.0, text: found.prefix(3).map { "\($0.0) \(measured(Sample($0.1).median))" }, tie: isTie)
             }

@@ -12,25 +12,36 @@ extension EvaluationReport {
 
     func findings(_ places: Places) throws -> ReportSection {
         var (worse, better): ([(ratio: Double, row: [String])], [(ratio: Double, row: [String])]) = ([], [])
-        var (open, few) = (0, 0)
-        for pair in places.pairs(.migrror, .preCopy) {
-            let run = pair.first.parameters
-            for metric in Self.compared {
-                let first = pair.first.values(metric.column).map { $0 * metric.factor }
-                let second = pair.second.values(metric.column).map { $0 * metric.factor }
-                guard let test = RankTest(first, second) else { continue }
-                let difference = Difference(first, second)
+        var (open, few, small) = (0, 0, 0)
+        for metric in Self.compared {
+            let held = places.pairs(.migrror, .preCopy).compactMap { pair -> (PlaceRuns, Comparison, RankTest)? in
+                func values(_ side: PlaceRuns) -> [[Double]] {
+                    side.blocks(metric.column).map { $0.map { $0 * metric.factor } }
+                }
+                let (first, second) = (values(pair.first), values(pair.second))
+                guard let test = RankTest(first.flatMap(\.self), second.flatMap(\.self)) else { return nil }
+                return (pair.first, Comparison(first, second, isTime: metric.unit == "ms"), test)
+            }
+            for ((place, comparison, test), p) in zip(held, holm(held.map(\.2.p))) {
+                if comparison.sign == 0 {
+                    if comparison.isJudged { open += 1 } else { few += 1 }
+                    continue
+                }
+                guard comparison.isRelevant else {
+                    small += 1
+                    continue
+                }
+                let run = place.parameters
                 let row = [
                     metric.name, places.name(run, without: [.handover]), run.handover.rawValue,
-                    "\(measured(Sample(first).median)) \(metric.unit)",
-                    "\(measured(Sample(second).median)) \(metric.unit)", difference.text, Self.probability(test.p),
-                    "\(first.count)+\(second.count)",
+                    "\(measured(comparison.medians.first)) \(metric.unit)",
+                    "\(measured(comparison.medians.second)) \(metric.unit)", comparison.text,
+                    measured(test.delta), Self.probability(p), "\(place.rows.count)",
                 ]
-                let ratio = Sample(first).median / Sample(second).median
-                switch difference.sign {
-                case 1: worse.append((ratio, row))
-                case -1: better.append((ratio, row))
-                default: if difference.isJudged { open += 1 } else { few += 1 }
+                if comparison.sign > 0 {
+                    worse.append((comparison.ratio, row))
+                } else {
+                    better.append((comparison.ratio, row))
                 }
             }
         }
@@ -39,10 +50,11 @@ extension EvaluationReport {
             blocks: [
                 .text(
                     "MiGrror against pre-copy, both on the same engine, links and workloads, under the same handover policy. A "
-                        + "difference is named when the 95 % bootstrap interval of the difference of the medians leaves out 0; p is "
-                        + "the Mann-Whitney test's, two-sided. Many places are compared, so a few differences are expected by "
-                        + "chance; \(open) comparisons show none, \(few) have fewer than \(Difference.leastRuns) runs on a side, too "
-                        + "few to show any. Greatest ratios first."),
+                        + "difference is named when the 95 % bootstrap interval of the difference of the medians leaves out 0, blocks "
+                        + "drawn before runs, and it is above \(plain(Comparison.margin.milliseconds)) ms and a tenth. δ is Cliff's, p "
+                        + "the Mann-Whitney test's, two-sided, by Holm within a metric. \(open) comparisons show no difference, "
+                        + "\(small) one that is too small to matter, \(few) have fewer than \(Comparison.leastValues) runs on a side, "
+                        + "too few to show any. Greatest ratios first."),
                 .table(Self.comparison("Where MiGrror is worse", worse.sorted { $0.ratio > $1.ratio }.map(\.row))),
                 .table(Self.comparison("Where MiGrror is better", better.sorted { $0.ratio < $1.ratio }.map(\.row))),
                 .table(try overview()),
@@ -55,8 +67,8 @@ extension EvaluationReport {
         ReportTable(
             columns: [
                 .init(title, false), .init("at", false), .init("handover", false), .init("MiGrror"), .init("pre-copy"),
-                .init("difference [95 %]"), .init("p"), .init("runs"),
-            ], rows: rows.isEmpty ? [["nowhere that these runs show", "", "", "", "", "", "", ""]] : rows,
+                .init("difference [95 %]"), .init("δ"), .init("p"), .init("runs"),
+            ], rows: rows.isEmpty ? [["nowhere that these runs show", "", "", "", "", "", "", "", ""]] : rows,
             note: "A point is named by its workload and what is not as at most points of the plan.", query: Places.query
         )
     }

@@ -80,14 +80,13 @@ extension EvaluationReport {
             var parts: [(lost: Int, text: String)] = []
             for metric in Self.compared {
                 let held = pairs.filter { $0.first.parameters.handover == policy }.compactMap {
-                    pair -> (Difference, Double)? in
-                    let (a, b) = (pair.first.values(metric.column), pair.second.values(metric.column))
-                    guard !a.isEmpty, !b.isEmpty else { return nil }
-                    return (Difference(a, b), Sample(a).median / Sample(b).median)
+                    pair -> Comparison? in
+                    let (a, b) = (pair.first.blocks(metric.column), pair.second.blocks(metric.column))
+                    return a.joined().isEmpty || b.joined().isEmpty ? nil : Comparison(a, b)
                 }
                 guard !held.isEmpty else { continue }
-                let (worse, better) = (held.count { $0.0.sign > 0 }, held.count { $0.0.sign < 0 })
-                let ratios = held.map(\.1).filter(\.isFinite)
+                let (worse, better) = (held.count { $0.sign > 0 }, held.count { $0.sign < 0 })
+                let ratios = held.map(\.ratio).filter(\.isFinite)
                 rows.append([
                     policy.rawValue, metric.name, "\(held.count)", "\(worse)", "\(better)",
                     "\(held.count - worse - better)", medianText(ratios),

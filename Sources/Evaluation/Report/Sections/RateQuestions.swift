@@ -18,12 +18,12 @@ extension EvaluationReport {
             let held = line.map { pair in
                 (
                     lambda: pair.first.parameters.lambda!,
-                    difference: Difference(pair.first.seenDowntimes, pair.second.seenDowntimes), pair: pair
+                    difference: Comparison(pair.first.seenBlocks, pair.second.seenBlocks), pair: pair
                 )
             }
             sentences.append(Self.end(place, held.map { ($0.lambda, $0.difference.sign) }))
             rows += held.map { lambda, difference, pair in
-                let time = Difference(pair.first.values("handover_ms"), pair.second.values("handover_ms"))
+                let time = Comparison(pair.first.blocks("handover_ms"), pair.second.blocks("handover_ms"))
                 return [
                     place, tickText(lambda), medianText(pair.first.seenDowntimes),
                     medianText(pair.second.seenDowntimes),
@@ -80,7 +80,7 @@ extension EvaluationReport {
                 let profile =
                     run.profile.rawValue
                     + (run.profile == .constant ? "" : ", \(Parameter.profilePeriod.text(run) ?? "") s")
-                let downtime = Difference(one.seenDowntimes, steady.seenDowntimes)
+                let downtime = Comparison(one.seenBlocks, steady.seenBlocks)
                 let isSteady = run.profile == .constant
                 if !isSteady {
                     compared += 1

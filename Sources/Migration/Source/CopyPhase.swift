@@ -77,15 +77,19 @@ extension SourceSession {
         return Double(pending.pages) > Double(pagesBefore) * (1 + growth / 100)
     }
 
-    /// Waits until the link has taken the last round, which is when it ends, and the next one is due; or until the trigger.
+    /// Waits until the next round is due, or the trigger has come.
     private func awaitInterval() throws {
-        while !isPassDue || connection.bytesUnsent > 0 {
+        while !isPassDue {
             if plan.handover == .atTrigger, control.handoverTriggered { return }
             try idle(500)
         }
     }
 
-    private var isPassDue: Bool { passInterval.map { Double(monotonicNow() - passBegan) / 1e6 >= $0 } ?? false }
+    /// Whether the next round or sync may begin. A round ends when the link has taken it; of syncs several may be under way.
+    private var isPassDue: Bool {
+        guard let passInterval, Double(monotonicNow() - passBegan) / 1e6 >= passInterval else { return false }
+        return plan.technique.copy == .mirroring || connection.bytesUnsent == 0
+    }
 
     /// Milliseconds that a freeze would take now to send what is known to be dirty and what the link has not taken yet.
     private var residue: Double { Double(UInt64(pending.bytes) + connection.bytesUnsent) / max(throughput, 1) * 1000 }
@@ -135,7 +139,7 @@ extension SourceSession {
 
     /// Syncs in a row, none of them shorter, until a handover when ready takes place all the same.
     private static let mostInVain = 8
-    /// Milliseconds that make a mirror no older than matters: what takes longer to send is not in sync.
+    /// Milliseconds for which a sync waits at most so that tracking costs the program no more than its share.
     private static let shortSpacing = 50.0
 
     /// Page faults as the plan wants them, or nil to scan on the clock.
@@ -201,8 +205,8 @@ extension SourceSession {
     /// Whatever went before (a round's interval, a sync's spacing), the freeze then finds what was dirtied in the time
     /// that one small pass takes. Without a run-up the technique only goes on as it would have.
     ///
-    /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was short before will be
-    /// again.
+    /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was
+    /// short before will be again.
     ///
     /// - Returns: milliseconds that the last pass took, or that what is left would take.
     func runUp() throws -> Double {

@@ -31,7 +31,7 @@ demo: setup build ## move a live redis between two edge hosts by cold, pre-copy 
 	.build/release/apus doctor
 	.build/release/apus demo $(DEMO)
 
-evaluate: setup build ## measure by Plans/quick.yaml (3 minutes) and write the report; PLAN=... (as root)
+evaluate: setup build ## measure by Plans/quick.yaml (4 minutes) and write the report; PLAN=... (as root)
 	.build/release/apus evaluate run $(PLAN) --results $(RESULTS)
 	.build/release/apus evaluate report $(RESULTS)
 

@@ -34,7 +34,7 @@ let package = Package(
         .target(
             name: "Testbed",
             dependencies: [
-                "Agent", "Migration", "Containers", "LinuxKernel", "CLinux",
+                "Agent", "Migration", "Memory", "Containers", "LinuxKernel", "CLinux",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Yams", package: "Yams"),
             ]),

@@ -61,7 +61,8 @@ final class FuzzContainer {
         return "it was\n\(condition)and is\n\(current())"
     }
 
-    /// Everything about it that a session touches: where its thread stands, memory, descriptors, signals, tracer, freezer.
+    /// Everything about it that a session touches: where its thread stands, memory, descriptors, signals, tracer,
+    /// freezer.
     private func current() -> String {
         func text(_ path: String) -> String { (try? SmallFile.text(path)) ?? "no \(path)" }
         let process = "/proc/\(pid)"

@@ -1,4 +1,5 @@
-// The other end of a source's session: says what the input says, when the input says it, and reads what the source sends.
+// The other end of a source's session: says what the input says, when the input says it, and reads what the source
+// sends.
 import Foundation
 import Glibc
 import LinuxKernel
@@ -7,8 +8,8 @@ import LinuxKernel
 
 /// A step of an input. A frame of kind 0, which the protocol does not have, is an order to the script itself.
 enum Order: UInt8 {
-    /// Wait until the source has sent another frame of a kind; passes and clock probes are answered meanwhile as an honest
-    /// destination does.
+    /// Wait until the source has sent another frame of a kind; passes and clock probes are answered meanwhile as an
+    /// honest destination does.
     case await
     /// The same without any answer.
     case awaitSilently

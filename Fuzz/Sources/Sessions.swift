@@ -1,6 +1,6 @@
-// Sessions: a destination's real dispatch, from the first frame to the release, against a source that may say anything. An input
-// is a list of frames (`Frames`). Containers are stubs without a runtime: `scripts/fuzz` gives the program a root, PIDs and a
-// network of its own.
+// Sessions: a destination's real dispatch, from the first frame to the release, against a source that may say anything.
+// An input is a list of frames (`Frames`). Containers are stubs without a runtime: `scripts/fuzz` gives the program a
+// root, PIDs and a network of its own.
 import CFuzzer
 import CLinux
 import Containers
@@ -90,8 +90,8 @@ enum Sessions {
 
     // ---- Frames ----------------------------------------------------------------------------------------------
 
-    /// Puts the PID that this session's stub has in the place of 1, and this kernel's own mappings in the place of those of their
-    /// kinds: no input could guess them.
+    /// Puts the PID that this session's stub has in the place of 1, and this kernel's own mappings in the place of
+    /// those of their kinds: no input could guess them.
     private static func named(_ payload: [UInt8], _ kind: FrameKind?, _ pid: Int32) -> [UInt8] {
         func own(_ number: Int32) -> Int32 { number == 1 ? pid : number }
         func own(_ areas: [MemoryArea]) -> [MemoryArea] {

@@ -1,4 +1,5 @@
-// Scripts of destinations from which the fuzzer starts: honest ones by every technique, and what goes wrong at each state.
+// Scripts of destinations from which the fuzzer starts: honest ones by every technique, and what goes wrong at each
+// state.
 import Foundation
 import SwiftProtobuf
 

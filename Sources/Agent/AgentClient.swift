@@ -43,8 +43,8 @@ public struct AgentClient: Sendable {
     // MARK: - Calls
 
     public func host() async throws(AgentError) -> HostInfo { try await get("host") }
-    /// What has to be added to the host's CLOCK_MONOTONIC to make it ours, and how far that may be off, nanoseconds: of some
-    /// answers the one that came soonest.
+    /// What has to be added to the host's CLOCK_MONOTONIC to make it ours, and how far that may be off, nanoseconds: of
+    /// some answers the one that came soonest.
     public func clockOffset() async throws(AgentError) -> (offset: Int64, error: Int64) {
         // On one connection: what making it takes comes before the answer, and would not be halved.
         try await connected { inbound, outbound in

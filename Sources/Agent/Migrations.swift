@@ -111,8 +111,8 @@ public final class Migrations: Sendable {
         }
     }
 
-    /// Waits until an arrival of this container from this host has ended. The removal of what it made takes a moment; ten
-    /// seconds leave the source, which waits thirty for the answer to its offer, the time to hear of a refusal.
+    /// Waits until an arrival of this container from this host has ended. The removal of what it made takes a moment;
+    /// ten seconds leave the source, which waits thirty for the answer to its offer, the time to hear of a refusal.
     func awaitEnd(ofArrival container: String, from peer: String) {
         awaitEnd(seconds: 10) {
             $0.container == container && $0.peer == peer && $0.control.progress.state != .inDoubt

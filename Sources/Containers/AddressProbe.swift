@@ -14,8 +14,8 @@ struct AddressProbe {
         socket = try PacketSocket(receivingOn: interface, in: namespace)
     }
 
-    /// Asks three times in a fifth of a second: far longer than an answer takes on an emulated link, far shorter than the
-    /// standards wait, which must allow for anything.
+    /// Asks three times in a fifth of a second: far longer than an answer takes on an emulated link, far shorter than
+    /// the standards wait, which must allow for anything.
     ///
     /// - Returns: an address that somebody has, and who; nil: nobody said so.
     func run() throws(KernelError) -> (IPAddress, MACAddress)? {

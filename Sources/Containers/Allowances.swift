@@ -3,8 +3,8 @@ import Glibc
 
 /// What a container that comes from another host may have of this host, as its operator allows it. By default: nothing.
 ///
-/// An offer comes from whoever reaches the agent's port, and the runtime does as root what a configuration says. So what
-/// gives a container more than its own namespaces, files and cgroup is named here, or the offer is refused
+/// An offer comes from whoever reaches the agent's port, and the runtime does as root what a configuration says. So
+/// what gives a container more than its own namespaces, files and cgroup is named here, or the offer is refused
 /// (`ContainerConfig.excess`).
 public struct Allowances: Sendable, Equatable {
     /// Programs that the runtime may call as hooks, with whatever arguments.
@@ -13,7 +13,8 @@ public struct Allowances: Sendable, Equatable {
     public var bindSources: [String] = []
     /// Device nodes of this host that a container may use: "/dev/fuse".
     public var devices: [String] = []
-    /// Kinds of namespace that a container may share with the host ("network"), and files of namespaces that it may join.
+    /// Kinds of namespace that a container may share with the host ("network"), and files of namespaces that it may
+    /// join.
     public var namespaces: [String] = []
     /// Capabilities beyond `usualCapabilities`.
     public var capabilities: [String] = []
@@ -22,7 +23,8 @@ public struct Allowances: Sendable, Equatable {
 
     public init() {}
 
-    /// What a container may have that cannot leave its namespaces by it: the set that container engines give by default.
+    /// What a container may have that cannot leave its namespaces by it: the set that container engines give by
+    /// default.
     public static let usualCapabilities: Set<String> = [
         "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
         "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",

@@ -36,9 +36,9 @@ extension ContainerConfig {
         return config
     }
 
-    /// What a destination's runtime gets: the same container with the stub as its first process, root in the
-    /// container with every capability that the restore needs. Seccomp, AppArmor, the OOM score and hooks stay as they
-    /// are. Resource limits are as wide as this host and the process's own allow: what the engine needs to make the process
+    /// What a destination's runtime gets: the same container with the stub as its first process, root in the container
+    /// with every capability that the restore needs. Seccomp, AppArmor, the OOM score and hooks stay as they are.
+    /// Resource limits are as wide as this host and the process's own allow: what the engine needs to make the process
     /// shall not meet them. The process's own are set last.
     ///
     /// - Parameters:

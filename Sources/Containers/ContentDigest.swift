@@ -29,8 +29,8 @@ struct BlockDigests {
 
 /// Computes a content's digest from its bytes, which come in ascending order; what is left out counts as zeros.
 ///
-/// It is SHA-256 over a mark, the number and the SHA-256 of each block that is not all zeros, and the size. So a hole and
-/// zeros that were written are the same, and neither is hashed.
+/// It is SHA-256 over a mark, the number and the SHA-256 of each block that is not all zeros, and the size. So a hole
+/// and zeros that were written are the same, and neither is hashed.
 struct ContentHasher: ~Copyable {
     struct Root: ~Copyable {
         private var hasher = Digest.Hasher()

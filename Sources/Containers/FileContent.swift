@@ -5,8 +5,8 @@ import LinuxKernel
 
 /// Contents of regular files. Holes stay holes.
 enum FileContent {
-    /// The parts of a range of a file that hold data, in order. Asked once for a long range: a tmpfs looks for the end of
-    /// each part page by page, however far beyond the range that is.
+    /// The parts of a range of a file that hold data, in order. Asked once for a long range: a tmpfs looks for the end
+    /// of each part page by page, however far beyond the range that is.
     static func extents(_ file: FileDescriptor, in range: Range<UInt64>) -> [Range<UInt64>] {
         var extents: [Range<UInt64>] = []
         var offset = range.lowerBound
@@ -77,8 +77,8 @@ enum FileContent {
         }
     }
 
-    /// The digest of the content (`ContentHasher`), and its blocks' if it is large. Only data is read, not holes. A file
-    /// that is cut while it is read counts as zeros there: it has changed, and will be looked at again.
+    /// The digest of the content (`ContentHasher`), and its blocks' if it is large. Only data is read, not holes. A
+    /// file that is cut while it is read counts as zeros there: it has changed, and will be looked at again.
     static func digest(
         of file: FileDescriptor, size: UInt64, name: @autoclosure () -> String, whileWorking: () throws -> Void = {}
     ) throws -> (Digest, BlockDigests?) {

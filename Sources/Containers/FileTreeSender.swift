@@ -96,7 +96,8 @@ public final class FileTreeSender {
         var last = -1
         while needs.left > 0 {
             let number = Int(try needs.integer(UInt32.self))
-            // In order and once: asked for as often as there are entries, one large file would be read and sent for days.
+            // In order and once: asked for as often as there are entries, one large file would be read and sent for
+            // days.
             guard number > last, number < nodes.count, nodes[number].kind == .regular else {
                 throw ContainerError("the destination asks for a file that is not in the tree, or for one twice")
             }
@@ -143,10 +144,11 @@ public final class FileTreeSender {
         var ranges: [Range<UInt64>]?
         if let file {
             let identity = try Stamp(file, name).identity
-            // Where stores through mappings may have changed it, all of it has to be compared. Another file that is there
-            // by now has writes of its own, which are taken when it is sent.
+            // Where stores through mappings may have changed it, all of it has to be compared. Another file that is
+            // there by now has writes of its own, which are taken when it is sent.
             if !suspects.contains(identity.inode), identity == node.stamp.identity, let writes {
-                // A write changes the file's times first and tells of its blocks last, and keeps this call waiting meanwhile.
+                // A write changes the file's times first and tells of its blocks last, and keeps this call waiting
+                // meanwhile.
                 _ = clx_lseek(file.number, 0, clx_SEEK_DATA)
                 ranges = writes.take(identity)
             }

@@ -1,7 +1,8 @@
-// A configuration that another host sent, as hostile input: what in it would give the container more than a world of its own.
+// A configuration that another host sent, as hostile input: what in it would give the container more than a world of
+// its own.
 //
-// The runtime reads the configuration as root, so the meaning of every key has to be known here. A key that this file does
-// not list may be a newer runtime's, or a known key in other letters, which the runtime (Go) takes for the same.
+// The runtime reads the configuration as root, so the meaning of every key has to be known here. A key that this file
+// does not list may be a newer runtime's, or a known key in other letters, which the runtime (Go) takes for the same.
 
 extension ContainerConfig {
     /// Everything in this configuration that `allowed` does not grant, each with the option of `apus agent` that would.

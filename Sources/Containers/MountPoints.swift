@@ -1,12 +1,14 @@
-// Where the runtime will mount and make devices in a root file system: real folders, so that nothing leads it elsewhere.
+// Where the runtime will mount and make devices in a root file system: real folders, so that nothing leads it
+// elsewhere.
 import Glibc
 import LinuxKernel
 
 extension ContainerConfig {
     /// What keeps the runtime from working in this root file system and nowhere else; empty: nothing.
     ///
-    /// The runtime prepares a root from outside, as root, and follows the symbolic links that it finds there: one at /dev
-    /// had it make devices in a folder of the host. Nothing may change the tree between this and the runtime's work.
+    /// The runtime prepares a root from outside, as root, and follows the symbolic links that it finds there: one at
+    /// /dev had it make devices in a folder of the host. Nothing may change the tree between this and the runtime's
+    /// work.
     public func mountPointObstacles(in rootfs: String) throws -> [String] {
         let root = try TreeRoot(folder: rootfs)
         // The runtime makes its own devices and links in /dev, whether the configuration mounts anything there or not.

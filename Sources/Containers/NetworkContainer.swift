@@ -6,8 +6,8 @@ import LinuxKernel
 ///
 /// Every function works in the calling thread's network namespace, which is the host's.
 public enum ContainerNetwork {
-    /// A walk over the host's table, which listing connections in the freeze is, takes 0.15 to 1.1 ms with 262,144 buckets,
-    /// over this one 0.03; tens of thousands of connections still find their place in it.
+    /// A walk over the host's table, which listing connections in the freeze is, takes 0.15 to 1.1 ms with 262,144
+    /// buckets, over this one 0.03; tens of thousands of connections still find their place in it.
     private static let connectionBuckets = 4096
 
     /// Makes the namespace and the veth pair that `attachment` names and attaches it to the bridge.
@@ -78,8 +78,8 @@ public enum ContainerNetwork {
         }
     }
 
-    /// A bridge without an address of its own takes the lowest of its ports', so a container's random one could change what the
-    /// host's neighbours know it by. The highest there are never do; and it must not be the container's.
+    /// A bridge without an address of its own takes the lowest of its ports', so a container's random one could change
+    /// what the host's neighbours know it by. The highest there are never do; and it must not be the container's.
     static func portAddress(_ container: MACAddress) -> MACAddress {
         MACAddress([container.bytes[0] == 0xfe ? 0xfa : 0xfe] + container.bytes.dropFirst())!
     }
@@ -94,8 +94,8 @@ public enum ContainerNetwork {
         try NetworkNamespace.remove(at: attachment.namespace)
     }
 
-    /// Removes the entries that lead the container's frames to a backhaul. All of them, whichever host they lead to: one
-    /// that outlives its move would mislead frames as long as the bridge stands, since it neither ages nor learns.
+    /// Removes the entries that lead the container's frames to a backhaul. All of them, whichever host they lead to:
+    /// one that outlives its move would mislead frames as long as the bridge stands, since it neither ages nor learns.
     static func forget(_ mac: MACAddress, _ attachment: NetworkAttachment, _ route: NetlinkSocket)
         throws(KernelError)
     {
@@ -115,8 +115,8 @@ public enum ContainerNetwork {
         return try inside.neighbours(of: try inside.link(spec.interface).index)
     }
 
-    /// Makes `port` a port of `bridge` that carries only containers' frames from host to host: nothing is flooded to it and
-    /// no address is learned from it. So hosts may be joined by it and by an access network, without a loop.
+    /// Makes `port` a port of `bridge` that carries only containers' frames from host to host: nothing is flooded to it
+    /// and no address is learned from it. So hosts may be joined by it and by an access network, without a loop.
     ///
     /// Calling it again does nothing.
     /// - Throws: `ContainerError` if it cannot be one, with what to do.
@@ -145,8 +145,8 @@ public enum ContainerNetwork {
         if !link.isUp { try route.setUp(link.index) }
     }
 
-    /// Waits until frames pass: the kernel looks at a new carrier up to a second late, and changes a bridge port's state
-    /// when it does.
+    /// Waits until frames pass: the kernel looks at a new carrier up to a second late, and changes a bridge port's
+    /// state when it does.
     static func waitUntilOperational(_ link: Int32, _ route: NetlinkSocket) throws(KernelError) {
         for _ in 0..<3000 {
             if try route.links().contains(where: { $0.index == link && $0.isOperational }) { return }
@@ -162,8 +162,8 @@ enum Plug {
     static func insert(at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
         try route.request(TokenBucket.plug.set(on: port, creating: true), "plugging interface \(port)")
     }
-    /// Uses up the burst with frames for nobody and sees that the queue holds: an unburned bucket would leak frames into
-    /// a namespace without sockets, whose resets end the connections.
+    /// Uses up the burst with frames for nobody and sees that the queue holds: an unburned bucket would leak frames
+    /// into a namespace without sockets, whose resets end the connections.
     static func burn(by packets: PacketSocket, at port: Int32, _ route: NetlinkSocket) throws(KernelError) {
         let frame = Frame.dummy(size: 1500)
         for _ in 0..<180 { try packets.send(frame) }

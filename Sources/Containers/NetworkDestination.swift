@@ -11,13 +11,15 @@ public struct DestinationHandoverRecord: Codable, Sendable, Hashable {
         self.attachment = attachment
     }
 
-    /// The first step of the way back, before anything else is taken apart: nothing leaves the container's port any more, and if frames
-    /// were held here, they lead to the source again. Calling it again, or without a port, does nothing.
+    /// The first step of the way back, before anything else is taken apart: nothing leaves the container's port any
+    /// more, and if frames were held here, they lead to the source again. Calling it again, or without a port, does
+    /// nothing.
     ///
-    /// The source may still send the container's frames here. Held, they would be lost to clients of this host as long as the rest takes.
-    /// Without an entry they would be flooded into the access network, which takes them to the source again: in a circle, and every bridge
-    /// on it would learn the clients' addresses at the wrong port. The source drops what comes by the port it left by, until it runs on.
-    /// The entry is as learned: it follows the container as soon as that says where it is.
+    /// The source may still send the container's frames here. Held, they would be lost to clients of this host as long
+    /// as the rest takes. Without an entry they would be flooded into the access network, which takes them to the
+    /// source again: in a circle, and every bridge on it would learn the clients' addresses at the wrong port. The
+    /// source drops what comes by the port it left by, until it runs on. The entry is as learned: it follows the
+    /// container as soon as that says where it is.
     public func giveBack() throws(KernelError) {
         let route = try NetlinkSocket()
         guard let port = try route.linkIfPresent(attachment.port), port.master != 0 else { return }
@@ -96,8 +98,8 @@ public final class DestinationHandover: Sendable {
     /// this host drop what the source sends.
     public func accept() throws(KernelError) { try route.request(acceptance) }
 
-    /// Takes `accept` back: the handover is put off, and the container's frames go to its source again. What was held is dropped: its
-    /// senders have repeated it before there is another release.
+    /// Takes `accept` back: the handover is put off, and the container's frames go to its source again. What was held
+    /// is dropped: its senders have repeated it before there is another release.
     public func decline() throws(KernelError) {
         try route.request(refusal)
         try route.request(TokenBucket.remove(from: port), "emptying interface \(port)")
@@ -115,8 +117,9 @@ public final class DestinationHandover: Sendable {
     /// A change does not run the queue; a frame does.
     private static let dummy = Frame.dummy()
 
-    /// Some time after: lets the bridge learn again, so that the container can move on. The queue stays, open, as long as
-    /// the port: the kernel drops what passes while a queue is removed. Nothing happens if the container has moved on already.
+    /// Some time after: lets the bridge learn again, so that the container can move on. The queue stays, open, as long
+    /// as the port: the kernel drops what passes while a queue is removed. Nothing happens if the container has moved
+    /// on already.
     public func finish() throws(KernelError) { try DestinationHandover.finish(record, port) }
 
     /// The same from the record alone; nothing happens to what is finished already.

@@ -32,8 +32,8 @@ public struct TCPDrain: Sendable {
             }
     }
 
-    /// Looks at a namespace through a `.socketDiagnosis` socket opened in it: one dump for both families, some 145 µs with the
-    /// kernel's table of 262,144 buckets.
+    /// Looks at a namespace through a `.socketDiagnosis` socket opened in it: one dump for both families, some 145 µs
+    /// with the kernel's table of 262,144 buckets.
     ///
     /// Not counted: TIME_WAIT, and FIN_WAIT2 without anything to say. All of what their process said has arrived; the
     /// peer has nothing to lose.

@@ -11,8 +11,8 @@ public struct SourceHandoverRecord: Codable, Sendable, Hashable {
         self.attachment = attachment
     }
 
-    /// Undoes `hold`, `redirect` and `silence`, whichever of them happened, any number of times, and tells the network that the
-    /// container is here. Needs nothing that leads to the other host: its loss may be the reason.
+    /// Undoes `hold`, `redirect` and `silence`, whichever of them happened, any number of times, and tells the network
+    /// that the container is here. Needs nothing that leads to the other host: its loss may be the reason.
     public func rollback() throws(KernelError) {
         let route = try NetlinkSocket()
         try ConnectionHold.remove(attachment, route)
@@ -59,9 +59,10 @@ public final class SourceHandover: Sendable {
             [BridgePort.set(port, .forwarding), BridgePort.forward(mac, to: port, .learned)])
     }
 
-    /// Keeps the container's address at its port, and tells the network of it. A container that says nothing for minutes is forgotten
-    /// by bridges; with the destination's entry in place, what is flooded then would go in a circle between the hosts. Before the
-    /// destination prepares, and before the freeze. What is left of it is right as long as the container is here.
+    /// Keeps the container's address at its port, and tells the network of it. A container that says nothing for
+    /// minutes is forgotten by bridges; with the destination's entry in place, what is flooded then would go in a
+    /// circle between the hosts. Before the destination prepares, and before the freeze. What is left of it is right as
+    /// long as the container is here.
     public func hold() throws(KernelError) {
         try route.request(holding)
         try announcer.announce()
@@ -117,7 +118,8 @@ struct HandoverPorts {
     init(_ attachment: NetworkAttachment, _ route: NetlinkSocket) throws(KernelError) {
         let found = try Self.find([attachment.port, attachment.backhaul], of: attachment.bridge, route)
         (port, backhaul) = (found[0], found[1])
-        // What follows the container by it would be dropped without a word. A new link's carrier is seen up to a second late.
+        // What follows the container by it would be dropped without a word. A new link's carrier is seen up to a second
+        // late.
         guard try route.portState(of: backhaul) == BridgePort.State.forwarding.rawValue else {
             throw KernelError(
                 "\(attachment.backhaul), a port of \(attachment.bridge), does not forward: is its link up?",

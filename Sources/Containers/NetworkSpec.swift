@@ -58,8 +58,8 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
     public var port: String
     /// File that the container's network namespace is mounted on.
     public var namespace: String
-    /// The port of the bridge by which frames follow a container that leaves, or go to its source before it has come: it
-    /// leads to the other host of a move and is set anew for each. Empty: there is no default one, and no move yet.
+    /// The port of the bridge by which frames follow a container that leaves, or go to its source before it has come:
+    /// it leads to the other host of a move and is set anew for each. Empty: there is no default one, and no move yet.
     public var backhaul: String
 
     public init(bridge: String, port: String, namespace: String, backhaul: String) {
@@ -78,8 +78,8 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
             backhaul: backhaul)
     }
 
-    /// At most 15 characters: the beginning of the name for people, a hash (FNV-1a) of all of it and of the host's folder against
-    /// collisions: several agents may share a network namespace.
+    /// At most 15 characters: the beginning of the name for people, a hash (FNV-1a) of all of it and of the host's
+    /// folder against collisions: several agents may share a network namespace.
     static func portName(_ container: String, on folder: String) -> String {
         var hash: UInt32 = 2_166_136_261
         for byte in (container + "\n" + folder).utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }

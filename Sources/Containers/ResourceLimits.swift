@@ -43,7 +43,8 @@ public enum ResourceLimits {
 
     /// What the stub gets instead of the limits in a configuration.
     ///
-    /// The stack's limit is left alone: it decides how an address space is laid out, which stays for the process's life.
+    /// The stack's limit is left alone: it decides how an address space is laid out, which stays for the process's
+    /// life.
     static func forStub(_ configured: [JSONValue], _ limits: [UInt64]) -> [JSONValue] {
         let own = own()
         return names.indices.compactMap { resource in

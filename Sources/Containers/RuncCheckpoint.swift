@@ -11,14 +11,31 @@ extension Runc {
         public var logs: String
         /// The program that runc starts as `criu`.
         public var program: String
-        public init(images: String, logs: String, program: String) {
-            (self.images, self.logs, self.program) = (images, logs, program)
+        /// The folder of an earlier dump's images, which this one adds to; relative to `images`, as CRIU wants it. Nil:
+        /// there is none.
+        public var parent: String?
+        public init(images: String, logs: String, program: String, parent: String? = nil) {
+            (self.images, self.logs, self.program, self.parent) = (images, logs, program, parent)
         }
     }
 
     /// Writes a container's state into images and ends it; runc does not know it any more. When that fails it runs on.
     public func checkpoint(_ name: String, _ checkpoint: Checkpoint) throws(RuntimeError) {
-        try run("checkpointing container \(name) with runc", checkpoint, "checkpoint", [name], log: "dump.log")
+        try run(
+            "checkpointing container \(name) with runc", checkpoint, "checkpoint", Self.parent(checkpoint) + [name],
+            log: "dump.log")
+    }
+
+    /// Writes the memory that a container has written since the parent's dump (all of it without one) into images, and
+    /// lets it run on.
+    public func preDump(_ name: String, _ checkpoint: Checkpoint) throws(RuntimeError) {
+        try run(
+            "dumping the memory of container \(name) with runc", checkpoint, "checkpoint",
+            ["--pre-dump"] + Self.parent(checkpoint) + [name], log: "dump.log")
+    }
+
+    private static func parent(_ checkpoint: Checkpoint) -> [String] {
+        checkpoint.parent.map { ["--parent-path", $0] } ?? []
     }
 
     /// Makes a container from a checkpoint and a bundle, whose root file system holds what the container's own held

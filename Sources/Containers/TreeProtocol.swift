@@ -106,7 +106,8 @@ enum TreeProtocol {
                 indices.formUnion(extent.lowerBound / blockSize...(extent.upperBound - 1) / blockSize)
                 extents.append(extent)
             }
-            // Blocks that have become holes; looked for among those known or among those of the range, whichever are fewer.
+            // Blocks that have become holes; looked for among those known or among those of the range, whichever are
+            // fewer.
             if blocks.count < known.digests.count {
                 for index in blocks where known[index] != nil { indices.insert(index) }
             } else {

@@ -1,6 +1,6 @@
 // Walks a tree and tells what differs from the last walk. Made for the freeze: only what the kernel tells something
-// happened to is looked at (TreeWatch). Where that is not to be had, a folder that did not change is not read again, only
-// its entries are looked at (one lstat each).
+// happened to is looked at (TreeWatch). Where that is not to be had, a folder that did not change is not read again,
+// only its entries are looked at (one lstat each).
 import CLinux
 import Glibc
 import LinuxKernel
@@ -167,7 +167,8 @@ final class TreeScanner {
             var isDone = false
             if isWatched, let touched = try watch?.take() { isDone = try scan(touched, opened) }
             if !isDone { try scanAll() }
-            // Where both walks were needed, the second may have found gone what the first had met, or changed once more.
+            // Where both walks were needed, the second may have found gone what the first had met, or changed once
+            // more.
             difference.changes.removeAll { isGone($0.node) }
             if isWatched, !isDone { difference.joinChanges() }
             for change in difference.changes { change.node.isNew = false }
@@ -437,8 +438,8 @@ final class TreeScanner {
         return node
     }
 
-    /// Nodes are kept until the walk is over: the memory of a freed node could become another node, which would be taken
-    /// for the first.
+    /// Nodes are kept until the walk is over: the memory of a freed node could become another node, which would be
+    /// taken for the first.
     private var goneNodes: [ObjectIdentifier: TreeNode] = [:]
 
     private func isGone(_ node: TreeNode) -> Bool { goneNodes[ObjectIdentifier(node)] != nil }

@@ -6,8 +6,8 @@ import LinuxKernel
 /// Watches the folders of one tree.
 ///
 /// An event comes after what it tells of, so whoever takes the events first and looks afterwards misses nothing but
-/// what the next events tell. Two things raise no event that leads to the entry: a store through a mapping, until the last
-/// descriptor and mapping are gone, and a change by another name of the same file.
+/// what the next events tell. Two things raise no event that leads to the entry: a store through a mapping, until the
+/// last descriptor and mapping are gone, and a change by another name of the same file.
 final class TreeWatch {
     /// What has happened in a folder.
     struct Touch {

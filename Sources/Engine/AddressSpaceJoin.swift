@@ -6,8 +6,8 @@ extension StubProcess {
     /// Makes one mapping of each of these private areas, which were put together from pieces.
     ///
     /// The kernel joins neighbours only if they have no pages of different origin (anon_vma) and, of a file, the same
-    /// opening. Where it did not, all pieces but the largest are mapped again around that one, which joins them, and their
-    /// content is copied back. That is rare.
+    /// opening. Where it did not, all pieces but the largest are mapped again around that one, which joins them, and
+    /// their content is copied back. That is rare.
     func join(_ areas: [MemoryArea]) throws {
         if areas.isEmpty { return }
         let maps = try currentMaps().map(\.range)
@@ -41,8 +41,8 @@ extension StubProcess {
 
     /// The steps that map parts of an area around the piece of it that stays.
     ///
-    /// Neighbours are joined only if both are accounted for (VM_ACCOUNT), which memory is from the time on that it can be
-    /// written: so all of it can for a moment.
+    /// Neighbours are joined only if both are accounted for (VM_ACCOUNT), which memory is from the time on that it can
+    /// be written: so all of it can for a moment.
     private func mapping(_ ranges: [AddressRange], around kept: AddressRange?, of area: MemoryArea) -> [LayoutStep] {
         guard let kept else { return ranges.flatMap { AddressSpacePlan.mapping(area, $0) } }
         var writable = area

@@ -25,8 +25,8 @@ public enum AddressSpacePlan {
             })
     }
 
-    /// The steps that turn `old` into `new`, both sorted; special mappings are left alone. Memory that both have in common
-    /// stays with its content.
+    /// The steps that turn `old` into `new`, both sorted; special mappings are left alone. Memory that both have in
+    /// common stays with its content.
     ///
     /// `assembled` are private areas of the new layout that the steps put together from several pieces. The kernel may
     /// keep these apart, while the source's kernel has one mapping, which is what mremap(2) needs.
@@ -126,8 +126,8 @@ public enum AddressSpacePlan {
             default: break
             }
         }
-        // Each mmap of shared memory makes an object of its own, and each opened file is another to the kernel: pieces of
-        // several never become one mapping.
+        // Each mmap of shared memory makes an object of its own, and each opened file is another to the kernel: pieces
+        // of several never become one mapping.
         if changedObjects.isEmpty, changedFiles.isEmpty { return pieces }
         for index in pieces.indices {
             guard let area = pieces[index].becomes else { continue }

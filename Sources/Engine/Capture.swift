@@ -23,7 +23,8 @@ extension SourceProcess {
     /// Captures everything but page contents. The process must be stopped.
     ///
     /// `note` is told when each part began and ended. `threadsAreStill` is called when no call is injected any more: a
-    /// scan of the memory before would take the processor from them, and the lock of the address space, which brk takes.
+    /// scan of the memory before would take the processor from them, and the lock of the address space, which brk
+    /// takes.
     public func capture(
         _ layout: AddressSpaceReader, _ context: DescriptorContext, threadsAreStill: () -> Void = {},
         note: (_ part: String, Int64, Int64) -> Void
@@ -121,7 +122,8 @@ public func findObstacles(pid: Int32, _ layout: AddressSpaceReader, _ descriptor
 }
 
 extension SourceProcess {
-    /// Finds what cannot be carried, without stopping anything. The capture makes use of what was seen of the descriptors.
+    /// Finds what cannot be carried, without stopping anything. The capture makes use of what was seen of the
+    /// descriptors.
     public func findObstacles(_ layout: AddressSpaceReader, _ descriptors: DescriptorContext) throws -> [Obstacle] {
         try Engine.findObstacles(pid: pid, layout, descriptors, &openFiles)
     }

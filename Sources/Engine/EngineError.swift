@@ -28,7 +28,8 @@ public enum EngineError: Error, Sendable, CustomStringConvertible {
     case exited(pid: Int32, how: String)
     /// A traced task did something that the engine did not expect.
     case unexpectedStop(task: Int32, doing: String, stop: String)
-    /// A thread neither stops nor comes to the end of the calls injected into it: the kernel or a frozen cgroup holds it.
+    /// A thread neither stops nor comes to the end of the calls injected into it: the kernel or a frozen cgroup holds
+    /// it.
     case heldUp(task: Int32, doing: String)
     /// The process has executed another program: nothing that is known of its memory holds any more.
     case executed(pid: Int32)

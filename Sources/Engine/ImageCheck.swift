@@ -1,5 +1,5 @@
-// Every check of the indexes, identities and bounds of what a peer or a file describes, in one place: restore takes only
-// what has passed it. What the kernel refuses by itself is left to the kernel.
+// Every check of the indexes, identities and bounds of what a peer or a file describes, in one place: restore takes
+// only what has passed it. What the kernel refuses by itself is left to the kernel.
 import CLinux
 import Glibc
 import LinuxKernel

@@ -1,5 +1,5 @@
-// The long lists of an image, changed in place: a generated accessor copies the whole list at each change, so that filling
-// one with thousands of elements would take a time that grows with the square of their number.
+// The long lists of an image, changed in place: a generated accessor copies the whole list at each change, so that
+// filling one with thousands of elements would take a time that grows with the square of their number.
 
 extension ProcessImage {
     mutating func editFiles<T>(_ body: (inout [OpenFile]) throws -> T) rethrows -> T {

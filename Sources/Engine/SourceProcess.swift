@@ -81,8 +81,8 @@ public final class SourceProcess {
     public var whileWaiting: () throws -> Void = {}
     private static let longestWait: Int64 = 5_000_000_000
 
-    /// Threads that were told to stop and have not: something holds them. Nothing can be done with them until they stop,
-    /// not even letting them go; the kernel does that when the tracing thread ends.
+    /// Threads that were told to stop and have not: something holds them. Nothing can be done with them until they
+    /// stop, not even letting them go; the kernel does that when the tracing thread ends.
     private var held: [Int32: Tracee] = [:]
     /// Those of them that are in the midst of injected calls.
     private var astray: Set<Int32> = []
@@ -105,8 +105,8 @@ public final class SourceProcess {
                         if held[tid] == nil { held[tid] = try Tracee.seize(tid, Self.traced) }
                         try held[tid]!.interrupt()
                     } catch {
-                        // A thread that ended between the listing and here is no loss; the leader is. Until it is gone it may not be
-                        // traced any more.
+                        // A thread that ended between the listing and here is no loss; the leader is. Until it is gone
+                        // it may not be traced any more.
                         let isOver = error.errno == .noProcess || error.errno == .notPermitted && hasEnded(tid)
                         guard isOver, tid != pid else { throw error }
                         held[tid] = nil
@@ -235,8 +235,8 @@ public final class SourceProcess {
         if let failure { throw failure }
     }
 
-    /// Lets those threads go that were told to stop, did so too late for whoever waited, and stand still since. One in the
-    /// midst of injected calls ends them by itself, as if its tracer had died.
+    /// Lets those threads go that were told to stop, did so too late for whoever waited, and stand still since. One in
+    /// the midst of injected calls ends them by itself, as if its tracer had died.
     public func letHeldGo() throws {
         for (tid, tracee) in held {
             do throws(KernelError) {
@@ -361,8 +361,8 @@ public final class SourceProcess {
             arguments.count > 5 ? (arguments[3], arguments[4], arguments[5]) : (0, 0, 0)
         let result: Int64
         do {
-            // Registers first, and last on the way back: who dies in between leaves no thread of the program with all its
-            // signals blocked.
+            // Registers first, and last on the way back: who dies in between leaves no thread of the program with all
+            // its signals blocked.
             try tracee.setRegisters(registers)
             try tracee.setSignalMask(Self.allSignals)
             for _ in 0..<2 { try goToSystemCall(tracee, purpose) }
@@ -393,16 +393,16 @@ public final class SourceProcess {
     /// Everything blocked but SIGTRAP: a forced SIGTRAP that is blocked would reset its handler.
     static let allButTrap = ~UInt64(1 << (SIGTRAP - 1))
 
-    /// Waits until a thread that ran what was injected stands still, and gives it back the registers and the mask it had.
-    /// Only at a stop of PTRACE_INTERRUPT does the kernel see that an interrupted call has to start again.
+    /// Waits until a thread that ran what was injected stands still, and gives it back the registers and the mask it
+    /// had. Only at a stop of PTRACE_INTERRUPT does the kernel see that an interrupted call has to start again.
     private func bringBack(_ thread: StoppedThread) throws {
         guard try awaitStop(thread.tracee) else { return }
         try thread.tracee.setSignalMask(thread.mask)
         try thread.tracee.setRegisters(thread.registers)
     }
 
-    /// Brings back threads whose injected calls cannot be waited for any longer. One that is held still goes on later by
-    /// itself, as if its tracer had died, and counts as held until then.
+    /// Brings back threads whose injected calls cannot be waited for any longer. One that is held still goes on later
+    /// by itself, as if its tracer had died, and counts as held until then.
     private func giveUp(on given: [StoppedThread]) {
         for thread in given {
             do {
@@ -432,7 +432,8 @@ public final class SourceProcess {
         }
     }
 
-    /// Runs a batch in each of the stopped threads, or those from `base` on, at the same time; the leader's may be large.
+    /// Runs a batch in each of the stopped threads, or those from `base` on, at the same time; the leader's may be
+    /// large.
     func run(_ batches: [CallBatch], from base: Int = 0) throws -> [CallResults] {
         let area = try openArea()
         var results: [CallResults] = []

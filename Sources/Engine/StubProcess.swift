@@ -317,8 +317,8 @@ public final class StubProcess {
         try check(try step(.munmap, [area.address, InjectionArea.size]), "unmapping the injection area")
     }
 
-    /// Stops the process as SIGSTOP does, before it has run an instruction: until a SIGCONT nothing of it runs once it is
-    /// released. Every thread has its registers and its mask by now.
+    /// Stops the process as SIGSTOP does, before it has run an instruction: until a SIGCONT nothing of it runs once it
+    /// is released. Every thread has its registers and its mask by now.
     func stopBySignal() throws {
         // Of all signals that wait, only this one shall take effect.
         let mask = try leader.signalMask()

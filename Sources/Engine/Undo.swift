@@ -78,8 +78,8 @@ extension SourceProcess {
         try letGo()
     }
 
-    /// Stops all threads where none of them is inside the injection area: one that is goes on from system call to system
-    /// call, its tracer beside it, until rt_sigreturn has put it back to where the program was.
+    /// Stops all threads where none of them is inside the injection area: one that is goes on from system call to
+    /// system call, its tracer beside it, until rt_sigreturn has put it back to where the program was.
     private func stopOutsideTheArea() throws {
         let area = self.area!.range
         try stop()

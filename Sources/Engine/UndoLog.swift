@@ -4,7 +4,8 @@
 public enum UndoStep: Codable, Sendable, Equatable {
     /// Code was written over zeros at the end of the vDSO.
     case vdsoPatch(pid: Int32, address: UInt64, length: Int)
-    /// A thread may be waiting in that code; these are its registers (struct user_regs_struct) and its signal mask before.
+    /// A thread may be waiting in that code; these are its registers (struct user_regs_struct) and its signal mask
+    /// before.
     case bootstrap(pid: Int32, tid: Int32, registers: [UInt8], mask: UInt64)
     /// The injection area is being mapped, the kernel chooses where; mappings that look like it were here before.
     case mapping(pid: Int32, length: UInt64, existing: [UInt64])

@@ -58,8 +58,8 @@ public enum BridgePort {
             $0.add(CLX_IFLA_BRPORT_UNICAST_FLOOD, UInt8(flooding ? 1 : 0))
             $0.add(CLX_IFLA_BRPORT_MCAST_FLOOD, UInt8(flooding ? 1 : 0))
             $0.add(CLX_IFLA_BRPORT_BCAST_FLOOD, UInt8(flooding ? 1 : 0))
-            // What the bridge's own address says to all goes to every port, whatever its flags, but for those that answer
-            // ARP in others' place.
+            // What the bridge's own address says to all goes to every port, whatever its flags, but for those that
+            // answer ARP in others' place.
             $0.add(CLX_IFLA_BRPORT_PROXYARP, UInt8(flooding ? 0 : 1))
         }
     }

@@ -2,8 +2,9 @@
 import CLinux
 import Glibc
 
-/// Follows files on ext4: every range that is written, cut off or punched out is known. A file that is mapped or written
-/// past the page cache is not followed any more. Other file systems have no such tracepoints: there nothing can be followed.
+/// Follows files on ext4: every range that is written, cut off or punched out is known. A file that is mapped or
+/// written past the page cache is not followed any more. Other file systems have no such tracepoints: there nothing can
+/// be followed.
 ///
 /// A range is told *before* it is written, under the lock of the inode. Whoever reads the file after `take` has to get
 /// that lock first, and so wait for the write: lseek(2) to data does (`FileContent.read`).
@@ -36,8 +37,8 @@ public final class FileWrites {
     public init() throws(KernelError) {
         files = FileDescriptor(owning: try check(clx_bpf_hash(16, 8, 4096), "making a map of files to follow"))
         ring = FileDescriptor(owning: try check(clx_bpf_ring(UInt32(Self.ringSize)), "making a ring of writes"))
-        // SAFETY: the kernel's layout of a ring buffer: a page with the consumer's position, a page with the producer's, then
-        // the data twice in a row, so that no record wraps. Unmapped in deinit.
+        // SAFETY: the kernel's layout of a ring buffer: a page with the consumer's position, a page with the
+        // producer's, then the data twice in a row, so that no record wraps. Unmapped in deinit.
         let page = Int(pageSize)
         guard let consumer = mmap(nil, page, PROT_READ | PROT_WRITE, MAP_SHARED, ring.number, 0), consumer != MAP_FAILED
         else { throw KernelError("mapping the ring of writes", Errno(errno)) }

@@ -99,8 +99,8 @@ public struct KernelProbe: Codable, Sendable {
                 | CLX_UFFD_FEATURE_EVENT_UNMAP)
         let tracker: FileDescriptor
         do {
-            // Events are only asked for, never used on this process: nobody would read them, and another thread that starts
-            // a child waits until somebody does, with a copy of the descriptor in the child that keeps it open.
+            // Events are only asked for, never used on this process: nobody would read them, and another thread that
+            // starts a child waits until somebody does, with a copy of the descriptor in the child that keeps it open.
             _ = try Self.userfaultfd(features: tracking | events)
             tracker = try Self.userfaultfd(features: tracking)
             add("userfaultfd", true, "asynchronous write-protection and mapping events", why, "")

@@ -62,8 +62,8 @@ extension NetlinkSocket {
         return link
     }
 
-    /// Makes a veth pair: `name` here, the peer in its namespace; both stay down. A nil MTU is the kernel's own, a nil MAC a
-    /// random one.
+    /// Makes a veth pair: `name` here, the peer in its namespace; both stay down. A nil MTU is the kernel's own, a nil
+    /// MAC a random one.
     public func createVeth(_ name: String, mac: MACAddress? = nil, mtu: Int? = nil, peer: VethPeer) throws(KernelError)
     {
         var message = NetlinkMessage(
@@ -86,8 +86,8 @@ extension NetlinkSocket {
         try request(message, "creating veth pair \(name)")
     }
 
-    /// Makes a bridge without multicast snooping, and without spanning tree unless told otherwise; `ageing` is the life of
-    /// a learned entry in seconds.
+    /// Makes a bridge without multicast snooping, and without spanning tree unless told otherwise; `ageing` is the life
+    /// of a learned entry in seconds.
     public func createBridge(_ name: String, ageing: Int = 300, spanningTree: Bool = false) throws(KernelError) {
         var message = NetlinkMessage(
             CLX_RTM_NEWLINK, flags: CLX_NLM_F_CREATE | CLX_NLM_F_EXCL, fixed: CLX_IFINFO_SIZE)

@@ -1,6 +1,6 @@
-// Threads of our own: for work that blocks (Swift's pool has only as many threads as the machine has cores), and for what
-// belongs to a thread in Linux: ptrace, network namespace, scheduling class, PDEATHSIG. A thread of Swift's pool must
-// never come back changed.
+// Threads of our own: for work that blocks (Swift's pool has only as many threads as the machine has cores), and for
+// what belongs to a thread in Linux: ptrace, network namespace, scheduling class, PDEATHSIG. A thread of Swift's pool
+// must never come back changed.
 import CLinux
 import Glibc
 
@@ -51,7 +51,8 @@ public final class OwnThread: @unchecked Sendable {
     public static func run<T, Failure>(
         _ name: String, _ body: () throws(Failure) -> T
     ) throws(KernelError) -> Result<T, Failure> {
-        // SAFETY: the closure does not escape, and nobody else touches the result: the thread is joined before either goes.
+        // SAFETY: the closure does not escape, and nobody else touches the result: the thread is joined before either
+        // goes.
         nonisolated(unsafe) var result: Result<T, Failure>?
         let failure: KernelError? = withoutActuallyEscaping(body) { body in
             nonisolated(unsafe) let body = body

@@ -16,7 +16,8 @@ public final class ProcessEnd: Sendable {
 
     /// The wait status of a process that has ended; nil: the kernel does not tell.
     ///
-    /// It tells of one that its parent has collected (Linux 6.15), or by /proc of one that nobody has. Waits for either.
+    /// It tells of one that its parent has collected (Linux 6.15), or by /proc of one that nobody has. Waits for
+    /// either.
     public func waitStatus() -> Int32? {
         for _ in 0..<200 {
             var status: Int32 = 0

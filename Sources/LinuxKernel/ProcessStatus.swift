@@ -49,8 +49,8 @@ public enum ProcessFiles {
         return children
     }
 
-    /// The fields of proc_pid_stat(5) from the state on: field `n` of the manual is at `n - 3`. The name before them may
-    /// hold anything, but ends at the last parenthesis.
+    /// The fields of proc_pid_stat(5) from the state on: field `n` of the manual is at `n - 3`. The name before them
+    /// may hold anything, but ends at the last parenthesis.
     ///
     /// - Parameter task: one of its threads; nil: the process.
     public static func statistics(of pid: Int32, task: Int32? = nil) throws(KernelError) -> [Substring] {

@@ -130,8 +130,8 @@ public struct Tracee: Sendable, Hashable {
         return Self.decode(status)
     }
 
-    /// Collects the ends of tasks that are dying, up to two seconds: until their tracer has, nobody sees the end of their
-    /// process.
+    /// Collects the ends of tasks that are dying, up to two seconds: until their tracer has, nobody sees the end of
+    /// their process.
     public static func collect(_ tasks: [Tracee]) {
         var left = tasks
         for _ in 0..<2000 {

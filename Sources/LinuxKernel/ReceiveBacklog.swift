@@ -4,8 +4,8 @@ import Glibc
 public enum ReceiveBacklog {
     /// Waits until each processor has been seen without frames in its backlog, at most for `microseconds`.
     ///
-    /// A softirq usually empties it at once; one put off to its thread waits for a processor, and a frame on its way into
-    /// or out of a port that is muted meanwhile would be lost.
+    /// A softirq usually empties it at once; one put off to its thread waits for a processor, and a frame on its way
+    /// into or out of a port that is muted meanwhile would be lost.
     /// - Returns: whether all of them were seen empty.
     @discardableResult
     public static func drain(microseconds: Int64 = 2000) throws(KernelError) -> Bool {

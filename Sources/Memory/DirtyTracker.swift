@@ -31,7 +31,8 @@ public struct TrackedArea: Sendable, Hashable {
 
 /// What a pass found.
 public struct DirtyPass: Sendable {
-    /// Pages that have no content of their own (any more): to be dropped at the destination, before `pages` are applied.
+    /// Pages that have no content of their own (any more): to be dropped at the destination, before `pages` are
+    /// applied.
     public var discards = AddressRanges()
     /// Pages whose content has to be sent.
     public var pages = AddressRanges()
@@ -122,8 +123,8 @@ public final class DirtyTracker {
         suspects.clip(to: all)
         changed = changed.union(AddressRanges(moved)).intersection(all)
 
-        // Everything in a changed range, and wherever nothing is protected, is looked up by presence; elsewhere only what
-        // was written.
+        // Everything in a changed range, and wherever nothing is protected, is looked up by presence; elsewhere only
+        // what was written.
         protected = protected.intersection(all).subtracting(changed)
         let unprotected = all.subtracting(protected)
         empty = empty.intersection(unprotected).subtracting(changed)

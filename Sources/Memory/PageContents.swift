@@ -104,7 +104,8 @@ extension Pagemap {
         for range in ranges.ranges { try scan(range, query) { range, _ in markers.append(range) } }
         for range in markers {
             for (index, word) in try entries(of: range).enumerated() {
-                // A marker's kinds stand where a swapped page has its place in the swap, from bit 5 on; the third is a guard.
+                // A marker's kinds stand where a swapped page has its place in the swap, from bit 5 on; the third is a
+                // guard.
                 guard word & 1 << 62 != 0, word & 31 == 31, word >> 5 & 4 != 0 else { continue }
                 let page = range.lowerBound + UInt64(index) * pageSize
                 found.append(page..<page + pageSize)
@@ -117,7 +118,8 @@ extension Pagemap {
     private func reallySwapped(in range: AddressRange) throws(KernelError) -> [AddressRange] {
         var found: [AddressRange] = []
         for (index, word) in try entries(of: range).enumerated() {
-            // Bits 0 to 4 of a swapped page's entry are its swap type, of which the kernel keeps the highest for markers.
+            // Bits 0 to 4 of a swapped page's entry are its swap type, of which the kernel keeps the highest for
+            // markers.
             guard word & 1 << 62 != 0, word & 31 != 31 else { continue }
             let page = range.lowerBound + UInt64(index) * pageSize
             found.append(page..<page + pageSize)

@@ -57,8 +57,8 @@ public struct ContainerExit: Codable, Sendable, Equatable {
 }
 
 extension ContainerNetworkRecord {
-    /// Networks of every container that a host's files still tell of, those of migrations under way included: what is to be
-    /// taken out of its bridge when the host is given up.
+    /// Networks of every container that a host's files still tell of, those of migrations under way included: what is
+    /// to be taken out of its bridge when the host is given up.
     public static func left(in layout: HostLayout) -> [ContainerNetworkRecord] {
         var found: [ContainerNetworkRecord] = []
         for folder in (try? layout.containers()) ?? [] {

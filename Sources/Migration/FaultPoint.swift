@@ -19,9 +19,10 @@ public enum FaultPoint: Int, Sendable, CaseIterable, Codable {
     case guardRepaired, guardOpened, guardThawed, guardUndone, guardAsked, guardKilled, guardRetired
     case guardAborted, guardRemoved, guardPortOpened, guardRecorded, guardAnswering
 
-    /// Dies here by SIGKILL, kills another process, or waits, if the environment asks for it. `APUS_FAULT` holds, divided by
-    /// commas: `NUMBER` (this process dies), `NUMBER:PIDFILE` (another process; a guard writes the file that `APUS_GUARD_PIDFILE`
-    /// names) or `NUMBER:hold=FILE` (this thread waits until the file is there). Each hit is appended to `APUS_FAULT_LOG`.
+    /// Dies here by SIGKILL, kills another process, or waits, if the environment asks for it. `APUS_FAULT` holds,
+    /// divided by commas: `NUMBER` (this process dies), `NUMBER:PIDFILE` (another process; a guard writes the file that
+    /// `APUS_GUARD_PIDFILE` names) or `NUMBER:hold=FILE` (this thread waits until the file is there). Each hit is
+    /// appended to `APUS_FAULT_LOG`.
     public static func reach(_ point: FaultPoint) {
         guard let plans else { return }
         for plan in plans where plan.point == point { plan.strike() }

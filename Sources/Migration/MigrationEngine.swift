@@ -4,8 +4,8 @@ import LinuxKernel
 
 /// Moves containers. An agent has one; every call runs on a thread of its own and may block.
 public protocol MigrationEngine: Sendable {
-    /// Moves a container of this host to the agent that listens at `address`. Returns when the destination serves it and
-    /// this host's copy is gone.
+    /// Moves a container of this host to the agent that listens at `address`. Returns when the destination serves it
+    /// and this host's copy is gone.
     ///
     /// In doubt it says so in the progress's state and stays in this call until `control.resolution` is set.
     /// - Throws: `MigrationError`; the source runs on, unless its kind is `inDoubt`.

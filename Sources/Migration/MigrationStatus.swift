@@ -98,26 +98,27 @@ public struct MigrationReport: Codable, Sendable {
     /// Nanoseconds by which the move made the container's CLOCK_MONOTONIC fall behind the hosts'; nil: it shows the
     /// hosts', as after every technique of Apus.
     public var clockLag: Int64?
-    /// Nanoseconds to be added to what the container's own CLOCK_MONOTONIC shows, before and after the move, to get the clock
-    /// of `frozenAt`; nil: 0.
+    /// Nanoseconds to be added to what the container's own CLOCK_MONOTONIC shows, before and after the move, to get the
+    /// clock of `frozenAt`; nil: 0.
     public var containerOffset: Int64?
     /// From the decision to the destination serving, milliseconds.
     public var migrationTime = 0.0
     /// From the handover's trigger (at-trigger: the instant at which it was given; when-ready: when the technique had
     /// done) to the destination serving, milliseconds. It contains the last passes before the freeze, and the downtime.
     public var handoverTime: Double?
-    /// Counters of the container's first process, read at the decision and when the handover was wanted: their difference
-    /// tells what it had of its processors while its memory was copied. Nil: they could not be read.
+    /// Counters of the container's first process, read at the decision and when the handover was wanted: their
+    /// difference tells what it had of its processors while its memory was copied. Nil: they could not be read.
     public var loadAtDecision: ProcessLoad?
     public var loadAtHandover: ProcessLoad?
-    /// Milliseconds between the wish to hand over and the last passes: files, and what could be in the way, are looked at once
-    /// more. Without a run-up what is dirtied meanwhile is sent in the freeze.
+    /// Milliseconds between the wish to hand over and the last passes: files, and what could be in the way, are looked
+    /// at once more. Without a run-up what is dirtied meanwhile is sent in the freeze.
     public var preparation = 0.0
     /// Milliseconds of migration time by phase, in order: negotiate, stage, copy, freeze.
     public var phases: [Phase] = []
     /// Rounds or syncs before the freeze, then the last pass.
     public var passes: [PassReport] = []
-    /// Milliseconds after the decision when what was dirty and unsent could for the first time be sent within the plan's
+    /// Milliseconds after the decision when what was dirty and unsent could for the first time be sent within the
+    /// plan's
     /// `readyWithin`; nil: never, as with λ near 1 or above, or without a copy phase.
     public var readyAt: Double?
     /// Age of the mirror over time (milliseconds after the decision, age in milliseconds).

@@ -39,8 +39,8 @@ public enum Recovery {
         return nil
     }
 
-    /// Leaves word for a source that asks later. It is kept until the source has heard it, at most a week: a source that
-    /// asks after that is in doubt.
+    /// Leaves word for a source that asks later. It is kept until the source has heard it, at most a week: a source
+    /// that asks after that is in doubt.
     static func remember(_ header: JournalHeader, _ state: SessionState, in folder: String) {
         let path = marker(header.migration, state, folder), fresh = path + ".new"
         do {
@@ -66,8 +66,8 @@ public enum Recovery {
 
     // ---- An agent starts -----------------------------------------------------------------------------------
 
-    /// Takes up what earlier agents and guards left: plays undo lists, enters migrations in doubt into the agent's books.
-    /// Waits for guards that are at work.
+    /// Takes up what earlier agents and guards left: plays undo lists, enters migrations in doubt into the agent's
+    /// books. Waits for guards that are at work.
     static func recover(host: SessionHost, agent: any MigrationHost) throws {
         let names = (try? Folder.names(host.journals)) ?? []
         for name in names.sorted() {
@@ -99,9 +99,9 @@ public enum Recovery {
         if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 7 * 86400 { unlink(path) }
     }
 
-    /// Forgets the outcome of a migration once its source no longer knows the migration: an operator has decided there, or
-    /// its guard has settled it. A source that is just ending its copy still knows it, so it is asked again, seldomer and
-    /// seldomer, for half an hour.
+    /// Forgets the outcome of a migration once its source no longer knows the migration: an operator has decided there,
+    /// or its guard has settled it. A source that is just ending its copy still knows it, so it is asked again,
+    /// seldomer and seldomer, for half an hour.
     static func forgetIfUnasked(_ header: JournalHeader, _ host: SessionHost) throws {
         try OwnThread.start("apus-forget") {
             var pause: UInt32 = 100_000

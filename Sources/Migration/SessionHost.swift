@@ -78,7 +78,8 @@ public struct RunningContainer: Codable, Sendable {
     }
 }
 
-/// This kernel's boot, and what this process's clocks show besides the kernel's: equal for two hosts that read one clock.
+/// This kernel's boot, and what this process's clocks show besides the kernel's: equal for two hosts that read one
+/// clock.
 func bootIdentity() throws(KernelError) -> String {
     let boot = try SmallFile.text("/proc/sys/kernel/random/boot_id")
     let offsets = try Clocks.offsets()

@@ -1,7 +1,7 @@
 // What makes a host a party of a migration.
 
-/// A number that only the two hosts of a migration know: it goes over in the offer and stands in both journals. Whoever asks
-/// what became of the migration has to show it. On plain TCP it keeps out strangers, not those who listen.
+/// A number that only the two hosts of a migration know: it goes over in the offer and stands in both journals. Whoever
+/// asks what became of the migration has to show it. On plain TCP it keeps out strangers, not those who listen.
 struct SessionSecret: Codable, Sendable, CustomStringConvertible {
     private static let size = 32
     let bytes: [UInt8]

@@ -1,5 +1,5 @@
-// Which frame may follow which: one pure table for both sides of a session, the same as in docs/protocol.md. A connection
-// asks it about every frame that it sends or receives, before anything looks at the frame's content.
+// Which frame may follow which: one pure table for both sides of a session, the same as in docs/protocol.md. A
+// connection asks it about every frame that it sends or receives, before anything looks at the frame's content.
 
 /// The two ends of a connection. Whoever asks what became of a migration stands where a source stands.
 enum Side: Sendable, CaseIterable { case source, destination }
@@ -73,12 +73,12 @@ enum SessionTable {
         }
     }
 
-    /// Seconds for which a side waits for the other's next frame, besides that it has to be heard at all (`heartbeat`); nil:
-    /// for ever.
+    /// Seconds for which a side waits for the other's next frame, besides that it has to be heard at all (`heartbeat`);
+    /// nil: for ever.
     ///
     /// Before the first frame a stranger may be at the other end. Later each side may have to read all of a file system
-    /// before it says the next thing. A destination that holds the container's frames may be sent the promise at any time:
-    /// from there on nobody decides by a timeout.
+    /// before it says the next thing. A destination that holds the container's frames may be sent the promise at any
+    /// time: from there on nobody decides by a timeout.
     static func patience(_ state: SessionState?, waitsForTrigger: Bool) -> Int64? {
         switch state {
         case nil: 30

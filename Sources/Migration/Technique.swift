@@ -70,15 +70,16 @@ public struct MigrationPlan: Codable, Sendable {
     /// The technique is ready when what is dirty and what the link has not taken yet can be sent in this time, in
     /// milliseconds, at the rate that was last seen. The same for every technique with a copy phase.
     public var readyWithin = 5.0
-    /// How long passes back to back may go on between the wish to hand over and the freeze, in milliseconds; they end sooner when
-    /// they get no shorter. 0: no run-up, the freeze begins at once and whatever is dirty or unsent is sent inside it.
+    /// How long passes back to back may go on between the wish to hand over and the freeze, in milliseconds; they end
+    /// sooner when they get no shorter. 0: no run-up, the freeze begins at once and whatever is dirty or unsent is sent
+    /// inside it.
     public var runUp = Self.usualRunUp
     /// Pre-copy: rounds before the last one, the first of which sends everything (1...1000).
     public var maxRounds = 30
     /// Pre-copy: least time from the start of one round to the next in milliseconds; nil: back to back.
     public var roundInterval: Double?
-    /// Pre-copy: the same while it waits for a trigger once it is ready, has used up its rounds, or was stopped by one of the
-    /// next two rules; nil: no more rounds.
+    /// Pre-copy: the same while it waits for a trigger once it is ready, has used up its rounds, or was stopped by one
+    /// of the next two rules; nil: no more rounds.
     public var waitInterval: Double? = 100
     /// Pre-copy: rounds stop when no more pages than these are dirty; nil: no such rule.
     public var stopPages: Int?

@@ -8,8 +8,8 @@ public struct Testbed: Sendable {
     public let topology: Topology
     public init(_ topology: Topology) { self.topology = topology }
 
-    /// The testbed of this instance as it was made; one of the default topology if none stands, or if its record cannot be
-    /// read (`down` then goes by names).
+    /// The testbed of this instance as it was made; one of the default topology if none stands, or if its record cannot
+    /// be read (`down` then goes by names).
     public init(standing instance: String) throws {
         let plain = try Topology(instance: instance)
         self.init((try? TestbedState.load(instance: instance))?.topology ?? plain)
@@ -22,7 +22,8 @@ public struct Testbed: Sendable {
     /// The process that moves the frames of emulated links.
     public var links: LinkService { LinkService(instance: topology.instance) }
 
-    /// Makes the network and checks it; of real machines it looks at each. What a dead process left that owned a testbed of this name is removed first.
+    /// Makes the network and checks it; of real machines it looks at each. What a dead process left that owned a
+    /// testbed of this name is removed first.
     ///
     /// - Parameters:
     ///   - owned: this process takes it down at its end.
@@ -80,8 +81,8 @@ public struct Testbed: Sendable {
         return state
     }
 
-    /// Removes everything that this instance's names stand for, whether it stands, is half made, or was left behind
-    /// by a crash. Calling it again does nothing. Where a machine cannot be reached the record stays, for the next call.
+    /// Removes everything that this instance's names stand for, whether it stands, is half made, or was left behind by
+    /// a crash. Calling it again does nothing. Where a machine cannot be reached the record stays, for the next call.
     ///
     /// - Parameter machines: false: what is at real machines is left there and forgotten.
     public func down(machines: Bool = true) {

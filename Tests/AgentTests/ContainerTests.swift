@@ -45,8 +45,8 @@ struct ContainerTests {
         }
     }
 
-    /// What would refuse a migration, `inspect` says too: here a socket without a network, and a first thread that is gone,
-    /// after which the runtime takes the container for stopped.
+    /// What would refuse a migration, `inspect` says too: here a socket without a network, and a first thread that is
+    /// gone, after which the runtime takes the container for stopped.
     @Test func inspectSaysWhatAMigrationWould() async throws {
         try await withAgent { test in
             let client = test.client, holder = FileManager.default.currentDirectoryPath + "/.build/workloads/holder"

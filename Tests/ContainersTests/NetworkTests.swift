@@ -60,8 +60,8 @@ import Testing
         #expect(lab.files.isEmpty)
     }
 
-    /// A bridge without an address of its own has its ports' lowest: containers that come must not change what the host is known
-    /// by.
+    /// A bridge without an address of its own has its ports' lowest: containers that come must not change what the host
+    /// is known by.
     @Test func leavesTheBridgeItsAddress() throws {
         let lab = try Lab()
         let route = try NetlinkSocket(in: lab.a)
@@ -320,7 +320,8 @@ import Testing
         try lab.a.run { () throws(KernelError) in try ContainerNetwork.detach(lab.spec, lab.attachment("a")) }
     }
 
-    /// The destination is gone while the source still sends the container's frames there: they are lost, and go in no circle.
+    /// The destination is gone while the source still sends the container's frames there: they are lost, and go in no
+    /// circle.
     @Test func abortedFramesGoInNoCircle() throws {
         let lab = try Lab()
         try lab.a.run { () throws(KernelError) in try ContainerNetwork.attach(lab.spec, lab.attachment("a")) }

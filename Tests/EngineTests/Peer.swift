@@ -64,8 +64,8 @@ enum Peer {
 }
 
 extension Mover {
-    /// Moves UDP sockets in the order of the handover; their program is the test itself, and does not read. Returns them
-    /// as they are at `b`.
+    /// Moves UDP sockets in the order of the handover; their program is the test itself, and does not read. Returns
+    /// them as they are at `b`.
     ///
     /// - Parameters:
     ///   - queue: is shown what is in each socket's queue.

@@ -53,6 +53,41 @@ struct ChartTests {
         #expect(parses(HeatMap(x: ("x", ["1"]), y: ("y", ["2"]), cells: [[.init(text: ["–"])]]).svg(title: "t")))
     }
 
+    @Test func whatHasNoPlaceOnALogarithmicAxisIsDrawnAtItsEnd() {
+        let points = [PlotPoint(1, -0.2, -0.5, 0.1), PlotPoint(2, 10, 8, 12)]
+        let plot = Plot(
+            x: Axis("x"), y: Axis("y", .log), series: [PlotSeries(name: "a", look: Look.palette[0], points: points)])
+        let svg = plot.svg(title: "t")
+        #expect(parses(svg) && svg.contains("≤ 0"))
+        #expect(svg.components(separatedBy: "<circle").count == 4, "two points and the legend's")
+    }
+
+    @Test func rowsShowMediansIntervalsAndValues() {
+        let interval = ConfidenceInterval(lower: 0.5, upper: 0.9, level: 0.95)
+        let rows = [
+            RowPlot.Row(
+                group: "a", name: "λ 0.1", look: Look.palette[0], median: 0.7, interval: interval, note: "7 : 10 ms"),
+            RowPlot.Row(group: "b", name: "λ 0.4", look: Look.palette[1], values: [0.4, 3, -1]),
+        ]
+        let svg = RowPlot(
+            axis: Axis("ratio", .log), rows: rows, levels: [(1, "")], band: 0.9...1.1, sides: ("left", "right")
+        ).svg(title: "t")
+        #expect(parses(svg) && svg.contains("7 : 10 ms") && svg.contains("λ 0.4") && !svg.contains("nan"))
+        #expect(svg.components(separatedBy: "<circle").count == 5, "a median and three values")
+        #expect(parses(RowPlot(axis: Axis("x"), rows: []).svg(title: "t")))
+    }
+
+    @Test func foldedFiguresCountAndIntervalsStayWhole() {
+        let figure = ReportFigure(id: "f", title: "F", reading: "", svg: "<svg/>", query: "")
+        let table = ReportTable(columns: [.init("x")], rows: [["1.0 [0.9, 1.1]"]])
+        let page = Page(
+            title: "t", subtitle: "",
+            sections: [ReportSection(title: "s", blocks: [.fold("More", [.figure(figure), .table(table)])])])
+        #expect(page.figures.map(\.id) == ["f"])
+        #expect(page.html.contains("<summary>More</summary>") && page.html.contains("prefers-color-scheme:dark"))
+        #expect(page.html.contains("1.0 <span class=\"w\">[0.9, 1.1]</span>"))
+    }
+
     @Test func pageEscapesItsText() {
         let page = Page(
             title: "a <b>", subtitle: "\"&\"",

@@ -1,5 +1,5 @@
-// Machines of a laboratory, as real as one kernel allows: each with networks, mounts, /run, /var/lib and a clock of its own, and
-// reached by ssh alone, which finds an sshd there.
+// Machines of a laboratory, as real as one kernel allows: each with networks, mounts, /run, /var/lib and a clock of its
+// own, and reached by ssh alone, which finds an sshd there.
 import Foundation
 import LinuxKernel
 import Testbed

@@ -81,8 +81,8 @@ struct MachineTests {
         let host = try apus(bed, "ps", "--host", "lab-test-edge-2", "--json")
         #expect(host.succeeded && host.words.contains("lab-test-edge-2"), "\(host.words)")
 
-        // What a machine shouts into its network does not come back by another machine: switches would look for it there. Nobody
-        // has the address, so the ping fails.
+        // What a machine shouts into its network does not come back by another machine: switches would look for it
+        // there. Nobody has the address, so the ping fails.
         let links = try bed.machines[0].run(["ip", "-br", "link"])
         let tunnel = try #require(links.firstMatch(of: #/apus[0-9a-f]{4}-2/#)).output
         #expect(throws: SubprocessError.self) {
@@ -272,7 +272,8 @@ struct MachineTests {
         #expect(log.contains(#""oracle":"ok""#) && log.contains(#""clock_backwards":0"#), "\(log)")
     }
 
-    /// An evaluation on machines whose clocks differ: real services, clients on the users' machine, every verdict; nothing stays.
+    /// An evaluation on machines whose clocks differ: real services, clients on the users' machine, every verdict;
+    /// nothing stays.
     @Test func servesAnEvaluation() throws {
         let bed = try MachineBed(clocks: [0, 100_000], program: program)
         defer { end(bed) }

@@ -2,7 +2,7 @@
 import Foundation
 import GRDB
 import Migration
-import Testbed
+@testable import Testbed
 import Testing
 
 @testable import Evaluation
@@ -22,6 +22,11 @@ struct MobilityStoreTests {
         var outcome = MobilityOutcome()
         var user = MobilityUser(device: "ue-1", trace: "car", containers: ["redis"])
         (user.requests, user.answered, user.largestGap) = (1000, 998, 12)
+        user.latency = [("near", 900, 1.0), ("far", 90, 21), ("handoff", 0, 0)].map { stretch, requests, latency in
+            LatencySummary(
+                stretch: stretch, requests: requests, unanswered: 0, late: Int?.none, duplicated: 0, p50: latency,
+                p95: latency, p99: latency, p999: latency, slowest: latency)
+        }
         user.verdicts = [Verdict("answers throughout", true, "")]
         outcome.users = [user]
         var handoff = MobilityHandoff(user: 0, time: 40, from: "ap-1", to: "ap-2")
@@ -77,9 +82,11 @@ struct MobilityStoreTests {
         #expect(rows.map { $0["own"] as Int? } == [nil, 1] && rows.map { $0["ready"] as Int? } == [nil, 1])
 
         let page = try EvaluationReport(store).page()
-        let section = try #require(page.sections.first { $0.title == "Users who move" })
-        #expect(section.blocks.count == 6, "text, two figures, three tables")
+        let section = try #require(page.sections.first { $0.title == "Does moving help a user who moves?" })
+        #expect(section.blocks.count == 6, "an answer, three figures, a text, a fold with the tables")
         #expect(page.html.contains("no migration") && page.html.contains("1 of 1"))
+        #expect(page.html.contains("MiGrror's interruption at a handoff is 205"))
+        #expect(page.html.contains("Latency near and far") && page.html.contains("proactive, MiGrror, far"))
     }
 
     /// A service that did not answer makes the run fail, and one that failed to move does.

@@ -42,6 +42,7 @@ struct PlanTests {
                 .experiments[0].points.map(\.technique)
         }
         #expect(try techniques("    techniques: [criu-cold, cold]") == [.criuCold, .cold])
+        #expect(try techniques("    techniques: [criu-pre-copy, criu-migrror]") == [.criu(.preCopy), .criu(.migrror)])
         #expect(try techniques("") == [.cold, .preCopy, .migrror])
     }
 
@@ -132,7 +133,8 @@ struct PlanTests {
         #expect(RunParameters().backhaul.isRateOnly)
     }
 
-    /// Where services stay no technique is at work, so one point stands for all; the handover follows from the strategy.
+    /// Where services stay no technique is at work, so one point stands for all; the handover follows from the
+    /// strategy.
     @Test func strategiesMakePoints() throws {
         let plan = try EvaluationPlan(
             """
@@ -159,7 +161,7 @@ struct PlanTests {
 
     @Test(arguments: [
         "quick", "ablation", "literature", "frontier", "services", "applications", "paper", "sensitivity",
-        "microservices", "mobility", "massive",
+        "microservices", "mobility", "massive", "criu",
     ])
     func shippedPlansAreRead(name: String) throws {
         let plan = try EvaluationPlan(file: "Plans/\(name).yaml")

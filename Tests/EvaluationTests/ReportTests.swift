@@ -24,7 +24,7 @@ struct ReportTests {
             (report.migrationTime, report.handoverTime, report.bytesSent, report.stateBytes) = (1000, 10, 200, 100)
             move.report = report
             var observation = Observation()
-            observation.workloadDowntime = report.engineDowntime
+            (observation.workloadDowntime, observation.disturbance) = (report.engineDowntime, 1)
             if run.parameters.workload == .redis {
                 observation.clientDowntime = report.engineDowntime
                 observation.latency = ["before", "during"].map { stretch in
@@ -63,6 +63,8 @@ struct ReportTests {
             let answer = report.advantageEnd(places).answer
             #expect(answer.contains("shorter at λ = 0.1, 0.4, no longer from λ = 0.8 on; it is longer at λ = 1.2"))
             let html = try report.page().html
+            #expect(html.contains("downtime of handovers when ready is longer than pre-copy's at 1 of 4 places"))
+            #expect(html.contains("most at Rate, λ 1.2 (20.0 ms, pre-copy 6.0"))
             let worse = try #require(html.range(of: "Where MiGrror is worse"))
             let better = try #require(html.range(of: "Where MiGrror is better"))
             #expect(worse.lowerBound < better.lowerBound, "its losses come first")
@@ -78,15 +80,19 @@ struct ReportTests {
         #expect(Comparison(Array(high.prefix(4)), low).sign == 0)
     }
 
-    /// 4 at x = 1, 24 at x = 2: 10 at 1.3.
-    @Test func theKneeLiesBetween() {
+    /// 4 at x = 1, 24 at x = 2: 10 at 1.3 on a linear axis; 1 and 100 on a logarithmic one: 10 in the middle.
+    @Test func theKneeLiesOnTheDrawnLine() throws {
+        func plot(_ kind: Axis.Kind) -> Plot { Plot(x: Axis("x"), y: Axis("y", kind), series: []) }
         func answer(_ values: [Double]) -> Answer {
             Answer(
                 query: "",
                 groups: values.enumerated().map { Group(series: "m", x: Double($0), xText: "", values: [$1]) })
         }
-        #expect(answer([2, 4, 24, 30]).knee("m", at: 10) == 1.3)
-        #expect(answer([2, 4]).knee("m", at: 10) == nil && answer([20, 40]).knee("m", at: 10) == nil)
+        #expect(answer([2, 4, 24, 30]).knee("m", at: 10, in: plot(.linear)) == 1.3)
+        let middle = try #require(answer([1, 1, 100]).knee("m", at: 10, in: plot(.log)))
+        #expect(abs(middle - 1.5) < 1e-9)
+        #expect(answer([2, 4]).knee("m", at: 10, in: plot(.log)) == nil)
+        #expect(answer([20, 40]).knee("m", at: 10, in: plot(.linear)) == nil)
     }
 
     @Test func bestEventSizeIsFound() throws {
@@ -132,7 +138,7 @@ struct ReportTests {
             let ids = page.figures.map(\.id)
             #expect(ids.contains("latency-redis") && ids.contains("deadlines"))
             // 2 late and 1 never answered in each of the 8 runs of a technique.
-            #expect(page.html.contains("3.00 [3.00, 3.00]"))
+            #expect(page.html.contains("3.00 <span class=\"w\">[3.00, 3.00]</span>"))
             #expect(page.figures.allSatisfy { $0.query.contains("SELECT") }, "every figure names the query behind it")
         }
     }
@@ -147,8 +153,59 @@ struct ReportTests {
         ) { report in
             let places = try Places(report.results)
             let names = Set(places.all.map { places.name($0.parameters) })
-            #expect(names == ["dirtier", "dirtier, memory 64MiB", "dirtier, lambda 0.2"])
+            #expect(names == ["dirtier", "dirtier, memory 64MiB", "dirtier, λ 0.2"])
             #expect(places.pairs(.migrror, .preCopy).count == 3)
+        }
+    }
+
+    /// The same λ with and without a run-up: two places, each with its own answer.
+    @Test func eachExperimentComparesItsOwnTechniques() throws {
+        try report(
+            """
+            base: {workload: redis, handover: at-trigger}
+            experiments:
+              - {name: textbook, title: Textbook, techniques: [pre-copy, migrror, no-migration], set: {run-up: off}, vary: {memory: [16MiB, 32MiB]}}
+              - {name: with-a-run-up, techniques: [pre-copy, migrror, no-migration], vary: {memory: [16MiB, 32MiB]}}
+            """,
+            downtime: { run, repetition in
+                let noise = Double(repetition) * 0.01
+                if run.technique == .control { return 0.5 + noise }
+                return (run.technique == .preCopy && run.runUp == 0 ? 40 : 3) + noise
+            }
+        ) { report in
+            let places = try Places(report.results)
+            let pairs = places.pairs(.migrror, .preCopy)
+            #expect(
+                pairs.map(places.name) == [
+                    "Textbook, memory 16MiB", "Textbook, memory 32MiB", "With a run up, memory 16MiB", "With a run up, memory 32MiB",
+                ])
+            #expect(pairs.allSatisfy { $0.control?.parameters.technique == .control })
+            let html = try report.page().html
+            #expect(html.contains("is at none of 4 places shown to be longer than pre-copy's."))
+            #expect(html.contains("It is shorter at 2 places, most at Textbook, memory 16MiB (3.0"))
+            #expect(html.contains("at 2 others no difference that matters is shown, at 2 of them none exists."))
+            #expect(html.contains("Under 10 ms were 32 of these 32 migrations by MiGrror"))
+            #expect(html.contains("with no migration the same measurement says 0.5"))
+            let ids = try report.page().figures.map(\.id)
+            #expect(ids.prefix(2) == ["forest", "parts"], "the first screen")
+        }
+    }
+
+    /// By downtime one setting each is best: the front holds those that no other beats in everything.
+    @Test func theFrontHoldsWhatNothingBeats() throws {
+        try report(
+            """
+            base: {handover: at-trigger}
+            experiments:
+              - {name: rounds, techniques: [pre-copy], set: {preset: fixed-interval}, vary: {round-interval: [1, 10, 100]}}
+              - {name: syncs, techniques: [migrror], vary: {min-spacing: [0, 5]}}
+            """,
+            downtime: { run, _ in run.technique == .preCopy ? run.roundInterval ?? 0 : run.minSpacing == 0 ? 2 : 3 }
+        ) { report in
+            // Traffic and disturbance are equal everywhere, so only the least downtime is on the front.
+            let answer = report.frontier(try Places(report.results)).answer
+            #expect(answer.hasPrefix("Of 5 settings at one place, 1 are on the front"))
+            #expect(answer.contains("of pre-copy 1: ") && answer.contains("of MiGrror 0"))
         }
     }
 }

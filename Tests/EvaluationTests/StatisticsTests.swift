@@ -54,12 +54,6 @@ struct StatisticsTests {
         #expect(LineFit([(1, 5), (1, 7)]) == nil)
     }
 
-    @Test func distributionEndsAtOne() {
-        let points = Distribution([3, 1, 1, 2]).points
-        #expect(
-            points == [.init(value: 1, fraction: 0.5), .init(value: 2, fraction: 0.75), .init(value: 3, fraction: 1)])
-    }
-
     /// R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm").
     @Test func holmsAdjustmentIsThatOfR() {
         let adjusted = holm([0.01, 0.04, 0.03, 0.005])

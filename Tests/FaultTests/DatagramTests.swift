@@ -72,7 +72,8 @@ struct DatagramTests {
             for client in clients {
                 let (sent, answers) = client.end()
                 let lost = Set(sent.indices).subtracting(answers)
-                // What was on its way to the other host is lost or late, as in a network; what had come here is neither.
+                // What was on its way to the other host is lost or late, as in a network; what had come here is
+                // neither.
                 let margin: Int64 = 100_000_000
                 let early = lost.filter { sent[$0] < hit.at - margin }
                 #expect(early.isEmpty, "\(point): \(early.sorted())")

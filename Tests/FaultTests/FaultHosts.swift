@@ -38,7 +38,8 @@ final class FaultHost {
         log = "\(folder)/\(name).log"
     }
 
-    /// One of loopback's sixteen million addresses: a port that is free on 127.0.0.1 now may be anybody's a moment later.
+    /// One of loopback's sixteen million addresses: a port that is free on 127.0.0.1 now may be anybody's a moment
+    /// later.
     private static func freeAddress() -> PeerAddress {
         let bytes = (0..<3).map { _ in String(UInt8.random(in: 1...254)) }.joined(separator: ".")
         return PeerAddress("127.\(bytes):7700")!

@@ -1,4 +1,5 @@
-// A program that talks to itself over its own network, moved by every technique: nothing is lost and no connection ends.
+// A program that talks to itself over its own network, moved by every technique: nothing is lost and no connection
+// ends.
 import Agent
 import Containers
 import Glibc

@@ -194,8 +194,8 @@ private final class ShapeRunner: Sendable {
         try await expectTicks(name, on: hosts.a, "at the start")
     }
 
-    /// It is named before anything is made at the destination, by `inspect` as by `migrate`; the program runs on and can be moved
-    /// once it has given that up.
+    /// It is named before anything is made at the destination, by `inspect` as by `migrate`; the program runs on and
+    /// can be moved once it has given that up.
     private func expectRefusal(_ word: String, _ name: String) async throws {
         let found = try await hosts.a.client.inspect(name).obstacles.map(\.sentence)
         if !found.contains(where: { $0.contains(word) }) { throw Wrong("inspect does not say \"\(word)\": \(found)") }

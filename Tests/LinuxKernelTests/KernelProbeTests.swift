@@ -35,7 +35,8 @@ import Testing
         #expect(try VDSO(pid: getppid()).digest == first.vdso.digest)
     }
 
-    /// Agents that start at the same time, and whatever else takes PIDs meanwhile, must not spoil each other's findings.
+    /// Agents that start at the same time, and whatever else takes PIDs meanwhile, must not spoil each other's
+    /// findings.
     @Test(.enabled(if: geteuid() == 0)) func probesSideBySideAgree() throws {
         let alone = KernelProbe(runtime: "runc 1").facts.missing
         let found = Mutex<[[String]]>([])

@@ -1,5 +1,5 @@
-// What a technique does before the freeze, by its plan: rounds, syncs, run-up, and the literature's presets. By counts of
-// pages and passes, not by time.
+// What a technique does before the freeze, by its plan: rounds, syncs, run-up, and the literature's presets. By counts
+// of pages and passes, not by time.
 import Glibc
 import LinuxKernel
 import Testing

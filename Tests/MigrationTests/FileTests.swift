@@ -29,7 +29,8 @@ struct FileTests {
     }
 
     /// A file that is renamed away and replaced right before the freeze, on the root file system and on a tmpfs: the
-    /// program goes on with the file at the path. Its working directory and another file have names that end in " (deleted)".
+    /// program goes on with the file at the path. Its working directory and another file have names that end in "
+    /// (deleted)".
     @Test(arguments: Technique.allCases) func anOpenFileStaysTheFileAtItsPath(_ technique: Technique) throws {
         try move(["rotate", "1500", "/data", "/temporary"], [technique], temporary: ["/temporary": 8 << 20], moves: 6)
     }
@@ -41,8 +42,8 @@ struct FileTests {
         }
     }
 
-    /// On a tmpfs nothing tells what is written. That comparing the file takes longer than the container may stand still is
-    /// known before it is stopped.
+    /// On a tmpfs nothing tells what is written. That comparing the file takes longer than the container may stand
+    /// still is known before it is stopped.
     @Test func aLargeFileThatHasToBeComparedIsNamedBeforeTheFreeze() throws {
         let hosts = try TwoHosts()
         defer { hosts.tearDown() }

@@ -220,7 +220,8 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
     }
 
     @Test func tinyThreadsOfALongImageAreCountedByWhatTheyTake() throws {
-        // WireHandover.image (1) with empty threads (5) of two bytes: of a frame's 256 MiB they would make a hundred GiB.
+        // WireHandover.image (1) with empty threads (5) of two bytes: of a frame's 256 MiB they would make a hundred
+        // GiB.
         let threads = [UInt16](repeating: 0x002a, count: 1_100_000).withUnsafeBytes { Array($0) }
         var bytes: [UInt8] = [0x0a]
         var length = UInt64(threads.count)

@@ -31,8 +31,8 @@ struct JournalTests {
         defer { hosts.tearDown() }
         var container = try hosts.run("brief", "dirtier", ["--memory", "1M", "--rate", "10", "--threads", "2"])
         try hosts.waitUntilReady(container)
-        // A thread stands for a process that is gone when the session reaches for it: it has a start time and a cgroup, and
-        // no pidfd can be had of it.
+        // A thread stands for a process that is gone when the session reaches for it: it has a start time and a cgroup,
+        // and no pidfd can be had of it.
         let pid = container.pid
         container.pid = try #require(try ProcessFiles.tasks(of: pid).first { $0 != pid })
         var host = hosts.hosts[0]

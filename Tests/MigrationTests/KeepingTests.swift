@@ -42,8 +42,8 @@ struct KeepingTests {
 
     // MARK: - Kept
 
-    /// Names of threads and of the working folder that are no text, a SIGCONT that waits behind a mask, limits that are all
-    /// reached.
+    /// Names of threads and of the working folder that are no text, a SIGCONT that waits behind a mask, limits that are
+    /// all reached.
     @Test(arguments: ["names", "folder", "continue", "limits"]) func isTheSameAfterEachMove(_ kind: String) throws {
         try withKeeper(kind) { container in
             var container = container
@@ -90,7 +90,8 @@ struct KeepingTests {
         }
     }
 
-    /// SIGSTOP and SIGCONT at any instant of a move, again and again: each is taken for what it is, and leaves no trace.
+    /// SIGSTOP and SIGCONT at any instant of a move, again and again: each is taken for what it is, and leaves no
+    /// trace.
     @Test func stopsAndContinuesAtAnyInstantDoNotDisturb() throws {
         try withDirtier { container in
             var container = container
@@ -141,7 +142,8 @@ struct KeepingTests {
         }
     }
 
-    /// The destination hears of the migration only when nothing is in the way any more: until then its silence means nothing.
+    /// The destination hears of the migration only when nothing is in the way any more: until then its silence means
+    /// nothing.
     @Test func aPauseOfSecondsBeforeTheOfferIsWaitedOut() throws {
         try withDirtier { container in
             let control = MigrationControl()
@@ -183,7 +185,8 @@ struct KeepingTests {
         }
     }
 
-    /// A container that is paused at the very moment at which the engine stops it: the wait ends, and so does the trace.
+    /// A container that is paused at the very moment at which the engine stops it: the wait ends, and so does the
+    /// trace.
     @Test func aPauseInTheMomentOfTheStopIsNoTrap() throws {
         try withDirtier { container in
             try OwnThread.run("tracer") {

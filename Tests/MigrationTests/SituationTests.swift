@@ -115,7 +115,8 @@ struct SituationTests {
         }
     }
 
-    /// A journal that could not be settled names a container that has come back since: it is let alone, whoever comes to settle it.
+    /// A journal that could not be settled names a container that has come back since: it is let alone, whoever comes
+    /// to settle it.
     @Test(arguments: [JournalHeader.Role.source, .destination]) func oldJournal(_ role: JournalHeader.Role) throws {
         let hosts = try TwoHosts()
         try withDirtier(hosts) { container in

@@ -8,8 +8,8 @@ import Synchronization
 import Testing
 @testable import Migration
 
-/// Stands between a source and its destination: cuts the first connection when the destination says that it has released
-/// the process, and leads no other one on until it is told to.
+/// Stands between a source and its destination: cuts the first connection when the destination says that it has
+/// released the process, and leads no other one on until it is told to.
 private final class CutCable: Sendable {
     let address: String
     private let state = Mutex((connections: 0, isCut: false, isOpen: false))

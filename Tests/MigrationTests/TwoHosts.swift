@@ -205,7 +205,8 @@ final class TwoHosts: Sendable {
         return found
     }
 
-    /// What of a container there is at the destination. It goes a moment after the source knows that nothing came of it.
+    /// What of a container there is at the destination. It goes a moment after the source knows that nothing came of
+    /// it.
     func leftovers(of container: String) -> [String] {
         var found: [String] = []
         for _ in 0..<2000 {

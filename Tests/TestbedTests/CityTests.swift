@@ -117,7 +117,8 @@ struct CityTests {
         #expect(testbed.leftovers() == [])
     }
 
-    /// Links with a delay: as far as told, changed while they stand, by a trace too; silent when their process has died.
+    /// Links with a delay: as far as told, changed while they stand, by a trace too; silent when their process has
+    /// died.
     @Test func emulatedLinksDoWhatTheFileSays() async throws {
         let testbed = Testbed(try Topology(file: "Topologies/far.yaml", instance: "tb-far"))
         testbed.down()

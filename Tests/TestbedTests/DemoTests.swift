@@ -92,7 +92,8 @@ struct DemoTests {
         #expect(!report.problems.isEmpty)
     }
 
-    /// SIGTERM while the network is made, and while agents, container and client are up: the status says so and nothing is left.
+    /// SIGTERM while the network is made, and while agents, container and client are up: the status says so and nothing
+    /// is left.
     @Test(.timeLimit(.minutes(1)), arguments: [0, 100, 1000])
     func interruptedRemovesEverything(milliseconds: UInt32) throws {
         let program = try #require(try BuiltProgram.path(), "the apus program stands beside the tests")

@@ -7,8 +7,8 @@ import Testing
 
 @Suite(.serialized, .enabled(if: geteuid() == 0))
 struct EdgeServiceMoveTests {
-    /// Moves a workload by MiGrror and back by cold; what came of it, and how many datagrams had no room in the service's
-    /// sockets where it was in the end.
+    /// Moves a workload by MiGrror and back by cold; what came of it, and how many datagrams had no room in the
+    /// service's sockets where it was in the end.
     static func move(_ options: WorkloadOptions, instance: String) async throws -> (Outcome, [Move], noRoom: Int) {
         let testbed = Testbed(try Topology(instance: instance))
         testbed.down()
@@ -67,8 +67,8 @@ struct EdgeServiceMoveTests {
             let least = report.engineDowntime - max(2, report.engineDowntime * 0.1)
             #expect(try #require(observation.workloadDowntime) > least)
             #expect(observation.latency.allSatisfy { $0.duplicated == 0 })
-            // Through a long blackout more datagrams may come than the service's socket has room for, as at any stall: the kernel
-            // counts them, and none is lost elsewhere.
+            // Through a long blackout more datagrams may come than the service's socket has room for, as at any stall:
+            // the kernel counts them, and none is lost elsewhere.
             let allowed = transport == .tcp || report.plan.technique != .cold ? 0 : noRoom
             let unanswered = observation.latency.map { "\($0.stretch): \($0.unanswered) of \($0.requests)" }
             let lost = observation.latency.prefix(2).reduce(0) { $0 + $1.unanswered }

@@ -180,4 +180,12 @@ struct MobilityEventsTests {
         var mover = ServiceMover(.reactive, hosts: [0, 0], site: 0)
         #expect(mover.take(event(.handoff, 1)) == nil)
     }
+
+    @Test func aServiceIsFarUntilItHasFollowed() {
+        let places = MobilityPlaces(
+            start: "a", devices: [(10, "b"), (50, "a"), (60, "b")], services: [(15, "b"), (55, "a"), (60, "b")])
+        #expect(places.far == [10..<15, 50..<55])
+        #expect(MobilityPlaces(start: "a", devices: [(10, "b")], services: []).far == [10..<Int64.max])
+        #expect(MobilityPlaces(start: "", devices: [], services: []).far.isEmpty)
+    }
 }

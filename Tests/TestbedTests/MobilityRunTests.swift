@@ -49,6 +49,15 @@ struct MobilityRunTests {
         let staying = try await MobilityRun(testbed, traces: traces, options: options).run()
         for verdict in staying.verdicts { #expect(verdict.passed, "\(verdict)") }
         #expect(staying.passed && staying.migrations.isEmpty && staying.handoffs.map(\.wasLocal) == [false, false])
+        func requests(_ outcome: MobilityOutcome, _ stretch: String) -> [Int] {
+            outcome.users.map { user in user.latency.first { $0.stretch == stretch }!.requests }
+        }
+        // Two have left their services behind, which follow at once where they do; the third one never leaves.
+        let far = requests(staying, "far"), followed = requests(proactive, "far")
+        #expect(far[0] > 100 && far[1] > 100 && far[2] == 0 && followed[0] < far[0] / 2 && followed[1] < far[1] / 2)
+        #expect(
+            requests(staying, "near").allSatisfy { $0 > 100 }
+                && requests(staying, "handoff").prefix(2).allSatisfy { $0 > 0 })
 
         testbed.down()
         #expect(testbed.leftovers() == [])

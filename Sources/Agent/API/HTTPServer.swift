@@ -18,8 +18,8 @@ struct APIResponse: Sendable {
     var type: String
     /// The first piece of the body; without `next`, all of it.
     var body: [UInt8]
-    /// Reads the piece of the body that begins at a byte, on a thread that may block; an empty one is its end. It is sent
-    /// while it is read, so the body has no limit.
+    /// Reads the piece of the body that begins at a byte, on a thread that may block; an empty one is its end. It is
+    /// sent while it is read, so the body has no limit.
     var next: (@Sendable (_ offset: UInt64) throws -> [UInt8])?
 }
 

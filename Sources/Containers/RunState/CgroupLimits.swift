@@ -4,7 +4,8 @@ import Glibc
 import LinuxKernel
 
 struct CgroupLimits: Codable, Sendable, Equatable {
-    /// What the container's cgroups hold in files that can be written, by the files' names: each begins with its controller's.
+    /// What the container's cgroups hold in files that can be written, by the files' names: each begins with its
+    /// controller's.
     var values: [String: String]
     /// Cgroups that were made below.
     var below: [String]

@@ -105,7 +105,8 @@ struct NetworkState: Codable, Sendable, Equatable {
 }
 
 extension NetworkSpec {
-    /// The same network with the addresses and default gateways that the container has now: what was added at run time travels so.
+    /// The same network with the addresses and default gateways that the container has now: what was added at run time
+    /// travels so.
     public func current(of pid: Int32) throws(KernelError) -> NetworkSpec {
         let now = try ContainerThread.run(in: pid) { () throws(KernelError) in try NetworkState() }
         guard let found = now.interfaces[interface] else { return self }

@@ -5,8 +5,8 @@ import LinuxKernel
 
 /// What surrounds a container's processes and can be changed while they run: mounts, names, limits, network, sysctls.
 ///
-/// What its configuration alone makes of them is not computed but looked at: the runtime's `create` notes it before the program
-/// starts (`note`), and whatever differs from that later was set at run time.
+/// What its configuration alone makes of them is not computed but looked at: the runtime's `create` notes it before the
+/// program starts (`note`), and whatever differs from that later was set at run time.
 public struct RunState: Codable, Sendable, Equatable {
     var names: HostNames
     var mounts: Mounts
@@ -93,7 +93,8 @@ public struct RunStateObstacle: Sendable, Equatable, CustomStringConvertible {
     public var description: String { "\(what): \(why)" }
 }
 
-/// What a destination sets of a container after its runtime has made it. Travels as JSON; a destination trusts none of it.
+/// What a destination sets of a container after its runtime has made it. Travels as JSON; a destination trusts none of
+/// it.
 public struct CarriedRunState: Codable, Sendable, Equatable {
     var names: HostNames?
     /// Values of the cgroup's files by their names.

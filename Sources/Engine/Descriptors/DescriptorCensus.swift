@@ -51,8 +51,8 @@ struct DescriptorCensus {
         }
     }
 
-    /// Connections of the container with itself are made again as pairs. Without its other end, the first thing that one
-    /// says at the destination would be answered with a reset.
+    /// Connections of the container with itself are made again as pairs. Without its other end, the first thing that
+    /// one says at the destination would be answered with a reset.
     private var halfConnections: [Obstacle] {
         connections.compactMap { ends, file in
             guard ends.remote.isLoopback || ends.remote.host == ends.local.host,

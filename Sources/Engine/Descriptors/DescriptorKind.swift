@@ -66,8 +66,8 @@ protocol DescriptorKind {
     static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile.OneOf_Kind
     /// Is this image of the kind?
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool
-    /// Adds the calls that make the file in the destination's process: one call that gives a number, which is the lowest
-    /// that is free, and its result.
+    /// Adds the calls that make the file in the destination's process: one call that gives a number, which is the
+    /// lowest that is free, and its result.
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
         -> CallBatch.Argument
     /// Gives the file its state through a copy of its descriptor in the engine; all descriptors have their numbers.

@@ -1,4 +1,5 @@
-// The descriptor table at the destination: the open files are made in the stub, put at their numbers, and given their state.
+// The descriptor table at the destination: the open files are made in the stub, put at their numbers, and given their
+// state.
 import CLinux
 import Glibc
 import LinuxKernel
@@ -181,8 +182,8 @@ extension DescriptorTable {
 }
 
 extension StubProcess {
-    /// Lets the stub use more numbers than the program may: the program may have lowered its limit after it had opened its
-    /// files. `ProcessAttributes` sets the program's own limit when all files are made.
+    /// Lets the stub use more numbers than the program may: the program may have lowered its limit after it had opened
+    /// its files. `ProcessAttributes` sets the program's own limit when all files are made.
     func liftDescriptorLimit() throws {
         let resource = Int32(RLIMIT_NOFILE.rawValue)
         var soft: UInt64 = 0, hard: UInt64 = 0, ours: UInt64 = 0

@@ -2,10 +2,10 @@
 
 /// The steps that fill an empty descriptor table.
 ///
-/// The kernel gives a new descriptor the lowest number that is free. So files are made in the order of their numbers: most
-/// get theirs at once, the others are moved up from a gap. Which number a step gives follows from those before it. What
-/// stands in another's place (the stub's standard streams, the ends of a pipe in the wrong order) waits at a number that
-/// the process does not use.
+/// The kernel gives a new descriptor the lowest number that is free. So files are made in the order of their numbers:
+/// most get theirs at once, the others are moved up from a gap. Which number a step gives follows from those before it.
+/// What stands in another's place (the stub's standard streams, the ends of a pipe in the wrong order) waits at a
+/// number that the process does not use.
 struct DescriptorPlan {
     enum Content: Equatable {
         /// A file that one call makes.

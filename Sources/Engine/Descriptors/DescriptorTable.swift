@@ -186,8 +186,8 @@ enum DescriptorTable {
     }
 }
 
-/// The engine's own descriptors: it holds a copy of each of a process's sockets, and in this process many migrations share
-/// one limit.
+/// The engine's own descriptors: it holds a copy of each of a process's sockets, and in this process many migrations
+/// share one limit.
 enum EngineDescriptors {
     /// Makes room for copies; why it cannot, or nil.
     static func reasonAgainst(_ copies: Int) -> String? {

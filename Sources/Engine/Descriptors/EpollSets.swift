@@ -28,8 +28,8 @@ enum EpollKind: DescriptorKind {
         .result(batch.call(.epollCreate1, .int(O_CLOEXEC), doing: "making an epoll set"))
     }
 
-    /// Finds the open file that each item of a set watches: the number under which it was added may be closed, or lead to
-    /// another file.
+    /// Finds the open file that each item of a set watches: the number under which it was added may be closed, or lead
+    /// to another file.
     ///
     /// - Parameter index: of the open file that a number leads to.
     /// - Returns: the first number whose item watches a file that no descriptor leads to any more, or nil.

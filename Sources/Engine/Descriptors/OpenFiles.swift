@@ -1,12 +1,13 @@
-// Which descriptors of a process share an open file. The kernel tells of any two whether they do, and else which of both
-// files comes first in an order of its own: so they are sorted, where comparing all pairs would take far too long.
+// Which descriptors of a process share an open file. The kernel tells of any two whether they do, and else which of
+// both files comes first in an order of its own: so they are sorted, where comparing all pairs would take far too long.
 import CLinux
 import LinuxKernel
 
 /// The descriptors of a process by the open files that they lead to.
 ///
-/// While a file is open its place in the kernel's order stays. So the look in the freeze, which begins with the order that
-/// the look before it found, has to compare each number with its neighbour only. Nothing is kept open between two looks.
+/// While a file is open its place in the kernel's order stays. So the look in the freeze, which begins with the order
+/// that the look before it found, has to compare each number with its neighbour only. Nothing is kept open between two
+/// looks.
 struct OpenFiles {
     let pid: Int32
     /// Each file's numbers, ascending; the files in the kernel's order.

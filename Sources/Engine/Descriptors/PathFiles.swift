@@ -50,8 +50,8 @@ enum PathFileKind: DescriptorKind {
         return false
     }
 
-    /// SQLite remembers a database's inode number and writes no more once that is another one, unless the database is in
-    /// WAL mode.
+    /// SQLite remembers a database's inode number and writes no more once that is another one, unless the database is
+    /// in WAL mode.
     static func remembersInode(_ probe: DescriptorProbe) -> String? {
         guard probe.type == S_IFREG else { return nil }
         var header = [UInt8](repeating: 0, count: 20)

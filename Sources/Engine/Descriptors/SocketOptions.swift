@@ -1,4 +1,5 @@
-// The options of sockets that are carried: read as bytes, and set again as the same bytes, in the order of these tables.
+// The options of sockets that are carried: read as bytes, and set again as the same bytes, in the order of these
+// tables.
 import CLinux
 import Foundation
 import LinuxKernel
@@ -14,7 +15,8 @@ struct SocketOption: Sendable {
     var listenerOnly = false
     /// An empty or all-zero value is not set again: it is the default and setting it means something else, or fails.
     var skipZero = false
-    /// This value is not set again: the kernel shows it where nothing was set, and does not take it, or takes it for more.
+    /// This value is not set again: the kernel shows it where nothing was set, and does not take it, or takes it for
+    /// more.
     var usual: Int32?
 
     init(
@@ -31,9 +33,9 @@ struct SocketOption: Sendable {
 
     private static let ip = Int32(IPPROTO_IP), ip6 = Int32(IPPROTO_IPV6)
 
-    /// Of both protocols, in the order of the kernel's getsockopt(2) where nothing speaks against it. Not in here because
-    /// they have a place of their own: buffer sizes and their lock, SO_REUSEADDR, SO_REUSEPORT. Not carried because the
-    /// kernel steers it itself: SO_INCOMING_CPU. Refused, see `uncarriedOption`: SO_RESERVE_MEM.
+    /// Of both protocols, in the order of the kernel's getsockopt(2) where nothing speaks against it. Not in here
+    /// because they have a place of their own: buffer sizes and their lock, SO_REUSEADDR, SO_REUSEPORT. Not carried
+    /// because the kernel steers it itself: SO_INCOMING_CPU. Refused, see `uncarriedOption`: SO_RESERVE_MEM.
     static let common: [SocketOption] =
         [
             SocketOption(SOL_SOCKET, SO_BINDTODEVICE, .beforeBind, skipZero: true),

@@ -21,8 +21,8 @@ extension TCPSocket {
 
     /// Captures a connection under repair; `repair` is what `beginRepair` returned.
     ///
-    /// The program is stopped, but until the port is silent the peer's segments still come in and are acknowledged: what
-    /// moved while it was read is read again. After the port is silent, `settle` makes the image final.
+    /// The program is stopped, but until the port is silent the peer's segments still come in and are acknowledged:
+    /// what moved while it was read is read again. After the port is silent, `settle` makes the image final.
     public static func captureConnection(_ fd: Int32, _ repair: Repair) throws(KernelError) -> TCPConnection {
         var image = TCPConnection()
         image.family = try get(fd, SOL_SOCKET, SO_DOMAIN)
@@ -85,8 +85,8 @@ extension TCPSocket {
         return moved
     }
 
-    /// Bytes that truly never left, see `beginRepair`. What an end in the same container has acknowledged since `info` was
-    /// read has left.
+    /// Bytes that truly never left, see `beginRepair`. What an end in the same container has acknowledged since `info`
+    /// was read has left.
     private static func unsent(_ info: Info, _ repair: Repair, _ image: TCPConnection) throws(KernelError) -> UInt32 {
         let left = Int64(repair.unsent) - Int64(bitPattern: info.sent &- repair.sent)
         guard left >= 0 else {
@@ -100,9 +100,9 @@ extension TCPSocket {
     ///
     /// With pacing the kernel stamps a segment with the time at which the pace allows it, and an acknowledgement sent
     /// meanwhile with the same time, ahead of the clock by up to a burst (49 ms seen with BBR on a fast link). What the
-    /// destination says first would be older for the peer, dropped (PAWS), and repeated after the first timeout of a whole
-    /// second. The kernel tells nobody how far ahead it stamped, so the clock is put ahead by more than that; it costs
-    /// nothing but a first estimate of the round-trip time that is too long by as much.
+    /// destination says first would be older for the peer, dropped (PAWS), and repeated after the first timeout of a
+    /// whole second. The kernel tells nobody how far ahead it stamped, so the clock is put ahead by more than that; it
+    /// costs nothing but a first estimate of the round-trip time that is too long by as much.
     private static func readAdvertised(_ fd: Int32, _ info: Info, _ image: inout TCPConnection) throws(KernelError) {
         let clock = UInt32(bitPattern: try get(fd, Int32(IPPROTO_TCP), TCP_TIMESTAMP))
         let burst = UInt32(clamping: 131_072_000 / max(1, info.pacingRate))  // ms for twice 64 KiB

@@ -86,8 +86,8 @@ extension Capture {
 
     /// The port is silent: makes the images final.
     ///
-    /// Connections of the container with itself have no port between them: what one sends again reaches the other, and both
-    /// have to be seen at the same instant. Once nothing has moved since the pass before, they were.
+    /// Connections of the container with itself have no port between them: what one sends again reaches the other, and
+    /// both have to be seen at the same instant. Once nothing has moved since the pass before, they were.
     public mutating func settleConnections() throws {
         let ends = Set(repaired.keys.map { UDPAddress(image.files[$0].tcp.local) })
         let meetsItself = repaired.keys.contains { ends.contains(UDPAddress(image.files[$0].tcp.remote)) }

@@ -8,8 +8,8 @@ extension TCPSocket {
     private static let TCP_RTO_MAX_MS: Int32 = 44, TCP_RTO_MIN_US: Int32 = 45, TCP_DELACK_MAX_US: Int32 = 46
     private static let SO_TXREHASH: Int32 = 74
 
-    /// In the order of the kernel's getsockopt(2) where nothing speaks against it. Not carried because the kernel steers it
-    /// itself: TCP_QUICKACK. Refused, see `uncarriedOption`: TCP_FASTOPEN_CONNECT.
+    /// In the order of the kernel's getsockopt(2) where nothing speaks against it. Not carried because the kernel
+    /// steers it itself: TCP_QUICKACK. Refused, see `uncarriedOption`: TCP_FASTOPEN_CONNECT.
     private static let own: [SocketOption] = {
         let tcp = Int32(IPPROTO_TCP)
         return [
@@ -23,7 +23,8 @@ extension TCPSocket {
             SocketOption(tcp, TCP_SAVE_SYN, listenerOnly: true),
             SocketOption(tcp, TCP_FASTOPEN, listenerOnly: true, skipZero: true),
             SocketOption(tcp, TCP_FASTOPEN_NO_COOKIE, .beforeBind, skipZero: true),
-            // Of a connection it is part of what both ends agreed on. A listener without it shows the protocol's default.
+            // Of a connection it is part of what both ends agreed on. A listener without it shows the protocol's
+            // default.
             SocketOption(tcp, TCP_MAXSEG, listenerOnly: true, usual: 536),
             SocketOption(tcp, TCP_WINDOW_CLAMP, skipZero: true), SocketOption(tcp, TCP_TX_DELAY, skipZero: true),
             SocketOption(tcp, TCP_RTO_MAX_MS, usual: 120_000), SocketOption(tcp, TCP_RTO_MIN_US, usual: 200_000),

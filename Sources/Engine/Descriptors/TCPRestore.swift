@@ -19,9 +19,10 @@ extension TCPSocket {
 
     /// Turns fresh sockets (of the images' families, in the container's namespace) into the captured connections.
     ///
-    /// The peer of a connection may be another of them. Leaving repair mode sends a window probe, and the kernel answers
-    /// one to a peer that is not there with a reset. So all are put in place before the first one leaves repair mode, and
-    /// all have left it before the first one sends data. `injector` is needed for connections in CLOSE_WAIT only.
+    /// The peer of a connection may be another of them. Leaving repair mode sends a window probe, and the kernel
+    /// answers one to a peer that is not there with a reset. So all are put in place before the first one leaves repair
+    /// mode, and all have left it before the first one sends data. `injector` is needed for connections in CLOSE_WAIT
+    /// only.
     public static func restoreConnections(
         _ connections: [(fd: Int32, image: TCPConnection)], injector: TCPInjector? = nil
     ) throws(KernelError) {
@@ -57,7 +58,8 @@ extension TCPSocket {
         try restoreOptions(fd, options, .afterConnect)
 
         // The queues' bookkeeping may be larger here than it was there: room for twice the data while they are filled.
-        // The room to send stays until the data that was not sent is in, the room to receive would be offered to the peer.
+        // The room to send stays until the data that was not sent is in, the room to receive would be offered to the
+        // peer.
         let receive = UInt32(clamping: max(UInt64(options.receiveBuffer), 2 * UInt64(image.receiveQueue.count) + 65536))
         let send = UInt32(clamping: max(UInt64(options.sendBuffer), 4 * UInt64(image.sendQueue.count) + 65536))
         try forceBuffers(fd, receive: receive, send: send)
@@ -80,9 +82,9 @@ extension TCPSocket {
         if image.state == UInt32(TCPState.closeWait.rawValue), let injector { try injector.finish(fd, image) }
     }
 
-    /// Binds and connects a fresh socket under repair and closes it, before the freeze: the first of a namespace costs a
-    /// few hundred microseconds more than all others. Sends nothing. `image` may be of any connection or listener that
-    /// is to come.
+    /// Binds and connects a fresh socket under repair and closes it, before the freeze: the first of a namespace costs
+    /// a few hundred microseconds more than all others. Sends nothing. `image` may be of any connection or listener
+    /// that is to come.
     public static func rehearse(_ fd: Int32, local: Data) throws(KernelError) {
         defer { close(fd) }
         try forceBuffers(fd, receive: 131_072, send: 131_072)

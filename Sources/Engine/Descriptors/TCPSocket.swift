@@ -66,7 +66,8 @@ public enum TCPSocket: InetSocket {
         } catch { return "\(error)" }
     }
 
-    /// Connections in a listener's queue that its program has not accepted; they have no descriptor and are not carried.
+    /// Connections in a listener's queue that its program has not accepted; they have no descriptor and are not
+    /// carried.
     public static func pendingAccepts(_ fd: Int32) throws(KernelError) -> Int { Int(try info(fd).unacknowledged) }
 
     /// Reads where a connection stands; it must be under repair. Leaves it at the send queue, see `beginRepair`.
@@ -94,8 +95,8 @@ public enum TCPSocket: InetSocket {
         return Repair(reuseAddress: reuse, unsent: info.unsent, sent: info.sent)
     }
 
-    /// Gives a connection back to its program, for the way back on the source. What the kernel took for sent meanwhile is
-    /// repeated after a timeout.
+    /// Gives a connection back to its program, for the way back on the source. What the kernel took for sent meanwhile
+    /// is repeated after a timeout.
     public static func endRepair(_ fd: Int32, _ repair: Repair) throws(KernelError) {
         try set(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)
         try set(fd, SOL_SOCKET, SO_REUSEADDR, repair.reuseAddress ? 1 : 0)

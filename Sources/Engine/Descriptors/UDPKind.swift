@@ -26,7 +26,8 @@ enum UDPKind: DescriptorKind {
         try UDPSocket.restore(copy.number, file.udp)
     }
 
-    /// The port that a socket shares with others by SO_REUSEPORT, or nil: the kernel chooses between those by their order.
+    /// The port that a socket shares with others by SO_REUSEPORT, or nil: the kernel chooses between those by their
+    /// order.
     static func sharedPort(_ probe: DescriptorProbe) throws(KernelError) -> UInt16? {
         guard try UDPSocket.get(probe.copy.number, SOL_SOCKET, SO_REUSEPORT) != 0 else { return nil }
         let port = UDPAddress(try UDPSocket.address(probe.copy.number, peer: false)).port

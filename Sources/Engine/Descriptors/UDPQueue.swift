@@ -28,8 +28,8 @@ extension UDPSocket {
         public let why: String
     }
 
-    /// After the death of an engine: ends what it began, in every UDP socket of a process. Others with SO_PEEK_OFF are not
-    /// moved.
+    /// After the death of an engine: ends what it began, in every UDP socket of a process. Others with SO_PEEK_OFF are
+    /// not moved.
     public static func endPeeks(pid: Int32) throws {
         for socket in try sockets(of: pid, protocol: Int32(IPPROTO_UDP))
         where (try? get(socket.copy.number, SOL_SOCKET, SO_PEEK_OFF)) ?? -1 >= 0 {

@@ -1,7 +1,7 @@
 // UDP sockets: what can be carried, their capture, and their making again.
 //
-// All functions work on a plain descriptor of the socket (pidfd_getfd gives one) and need CAP_NET_ADMIN over its network
-// namespace. What has arrived and was not read is in UDPQueue.swift; it is put back by UDPInjector.swift.
+// All functions work on a plain descriptor of the socket (pidfd_getfd gives one) and need CAP_NET_ADMIN over its
+// network namespace. What has arrived and was not read is in UDPQueue.swift; it is put back by UDPInjector.swift.
 import CLinux
 import Foundation
 import LinuxKernel

@@ -1,4 +1,5 @@
-// The fields of the kernel's mm_struct that are no mappings: code, data, heap, stack and argument bounds, auxv, executable.
+// The fields of the kernel's mm_struct that are no mappings: code, data, heap, stack and argument bounds, auxv,
+// executable.
 import Glibc
 import LinuxKernel
 
@@ -31,7 +32,8 @@ struct AddressSpaceFields: ProcessResource {
         let file = batch.call(
             .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
         // struct prctl_mm_map: the last two 32-bit fields are auxv_size and exe_fd, which the blob cannot fill in by
-        // reference. All of the program's descriptors are at their numbers, so the lowest one besides is what open gives.
+        // reference. All of the program's descriptors are at their numbers, so the lowest one besides is what open
+        // gives.
         let taken = Set(image.descriptors.map(\.number))
         let place = (0...).first { !taken.contains($0) } ?? 0
         batch.expect(.result(file), toBe: place)

@@ -2,8 +2,8 @@
 import Glibc
 import LinuxKernel
 
-/// Whether a thread has the leader's credentials and filters, asked in the thread itself. Of thousands of threads that takes
-/// a fraction of the time that their status files take; those that differ are read there.
+/// Whether a thread has the leader's credentials and filters, asked in the thread itself. Of thousands of threads that
+/// takes a fraction of the time that their status files take; those that differ are read there.
 struct CredentialsCheck {
     private let leader: Credentials
     private let seccompMode: Int64, seccompFilters: UInt64

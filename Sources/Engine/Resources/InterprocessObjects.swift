@@ -1,5 +1,5 @@
-// Objects of an IPC namespace that belong to no process: System V message queues, semaphores and shared memory, and POSIX
-// message queues. A container that moves leaves them behind, so they are looked for only to be refused by name.
+// Objects of an IPC namespace that belong to no process: System V message queues, semaphores and shared memory, and
+// POSIX message queues. A container that moves leaves them behind, so they are looked for only to be refused by name.
 import CLinux
 import Glibc
 import LinuxKernel

@@ -45,8 +45,8 @@ struct SignalActions: ProcessResource {
 }
 
 extension ProcessImage {
-    /// Enters whether a signal has stopped the process, with what waits to do so: a SIGSTOP that waits stops it before its
-    /// next instruction; a SIGCONT that waits has let it go on already, since sending either takes back the other.
+    /// Enters whether a signal has stopped the process, with what waits to do so: a SIGSTOP that waits stops it before
+    /// its next instruction; a SIGCONT that waits has let it go on already, since sending either takes back the other.
     mutating func enterStop(_ isStopped: Bool) {
         func waits(_ signal: Int32) -> Bool {
             (signals.pending + threads.flatMap(\.pending)).contains { Int32($0.first ?? 0) == signal }

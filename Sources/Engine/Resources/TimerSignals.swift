@@ -6,8 +6,8 @@ import LinuxKernel
 /// The kernel counts the expiries of a timer whose signal waits, tells the number to whoever takes the signal, and to
 /// nobody else. So each such signal is taken and queued again, with the number in it; the timer runs on by itself.
 ///
-/// A timer may also expire between the question for its time and the look at the signals that wait. The image would then
-/// have the time that was left and the expiry, and the destination would make the expiry once more.
+/// A timer may also expire between the question for its time and the look at the signals that wait. The image would
+/// then have the time that was left and the expiry, and the destination would make the expiry once more.
 struct TimerSignals {
     private static let timerCode: Int32 = -2, kernelCode: Int32 = 0x80  // SI_TIMER, SI_KERNEL
     private static let recordSize = 128
@@ -55,8 +55,8 @@ struct TimerSignals {
         Set(records.filter { code(of: $0) == timerCode }.map { $0[0] })
     }
 
-    /// All of one number are taken and queued in their order, so that it stays. One that the kernel does not give, because
-    /// its timer has been set anew since, is not queued either: nobody would have got it.
+    /// All of one number are taken and queued in their order, so that it stays. One that the kernel does not give,
+    /// because its timer has been set anew since, is not queued either: nobody would have got it.
     private static func settle(
         _ records: [[UInt8]], _ signals: Set<UInt8>, _ process: SourceProcess, _ thread: Int,
         queue: (CallBatch.DataReference, CallBatch.Argument, inout CallBatch) -> Int
@@ -126,8 +126,8 @@ struct TimerSignals {
         }
     }
 
-    /// One that told of time that was left expires when that is over, so if it has expired, then since it told. A periodic
-    /// one may have done so before as well: then it had just begun a period when it told.
+    /// One that told of time that was left expires when that is over, so if it has expired, then since it told. A
+    /// periodic one may have done so before as well: then it had just begun a period when it told.
     private static func isToCome(_ remaining: Int64, every interval: Int64, _ window: Int64) -> Bool {
         remaining > 0 && (interval == 0 || interval - remaining > window)
     }

@@ -120,10 +120,12 @@ struct Plot {
         let points = one.points.filter { xScale.shows($0.x) && yScale.shows($0.y) }
         let line = "stroke=\"\(one.look.color)\" stroke-width=\"1.8\""
         let dash = one.look.dash.isEmpty ? "" : " stroke-dasharray=\"\(one.look.dash)\""
-        // Series that share a place stand side by side.
+        // Series that share a place stand side by side, so that none hides another.
         var shift = 0.0
-        if namesSeries, case .names = xScale.kind {
-            shift = (Double(index) - Double(count - 1) / 2) * min(26, 260 / Double(count * count))
+        if one.style == .line, namesSeries {
+            let isNames = if case .names = xScale.kind { true } else { false }
+            let most = isNames ? min(26, 260 / Double(count * count)) : min(5, 20 / Double(count))
+            shift = (Double(index) - Double(count - 1) / 2) * most
         }
         let places = points.map { (x: xScale.pixel($0.x) + shift, y: yScale.pixel($0.y)) }
         switch one.style {
@@ -149,6 +151,7 @@ struct Plot {
                     for end in [a, b] { drawing.line(place.x - 4, end, place.x + 4, end, line) }
                 }
                 drawing.marker(one.look, place.x, place.y, 4)
+                if yScale.isBelow(point.y) { drawing.label("≤ 0", place.x + 7, place.y - 3, size: 11) }
             }
         }
     }

@@ -129,6 +129,9 @@ struct Look: Hashable {
         case "cold": palette[6]
         case "post-copy": palette[2]
         case "criu-cold": palette[3]
+        case "criu-pre-copy": palette[4]
+        case "criu-migrror": palette[5]
+        case "no-migration", "no migration": palette[7]
         default: palette[index % palette.count]
         }
     }

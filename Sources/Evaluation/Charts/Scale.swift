@@ -27,7 +27,7 @@ struct Scale {
     let start: Double
     let end: Double
 
-    /// - Parameter values: all that is shown; what has no place on the axis (0 on a logarithmic one) is left out.
+    /// - Parameter values: all that is shown; a logarithmic axis shows what is 0 or below at its lower end.
     init(_ axis: Axis, _ values: [Double], start: Double, end: Double) {
         (kind, self.start, self.end) = (axis.kind, start, end)
         var values = values + [axis.from, axis.to].compactMap { $0 }
@@ -47,12 +47,16 @@ struct Scale {
         }
     }
 
-    func shows(_ value: Double) -> Bool { value.isFinite && (kind != .log || value > 0) }
+    func shows(_ value: Double) -> Bool { value.isFinite }
+
+    /// Whether a value is drawn at the end of the axis, since it has no place of its own.
+    func isBelow(_ value: Double) -> Bool { kind == .log && value < low }
 
     func pixel(_ value: Double) -> Double {
         let share =
             kind == .log
-            ? (Glibc.log(value) - Glibc.log(low)) / (Glibc.log(high) - Glibc.log(low)) : (value - low) / (high - low)
+            ? (Glibc.log(max(value, low)) - Glibc.log(low)) / (Glibc.log(high) - Glibc.log(low))
+            : (value - low) / (high - low)
         return start + share * (end - start)
     }
 

@@ -4,8 +4,8 @@
 /// two cores. What was measured there contains a scan, the context's transfer and a round trip of 0.1 ms; these are
 /// taken out of the fixed parts, so that nothing counts twice.
 public struct EngineParameters: Sendable, Hashable, Codable {
-    /// Bytes of everything but memory that is sent in the freeze: registers, descriptors, settings. An assumption, not a
-    /// measurement: the image is written in 0.15 ms at 1 Gbit/s, in which 18 KB can leave.
+    /// Bytes of everything but memory that is sent in the freeze: registers, descriptors, settings. An assumption, not
+    /// a measurement: the image is written in 0.15 ms at 1 Gbit/s, in which 18 KB can leave.
     public var contextBytes = 16_384.0
     /// From the freeze until the source waits for the destination's release, in milliseconds. 1.852: `wait for release`
     /// begins at 2.211 in the median, redis by MiGrror, 30 moves ("Steps of the freeze"), less 0.122 for the scan of

@@ -5,8 +5,8 @@
 /// An event is `eventSize` bytes dirtied; it arrives when they are, and events are sent in the order of their arrival:
 /// f_k = max(a_k, f_{k-1}) + s_k/b + o. The first copies are in the queue at 0, without o. At the handover all
 /// containers freeze together, what is unsent follows, and downtime = U/b + RTT + context + switch + resume. With a
-/// working set, a page that waits and is dirtied again waits once: of what a container dirtied, no more than its working
-/// set is ever unsent.
+/// working set, a page that waits and is dirtied again waits once: of what a container dirtied, no more than its
+/// working set is ever unsent.
 ///
 /// Left out: what tracking costs the programs; that pages dirtied before the first copy reached them need no event.
 public struct MirrorQueueModel: Sendable {

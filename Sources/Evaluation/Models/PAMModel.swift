@@ -7,8 +7,8 @@
 ///     T_restore = a3·a4·(ψ + ω·M)
 ///     downtime  = T_dump + V/L + T_restore
 ///
-/// Times are milliseconds, sizes bytes. The factors a1…a4 are what the container engine adds to CRIU. With all four at 1
-/// an empty state takes β + φd + ψ = 84 + 40 + 60 = 184 ms; with Podman's, 1.92·124 + 6.27·60 = 614.28 ms.
+/// Times are milliseconds, sizes bytes. The factors a1…a4 are what the container engine adds to CRIU. With all four at
+/// 1 an empty state takes β + φd + ψ = 84 + 40 + 60 = 184 ms; with Podman's, 1.92·124 + 6.27·60 = 614.28 ms.
 public struct PAMModel: Sendable, Hashable {
     /// Podman's first factor on dumps; 1: CRIU alone.
     public var a1 = 1.0

@@ -1,6 +1,7 @@
 // Rates that change with time.
 
-/// A rate that keeps its value from one change to the next, and the last one for ever: bytes a second over milliseconds.
+/// A rate that keeps its value from one change to the next, and the last one for ever: bytes a second over
+/// milliseconds.
 public struct PiecewiseConstant: Sendable, Hashable, Codable {
     public struct Step: Sendable, Hashable, Codable {
         /// Milliseconds since the migration began.

@@ -1,11 +1,12 @@
-// Pre-copy in rounds, after Liu et al., "Performance and energy modeling for live migration of virtual machines" (2011).
+// Pre-copy in rounds, after Liu et al., "Performance and energy modeling for live migration of virtual machines"
+// (2011).
 
 /// Rounds that each send what was dirtied during the one before.
 ///
 /// With λ = `dirtyRate` / `bandwidth`, round *i* sends V_i = M·λ^i, at most the working set. The first *n* rounds are
 /// sent while the program runs, round *n* while it is frozen, where n = ⌈log(V_th / M) / log λ⌉ is the first round that
-/// fits the downtime limit, V_th = limit·R. Then V = M(1 - λ^(n+1)) / (1 - λ), T = V / R and downtime = V_n / R + resume.
-/// One round at least is sent while the program runs; λ ≥ 1 does not converge, and `maxRounds` ends it.
+/// fits the downtime limit, V_th = limit·R. Then V = M(1 - λ^(n+1)) / (1 - λ), T = V / R and downtime = V_n / R +
+/// resume. One round at least is sent while the program runs; λ ≥ 1 does not converge, and `maxRounds` ends it.
 ///
 /// Left out: the time that scans take, rates that vary, pages that are dirtied twice in a round where the working set
 /// does not bound them.

@@ -59,9 +59,16 @@ public struct PublishedSimulation: Sendable, Hashable {
     ///
     /// - Parameter handoff: the radio handoff's time in milliseconds.
     public func downtime(size: Double, bandwidth: Double, handoff: Double) -> Double {
+        let raw = rawDowntime(size: size, bandwidth: bandwidth, handoff: handoff)
+        if case .handoff(_, let divisor) = downtime { return raw / divisor }
+        return raw
+    }
+
+    /// The same as it is computed, before it is divided for printing.
+    public func rawDowntime(size: Double, bandwidth: Double, handoff: Double) -> Double {
         switch downtime {
         case .share(let share): share.value * migrationTime(size: size, bandwidth: bandwidth)
-        case .handoff(let factor, let divisor): factor * (handoff + Self.reconnection) / divisor
+        case .handoff(let factor, _): factor * (handoff + Self.reconnection)
         }
     }
 }

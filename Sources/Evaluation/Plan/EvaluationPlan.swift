@@ -51,8 +51,8 @@ public struct EvaluationPlan: Sendable {
 public struct PlannedRun: Hashable, Sendable {
     public var parameters: RunParameters
     public var repetition: Int
-    /// The block that it belongs to, from 1: repetitions that are made together, with agents and a testbed of their own, an
-    /// hour or more from other blocks. What a machine does for an hour meets a part of a point's runs only.
+    /// The block that it belongs to, from 1: repetitions that are made together, with agents and a testbed of their
+    /// own, an hour or more from other blocks. What a machine does for an hour meets a part of a point's runs only.
     public var block = 1
 
     /// Its name in the store.
@@ -212,7 +212,10 @@ extension EvaluationPlan.Experiment {
             }
         }
         var seen: Set<RunParameters> = []
-        (self.name, self.title, self.varied, self.repetitions) = (name, title ?? name, varied, repetitions)
+        // A key is no heading.
+        let words = name.replacing("-", with: " ")
+        self.title = title ?? words.prefix(1).uppercased() + words.dropFirst()
+        (self.name, self.varied, self.repetitions) = (name, varied, repetitions)
         self.points = points.filter { seen.insert($0).inserted }
     }
 }

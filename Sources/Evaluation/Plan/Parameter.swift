@@ -126,7 +126,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
         case .runUp:
             ParameterDefinition(
                 title: "longest run-up (ms)", column: "run_up_ms",
-                applies: { $0.technique.copy != .none && $0.isOurs }, number: \.runUp,
+                applies: { $0.technique.copy != .none && !$0.technique.isCRIU && $0.isOurs }, number: \.runUp,
                 text: { $0.runUp == 0 ? "off" : $0.runUp == MigrationPlan.usualRunUp ? "on" : plain($0.runUp) },
                 read: {
                     $1.runUp =
@@ -136,7 +136,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
                         default: try $0.number(0...60_000, "milliseconds, or on or off")
                         }
                 }, reset: { $0.runUp = MigrationPlan.usualRunUp })
-        case .events: .choice("event source", "events", \.events).only(.mirroring)
+        case .events: .choice("event source", "events", \.events).only(.mirroring, byCRIU: false)
         case .eventPages:
             .number(
                 "event size (pages of 4 KiB)", "event_pages", \.eventPages, or: "auto", absent: "any",
@@ -146,7 +146,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
             .number(
                 "least spacing of syncs (ms)", "min_spacing_ms", \.minSpacing, or: "auto", absent: "adaptive",
                 0...60_000, "milliseconds"
-            ).only(.mirroring)
+            ).only(.mirroring, byCRIU: false)
         case .maxRounds:
             .whole("most rounds", "max_rounds", \.maxRounds, 1...1000, "rounds").only(.rounds)
         case .roundInterval:
@@ -163,7 +163,7 @@ public enum Parameter: String, CaseIterable, Sendable, Codable {
             .number(
                 "limit of the freeze (ms)", "freeze_limit_ms", \.freezeLimit, or: "none", absent: "none",
                 1...3_600_000, "milliseconds"
-            ).only { $0.technique.copy != .none }
+            ).only { $0.technique.copy != .none && !$0.technique.isCRIU }
         case .mobility:
             ParameterDefinition(
                 title: "when services follow their users", column: "mobility", isNumeric: false, absent: "nobody moves",

@@ -86,9 +86,15 @@ extension ParameterDefinition {
     }
 
     /// A technique's own, which a preset of it decides otherwise, but for some.
-    func only(_ copy: CopyPhase, _ evenWithPreset: @escaping (RunParameters) -> Bool = { _ in false }) -> Self {
+    ///
+    /// - Parameter byCRIU: the baseline by CRIU heeds it too.
+    func only(
+        _ copy: CopyPhase, byCRIU: Bool = true, _ evenWithPreset: @escaping (RunParameters) -> Bool = { _ in false }
+    ) -> Self {
         var result = self
-        result.applies = { $0.technique.copy == copy && ($0.isOurs || evenWithPreset($0)) }
+        result.applies = {
+            $0.technique.copy == copy && (byCRIU || !$0.technique.isCRIU) && ($0.isOurs || evenWithPreset($0))
+        }
         result.isOfTechnique = true
         return result
     }

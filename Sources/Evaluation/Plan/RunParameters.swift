@@ -11,7 +11,8 @@ public struct RunParameters: Hashable, Sendable {
     public var containers = 1
     /// The backhaul's rate, each way.
     public var bandwidth = LinkRate("1gbit")!
-    /// What delay adds to the backhaul's round trip, half of it each way, milliseconds. 0: a pair of interfaces, shaped.
+    /// What delay adds to the backhaul's round trip, half of it each way, milliseconds. 0: a pair of interfaces,
+    /// shaped.
     public var roundTrip = 0.0
     /// By which each frame's delay differs at most, milliseconds; at most half of the round trip.
     public var jitter = 0.0
@@ -49,7 +50,8 @@ public struct RunParameters: Hashable, Sendable {
     /// At-trigger: seconds by which the trigger comes later at most, evenly spread; the same for all techniques in a
     /// repetition. A whole period of the profile, so that not every freeze meets the same phase of it.
     public var triggerJitter = 0.0
-    /// The technique as the literature has it; nil: by the parameters below. The techniques of which it is no form have those.
+    /// The technique as the literature has it; nil: by the parameters below. The techniques of which it is no form have
+    /// those.
     public var preset: TechniquePreset?
     /// Techniques with a copy phase: milliseconds.
     public var readyWithin = 5.0
@@ -112,8 +114,8 @@ extension RunParameters {
         return Double(pagesPerSecond) * 4096 / bytesPerSecond
     }
 
-    /// Seconds from the decision to the handover, about: until the trigger, or until what is dirtied while the rest is sent
-    /// is little. At λ near 1 and above the rounds end it.
+    /// Seconds from the decision to the handover, about: until the trigger, or until what is dirtied while the rest is
+    /// sent is little. At λ near 1 and above the rounds end it.
     var copyTime: Double {
         if handover == .atTrigger { return triggerAfter }
         let load = technique.copy == .none ? 0 : min(effectiveLambda ?? 0, 0.9)

@@ -1,4 +1,5 @@
 // From answers to charts.
+import Glibc
 
 extension Answer {
     /// Medians with their intervals over the varied parameter; every single value where nothing is varied.
@@ -37,30 +38,18 @@ extension Answer {
         return Look.palette[index % Look.palette.count]
     }
 
-    /// The distribution of the values, a curve for each series.
-    func distribution(_ title: String) -> Plot {
-        let all = groups.flatMap(\.values).filter { $0 > 0 }
-        let isWide = (all.max() ?? 1) / (all.min() ?? 1) > 30
-        return Plot(
-            x: Axis(title, isWide ? .log : .linear), y: Axis("share of the runs", from: 0, to: 1),
-            series: series.enumerated().map { index, name in
-                let values = groups.filter { $0.series == name }.flatMap(\.values)
-                let points = Distribution(values).points
-                return PlotSeries(
-                    name: "\(name) (\(values.count))", style: .steps, look: look(name, index),
-                    points: points.prefix(1).map { PlotPoint($0.value, 0) }
-                        + points.map { PlotPoint($0.value, $0.fraction) })
-            })
-    }
-
-    /// Where the medians of a series rise above a level for good, on the line between the last place below and the first
-    /// above; nil: they do not.
-    func knee(_ name: String, at level: Double) -> Double? {
+    /// Where a series, as a plot draws it, rises above a level for good: on the line between the last place below and
+    /// the first above; nil: it does not.
+    func knee(_ name: String, at level: Double, in plot: Plot) -> Double? {
         let line = groups.filter { $0.series == name }.compactMap { group in
             group.x.map { (x: $0, y: group.sample.median) }
         }.sorted { $0.x < $1.x }
         guard let below = line.lastIndex(where: { $0.y <= level }), below + 1 < line.count else { return nil }
         let (a, b) = (line[below], line[below + 1])
-        return a.x + (level - a.y) / (b.y - a.y) * (b.x - a.x)
+        func drawn(_ value: Double, _ axis: Axis) -> Double { axis.kind == .log ? log(max(value, 1e-9)) : value }
+        let share =
+            (drawn(level, plot.y) - drawn(a.y, plot.y)) / (drawn(b.y, plot.y) - drawn(a.y, plot.y))
+        let x = drawn(a.x, plot.x) + share * (drawn(b.x, plot.x) - drawn(a.x, plot.x))
+        return plot.x.kind == .log ? exp(x) : x
     }
 }

@@ -41,6 +41,8 @@ struct Places {
 
     /// Where something was measured, in the plan's order.
     let all: [PlaceRuns]
+    private let experiments: [EvaluationPlan.Experiment]
+    private let places: [RunParameters: PlaceRuns]
     private let usual: [Parameter: String]
 
     init(_ results: Results) throws {
@@ -55,7 +57,12 @@ struct Places {
         var rows: [String: [Row]] = [:]
         for row in try results.rows(Self.query) { rows[row["key"], default: []].append(row) }
         all = points.compactMap { point in rows[point.key].map { PlaceRuns(parameters: point, rows: $0) } }
+        experiments = results.plan.experiments
+        places = Dictionary(all.map { ($0.parameters, $0) }) { first, _ in first }
     }
+
+    /// What was measured at a point; nil: nothing.
+    func at(_ point: RunParameters) -> PlaceRuns? { places[point] }
 
     /// Whether the technique's own parameters are the plan's usual ones.
     func isPlain(_ run: RunParameters) -> Bool {
@@ -78,26 +85,51 @@ struct Places {
         let unusual = Parameter.allCases.filter {
             ![.technique, .workload].contains($0) && !without.contains($0)
         }.compactMap { parameter -> String? in
-            guard let text = parameter.text(run), text != usual[parameter] else { return nil }
-            return parameter.isNumeric ? "\(parameter.rawValue) \(text)" : text
+            parameter.text(run) == usual[parameter] ? nil : parameter.words(run)
         }
         return ([run.workload.rawValue] + unusual).joined(separator: ", ")
     }
 
-    /// Two techniques under equal conditions.
+    /// Two techniques in one experiment, where all that it varies is equal.
     struct Pair {
+        var experiment: EvaluationPlan.Experiment
         var first: PlaceRuns
         var second: PlaceRuns
+        /// The same measurement with no migration; nil: the experiment has none.
+        var control: PlaceRuns?
     }
 
-    /// Every place at which both were measured with their usual parameters.
+    /// Every place at which both were measured, once, in the plan's order.
     func pairs(_ first: EvaluatedTechnique, _ second: EvaluatedTechnique) -> [Pair] {
-        let plain = all.filter { isPlain($0.parameters) }
-        return plain.filter { $0.parameters.technique == first }.compactMap { one in
-            plain.first {
-                $0.parameters.technique == second && conditions($0.parameters) == conditions(one.parameters)
-            }.map { Pair(first: one, second: $0) }
+        var seen: Set<[RunParameters]> = []
+        return experiments.flatMap { experiment -> [Pair] in
+            let mine = experiment.points.compactMap { places[$0] }
+            func like(_ one: PlaceRuns, _ technique: EvaluatedTechnique) -> PlaceRuns? {
+                mine.first { other in
+                    // Whatever means something to both is equal; of a technique's own only what is varied counts.
+                    other.parameters.technique == technique
+                        && Parameter.allCases.allSatisfy { parameter in
+                            let isOwn = parameter.definition.isOfTechnique && !experiment.varied.contains(parameter)
+                            let (a, b) = (parameter.text(one.parameters), parameter.text(other.parameters))
+                            return parameter == .technique || isOwn || a == nil || b == nil || a == b
+                        }
+                }
+            }
+            return mine.filter { $0.parameters.technique == first }.compactMap { one in
+                guard let other = like(one, second), seen.insert([one.parameters, other.parameters]).inserted else {
+                    return nil
+                }
+                return Pair(experiment: experiment, first: one, second: other, control: like(one, .control))
+            }
         }
+    }
+
+    /// A pair's place as a reader calls it: its experiment's title, and the values of what that varies.
+    func name(_ pair: Pair) -> String {
+        let values = pair.experiment.varied.compactMap { parameter in
+            parameter.words(pair.first.parameters)
+        }
+        return ([pair.experiment.title] + values).joined(separator: ", ")
     }
 
     /// Places that differ in some parameters only, in the plan's order.

@@ -31,12 +31,10 @@ public struct EvaluationReport {
         var subtitle = "Plan “\(plan.name)”: \(made) of \(wanted) runs made, \(failed) failed."
         if made < wanted { subtitle += " What was not run is listed at the end." }
         let places = try Places(results)
-        var sections = [try findings(places), questions(places), try limits()]
+        var sections = [try summary(places), try questions(places), try findings(places)]
         for experiment in plan.experiments { sections.append(try section(experiment)) }
-        sections += [try mobility(), try inside(), try requests()]
-        sections.append(try models(places))
-        sections.append(published())
-        sections.append(try provenance())
+        sections += [try mobility(), try inside(places), try requests(places)]
+        sections += [try models(places), published(), try limits(), try provenance()]
         return Page(title: plan.title, subtitle: subtitle, sections: sections.filter { !$0.blocks.isEmpty })
     }
 }

@@ -48,8 +48,8 @@ struct Results {
 
     func rows(_ query: String) throws -> [Row] { try store.database.read { try Row.fetchAll($0, sql: query) } }
 
-    /// A column of `run` over an experiment's varied parameter, a series for each technique (and each value of the other
-    /// varied parameters). Failed runs have no values; they are listed elsewhere.
+    /// A column of `run` over an experiment's varied parameter, a series for each technique (and each value of the
+    /// other varied parameters). Failed runs have no values; they are listed elsewhere.
     func answer(_ experiment: EvaluationPlan.Experiment, _ column: String, where more: String = "") throws -> Answer {
         let x = experiment.varied.first
         let others = experiment.varied.dropFirst().map { parameter -> String in
@@ -94,6 +94,11 @@ extension Array where Element: Hashable {
 }
 
 extension Parameter {
+    /// Its value as a reader calls it: "λ 0.4", "memory 64MiB", "bursts"; nil: it means nothing to the run.
+    func words(_ run: RunParameters) -> String? {
+        text(run).map { self == .lambda ? "λ \($0)" : isNumeric ? "\(rawValue) \($0)" : $0 }
+    }
+
     /// Before a value in a legend.
     var short: String {
         switch self {

@@ -125,7 +125,7 @@ public struct Evaluation: Sendable {
         var (available, leftOut): (Set<EvaluatedTechnique>, [String]) = ([], [])
         let hasMachines = try hasMachines()
         for technique in plan.points.map(\.parameters.technique).uniqued {
-            if technique == .criuCold && hasMachines {
+            if technique.isCRIU && hasMachines {
                 leftOut.append("\(technique.name): made between hosts of one machine only")
             } else if let obstacle = technique.obstacle() {
                 leftOut.append("\(technique.name): \(obstacle)")

@@ -164,8 +164,8 @@ final class EvaluationBed: Sendable {
     private var source: EdgeHost { testbed.topology.hosts[0] }
     private var destination: EdgeHost { testbed.topology.hosts[1] }
 
-    /// Moves the workloads' containers: all workloads at the same time, the containers of each one after the other until
-    /// one fails.
+    /// Moves the workloads' containers: all workloads at the same time, the containers of each one after the other
+    /// until one fails.
     private func migrate(_ workloads: [[String]], _ parameters: RunParameters) async throws -> [[MoveRecord]] {
         let before = try await agentTimes()
         var moves = await withTaskGroup(of: (Int, [MoveRecord]).self) { group in
@@ -175,7 +175,7 @@ final class EvaluationBed: Sendable {
             return await group.reduce(into: Array(repeating: [], count: workloads.count)) { $0[$1.0] = $1.1 }
         }
         // In the baseline the agents have no part.
-        if parameters.technique == .criuCold { return moves }
+        if parameters.technique.isCRIU { return moves }
         // The agents work for all moves at once: what each took cannot be told.
         let count = Double(moves.joined().count)
         let used = try await zip(agentTimes(), before).map { ($0 - $1) / count }
@@ -229,8 +229,8 @@ final class EvaluationBed: Sendable {
             try await EngineMigration(technique: technique, parameters: parameters)
                 .move(container, from: source, to: destination)
         case .control: try await stay(container, parameters)
-        case .criuCold:
-            try await CRIUCold(try EvaluatedTechnique.criu.get()).migrate(
+        case .criu(let technique):
+            try await CRIUMigration(try EvaluatedTechnique.thisCRIU.get(), parameters.migrationPlan(technique)).migrate(
                 container, from: source, to: destination,
                 triggerAfter: parameters.handover == .atTrigger ? parameters.triggerAfter : nil)
         }

@@ -11,8 +11,8 @@ public struct ConfidenceInterval: Sendable, Hashable, Codable {
     public func contains(_ value: Double) -> Bool { lower <= value && value <= upper }
 }
 
-/// The percentile bootstrap (Efron 1979): the statistic of many resamples, drawn with replacement, between the quantiles
-/// that leave half of 1 - `level` on either side. The same seed gives the same interval on every machine.
+/// The percentile bootstrap (Efron 1979): the statistic of many resamples, drawn with replacement, between the
+/// quantiles that leave half of 1 - `level` on either side. The same seed gives the same interval on every machine.
 ///
 /// Intervals are nil for samples of fewer than two values, and when a resample's statistic is not a finite number.
 public struct Bootstrap: Sendable {
@@ -48,10 +48,10 @@ public struct Bootstrap: Sendable {
         return interval(of: first, second) { Sample($0).median / Sample($1).median }
     }
 
-    /// Of a statistic of two samples whose values were measured in blocks: blocks are drawn with replacement, then values
-    /// within each one that was drawn (the two-stage cluster bootstrap; Davison and Hinkley 1997, section 3.8). What differs
-    /// between blocks counts as noise, however many values each of them has. The blocks of both are drawn alike: what a
-    /// machine did in one met both.
+    /// Of a statistic of two samples whose values were measured in blocks: blocks are drawn with replacement, then
+    /// values within each one that was drawn (the two-stage cluster bootstrap; Davison and Hinkley 1997, section 3.8).
+    /// What differs between blocks counts as noise, however many values each of them has. The blocks of both are drawn
+    /// alike: what a machine did in one met both.
     ///
     /// - Parameters:
     ///   - first, second: the values of each block; blocks of one number belong together.

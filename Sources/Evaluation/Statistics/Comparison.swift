@@ -12,7 +12,8 @@ public struct Comparison: Sendable {
         case undecided
     }
 
-    /// A difference within this many milliseconds, or this share of the second's median, does not matter, whichever is more.
+    /// A difference within this many milliseconds, or this share of the second's median, does not matter, whichever is
+    /// more.
     public static let margin = (milliseconds: 0.5, share: 0.1)
     /// With fewer values on either side nothing is shown.
     public static let leastValues = 5
@@ -80,8 +81,8 @@ public struct Comparison: Sendable {
     }
 }
 
-/// Holm's step-down adjustment (1979) of the probabilities of one family of tests: an adjusted one below 0.05 is rejected
-/// with the family's error at 5 %. In the order given.
+/// Holm's step-down adjustment (1979) of the probabilities of one family of tests: an adjusted one below 0.05 is
+/// rejected with the family's error at 5 %. In the order given.
 public func holm(_ probabilities: [Double]) -> [Double] {
     var (adjusted, largest) = (probabilities, 0.0)
     let order = probabilities.indices.sorted { probabilities[$0] < probabilities[$1] }

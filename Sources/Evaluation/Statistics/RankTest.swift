@@ -1,9 +1,9 @@
 // Whether one technique's values tend to be above another's, whatever their distribution.
 import Glibc
 
-/// The Mann-Whitney U test with correction for ties, by the normal approximation with continuity correction, and Cliff's
-/// delta as the size of the effect. The approximation is usual from 8 values a sample on; with 3 and 3 no p below 0.08
-/// can come out.
+/// The Mann-Whitney U test with correction for ties, by the normal approximation with continuity correction, and
+/// Cliff's delta as the size of the effect. The approximation is usual from 8 values a sample on; with 3 and 3 no p
+/// below 0.08 can come out.
 public struct RankTest: Sendable, Hashable, Codable {
     /// Pairs in which the first sample's value is above the second's, ties counted half: 0 to n₁·n₂.
     public var u: Double

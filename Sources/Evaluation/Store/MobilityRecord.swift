@@ -40,6 +40,18 @@ extension MobilityOutcome {
             row["late"] = user.late
             row["largest_gap_ms"] = user.largestGap
             try row.insert(db)
+            for latency in user.latency where latency.requests > 0 {
+                var row = RowValues("mobility_latency")
+                (row["run"], row["user"], row["stretch"]) = (run, user.device, latency.stretch)
+                row["requests"] = latency.requests
+                row["unanswered"] = latency.unanswered
+                row["late"] = latency.late
+                row["p50_ms"] = latency.p50
+                row["p95_ms"] = latency.p95
+                row["p99_ms"] = latency.p99
+                row["slowest_ms"] = latency.slowest
+                try row.insert(db)
+            }
         }
         for played in events {
             var row = RowValues("mobility_event")

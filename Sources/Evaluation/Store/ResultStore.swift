@@ -95,8 +95,8 @@ public final class ResultStore: Sendable {
         try database.write { db in try run.insert(db, session: session) }
     }
 
-    /// Runs of the plan that were made, and those of them of which a migration failed. Runs of points that it has no longer do
-    /// not count.
+    /// Runs of the plan that were made, and those of them of which a migration failed. Runs of points that it has no
+    /// longer do not count.
     public func counts() throws -> (made: Int, failed: Int) {
         try database.read { db in
             func count(_ condition: String) throws -> Int {

@@ -2,12 +2,11 @@
 import GRDB
 
 enum Schema {
-    /// Raised with every change of a table but `point`, whose columns follow from `Parameter`.
-    static let version = 4
-
     static let migrator: DatabaseMigrator = {
         var migrator = DatabaseMigrator()
-        migrator.registerMigration("\(version)") { db in try db.execute(sql: tables) }
+        // `point` has columns that follow from `Parameter`.
+        migrator.registerMigration("4") { db in try db.execute(sql: tables) }
+        migrator.registerMigration("5") { db in try db.execute(sql: mobilityLatency) }
         return migrator
     }()
 
@@ -124,5 +123,17 @@ enum Schema {
         CREATE INDEX latency_run ON latency (run);
         CREATE INDEX latency_bucket_run ON latency_bucket (run);
         CREATE INDEX timeline_run ON timeline (run);
+        """
+
+    private static let mobilityLatency = """
+        CREATE TABLE mobility_latency (      -- of a user's requests, by where the service was when they were due
+            run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, user TEXT,
+            stretch TEXT,                    -- near: on the host beside the device's access point; far: on another one;
+                                             -- handoff: the device had no link, or the service stood still
+            requests INTEGER, unanswered INTEGER,
+            late INTEGER,                    -- answered after the service's deadline; NULL: it has none
+            p50_ms REAL, p95_ms REAL, p99_ms REAL, slowest_ms REAL
+        );
+        CREATE INDEX mobility_latency_run ON mobility_latency (run);
         """
 }

@@ -10,8 +10,8 @@ import Memory
 
 /// What the agent does when a container has arrived, and how it answers questions about migrations.
 public protocol DestinationDelegate: AnyObject, Sendable {
-    /// Waits until an earlier arrival of the container from the same host has ended. Its source has given it up, or would not
-    /// offer the container again; what was made here is being removed.
+    /// Waits until an earlier arrival of the container from the same host has ended. Its source has given it up, or
+    /// would not offer the container again; what was made here is being removed.
     func awaitEnd(ofArrival container: String, from host: String)
     /// A migration is being offered; throws to refuse it.
     func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) throws
@@ -342,7 +342,8 @@ public final class DestinationSession {
     private func copy() throws {
         let pages = pages!, stub = stub!
         while true {
-            // Said to the source in words it can rely on: whatever it may have promised meanwhile, this never runs here.
+            // Said to the source in words it can rely on: whatever it may have promised meanwhile, this never runs
+            // here.
             if control.isCancelled { throw MigrationError.cancelled }
             let frame = try connection.receive()
             switch frame.kind {
@@ -409,8 +410,8 @@ public final class DestinationSession {
         FaultPoint.reach(.destinationRestored)
     }
 
-    /// Waits until the container's clocks show here what they showed at the source: two machines' clocks drift apart while a
-    /// migration lasts.
+    /// Waits until the container's clocks show here what they showed at the source: two machines' clocks drift apart
+    /// while a migration lasts.
     static func await(_ shown: Clocks, showing besides: Clocks) throws {
         let behind = shown - (Clocks.now() + besides)
         let wait = max(behind.monotonic, behind.boottime)
@@ -515,8 +516,8 @@ public final class DestinationSession {
         }
         if isEntered { delegate.didFail(migration: offer.migration, reason) }
         guard mayBePromised, let journal else { return }
-        // A source that has promised asks what became of it. One that gives up says so, and does not ask; one whose agent
-        // has died may have settled by its guard, and is asked.
+        // A source that has promised asks what became of it. One that gives up says so, and does not ask; one whose
+        // agent has died may have settled by its guard, and is asked.
         if connection.hearsAbort(seconds: 3) { return Recovery.forget(offer.migration, in: host.journals) }
         do { try Recovery.forgetIfUnasked(journal.header, host) } catch {
             host.log("migration \(offer.migration): what it came to is remembered for a week: \(error)")

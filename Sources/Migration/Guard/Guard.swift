@@ -1,8 +1,8 @@
 // The guard: a process beside each migration that puts right what its agent leaves behind if it dies.
 //
-// It only waits, on the agent's pidfd and on a socket that the session shares with it. What there is to do it learns from
-// the journal. It runs in a session of its own, so that no terminal's signal takes both, and in the agent's network
-// namespace, where the ports are.
+// It only waits, on the agent's pidfd and on a socket that the session shares with it. What there is to do it learns
+// from the journal. It runs in a session of its own, so that no terminal's signal takes both, and in the agent's
+// network namespace, where the ports are.
 import CLinux
 import Containers
 import Engine
@@ -27,7 +27,8 @@ public enum Guard {
     }
 
     private static func watch(_ agent: Int32, _ path: String) throws -> Int32 {
-        // An agent that died before this line has no process here any more, or another one's: then it is not our parent.
+        // An agent that died before this line has no process here any more, or another one's: then it is not our
+        // parent.
         let number = clx_pidfd_open(agent, 0)
         let pidfd = number >= 0 && getppid() == agent ? FileDescriptor(owning: number) : nil
         if let file = getenv("APUS_GUARD_PIDFILE") { try writePID(String(cString: file)) }
@@ -39,7 +40,8 @@ public enum Guard {
                 pollfd(fd: pidfd.number, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: 0, events: Int16(POLLIN), revents: 0),
             ]
-            // A pidfd is readable when all threads are gone: by then the kernel has let go, or killed, what they traced.
+            // A pidfd is readable when all threads are gone: by then the kernel has let go, or killed, what they
+            // traced.
             while watched[0].revents == 0 {
                 if poll(&watched, nfds_t(watched.count), -1) < 0 { continue }
                 if watched[1].revents != 0 {
@@ -97,7 +99,8 @@ public enum Guard {
             let verdict = try Repair.destination(journal, host, prompt: true, decided: { inquiries.start() })
             guard verdict != nil else { return }
             FaultPoint.reach(.guardAnswering)
-            // Until the source knows: its journal is gone, or it said so. An agent that comes back answers from the marker.
+            // Until the source knows: its journal is gone, or it said so. An agent that comes back answers from the
+            // marker.
             while !isServed(host) {
                 if !Recovery.remembers(header.migration, in: host.journals) { return journal.settle() }
                 if Inquiry.ask(header).isUnknown {

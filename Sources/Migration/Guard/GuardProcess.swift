@@ -16,8 +16,8 @@ public struct GuardCommand: Sendable {
 
 /// The guard of one migration, seen from its session.
 ///
-/// The two share a socket: the guard says one byte when it watches, the session one when it is over. It costs the freeze
-/// nothing: all it lives from is the journal, which is written anyway.
+/// The two share a socket: the guard says one byte when it watches, the session one when it is over. It costs the
+/// freeze nothing: all it lives from is the journal, which is written anyway.
 final class GuardProcess: Sendable {
     private let pid: Int32
     private let pidfd: FileDescriptor

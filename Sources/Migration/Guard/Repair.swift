@@ -137,10 +137,10 @@ enum Repair {
                 try complete(journal, host, decided)
                 return .released
             }
-            // Dead. Killed with its tracer, it never ran. Later, nobody could tell that from a program that ran and then
-            // ended by itself. At this moment it may be called aborted: what runs has had the few milliseconds since the
-            // agent's death; its port still holds all that comes for it, so it cannot have answered anyone, and its files
-            // are its own copy. It left no trace outside that the source's copy could contradict.
+            // Dead. Killed with its tracer, it never ran. Later, nobody could tell that from a program that ran and
+            // then ended by itself. At this moment it may be called aborted: what runs has had the few milliseconds
+            // since the agent's death; its port still holds all that comes for it, so it cannot have answered anyone,
+            // and its files are its own copy. It left no trace outside that the source's copy could contradict.
             if !prompt { return nil }
         }
         try abort(journal, host, prompt: prompt, decided)

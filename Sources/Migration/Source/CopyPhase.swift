@@ -42,8 +42,8 @@ extension SourceSession {
 
     // ---- Rounds --------------------------------------------------------------------------------------------
 
-    /// The first round sends everything, each other one what was dirtied since the last. It ends with what the last look
-    /// found still to be sent.
+    /// The first round sends everything, each other one what was dirtied since the last. It ends with what the last
+    /// look found still to be sent.
     private func copyInRounds() throws {
         try arm()
         passBegan = monotonicNow()
@@ -85,11 +85,22 @@ extension SourceSession {
         }
     }
 
-    /// Whether the next round or sync may begin. A round ends when the link has taken it; of syncs several may be under way.
+    /// Whether the next round or sync may begin. A round ends when the link has taken it; of syncs several may be under
+    /// way, as long as the destination keeps up.
     private var isPassDue: Bool {
         guard let passInterval, Double(monotonicNow() - passBegan) / 1e6 >= passInterval else { return false }
-        return plan.technique.copy == .mirroring || connection.bytesUnsent == 0
+        return plan.technique.copy == .mirroring ? !isBehind : connection.bytesUnsent == 0
     }
+
+    /// Whether syncs wait: for the link, by its rate, or at the destination, since one has not been answered though it
+    /// would have been if nothing were before it. Another one would only wait longer, and the freeze for all of them.
+    private var isBehind: Bool {
+        guard let first = outstanding.first else { return false }
+        guard let shortestAnswer else { return true }
+        let now = monotonicNow()
+        return linkBusyUntil - now > Self.longestLag || now - first.sent > shortestAnswer + Self.longestLag
+    }
+    private static let longestLag: Int64 = 1_000_000
 
     /// Milliseconds that a freeze would take now to send what is known to be dirty and what the link has not taken yet.
     private var residue: Double { Double(UInt64(pending.bytes) + connection.bytesUnsent) / max(throughput, 1) * 1000 }
@@ -118,7 +129,8 @@ extension SourceSession {
             noteReadiness()
             inVain = residue < 0.97 * shortest ? 0 : inVain + 1
             shortest = min(shortest, residue)
-            // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait for.
+            // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait
+            // for.
             if plan.handover == .whenReady, wasReady || inVain >= Self.mostInVain { return }
             if found.pages >= UInt64(plan.eventPages ?? 1) {
                 try sendPending(began: passBegan)
@@ -134,6 +146,10 @@ extension SourceSession {
             if plan.handover == .atTrigger, control.handoverTriggered { return }
             try awaitSpacing(spacing, since: passBegan)
             if let faults { try awaitEvent(faults) }
+            while isBehind {
+                if plan.handover == .atTrigger, control.handoverTriggered { break }
+                if try connection.awaitInput(1) { try takeAnswers() } else { try checkCancelled() }
+            }
         }
     }
 
@@ -210,7 +226,10 @@ extension SourceSession {
     ///
     /// - Returns: milliseconds that the last pass took, or that what is left would take.
     func runUp() throws -> Double {
-        guard plan.runUp > 0 else { return try keepUp() }
+        guard plan.runUp > 0 else {
+            try keepUp()
+            return residue
+        }
         try awaitApplied(all: true)
         let begin = monotonicNow(), waitsOut = plan.handover == .whenReady && wasReady
         var shortest = Double.infinity, took = 0.0, inVain = 0
@@ -229,10 +248,10 @@ extension SourceSession {
         return took
     }
 
-    /// The handover has been prepared, which took a while: a round or a sync that has come due meanwhile takes place.
-    private func keepUp() throws -> Double {
-        if isPassDue { try makeDuePass() }
-        return residue
+    /// Between the steps of the preparation, which take a while: a round or a sync that has come due meanwhile takes
+    /// place.
+    func keepUp() throws {
+        if tracker != nil, isPassDue { try makeDuePass() }
     }
 
     private func makeDuePass() throws {
@@ -271,8 +290,8 @@ extension SourceSession {
         pending = pending.subtracting(found.discards).union(found.pages).intersection(mapped)
     }
 
-    /// Whose content the destination loses by taking over the layout, though nobody wrote it here: the maps of a running
-    /// process may leave out a mapping that its neighbours' changes touch, and show it again the next time.
+    /// Whose content the destination loses by taking over the layout, though nobody wrote it here: the maps of a
+    /// running process may leave out a mapping that its neighbours' changes touch, and show it again the next time.
     var mappedAnew: AddressRanges {
         layout.generation == sentGeneration
             ? AddressRanges() : AddressSpacePlan.mappedAnew(from: sentAreas, to: layout.areas)
@@ -283,7 +302,7 @@ extension SourceSession {
         passNumber += 1
         var end = WirePassEnd()
         (end.number, end.began) = (passNumber, monotonicNow())
-        outstanding.append((passNumber, 0, end.began))
+        outstanding.append((passNumber, 0, end.began, end.began))
         try connection.send(.passEnd, end)
         try awaitApplied(all: true)
     }
@@ -306,7 +325,9 @@ extension SourceSession {
         passNumber += 1
         var end = WirePassEnd()
         (end.number, end.began) = (passNumber, began)
-        outstanding.append((passNumber, connection.bytesSent - bytesBefore, start))
+        let bytes = connection.bytesSent - bytesBefore, now = monotonicNow()
+        outstanding.append((passNumber, bytes, start, now))
+        linkBusyUntil = max(linkBusyUntil, now) + Int64(Double(bytes) / max(throughput, 1) * 1e9)
         try connection.send(.passEnd, end)
         note(pass: start, pagesBefore, bytesBefore)
         try takeAnswers()
@@ -365,6 +386,9 @@ extension SourceSession {
             throughput = Double(first.bytes) / (Double(now - max(first.began, acknowledgedAt)) / 1e9)
         }
         acknowledgedAt = now
+        if let answered = outstanding.last(where: { $0.number <= applied.number }) {
+            shortestAnswer = min(shortestAnswer ?? .max, now - answered.sent)
+        }
         outstanding.removeAll { $0.number <= applied.number }
         mirroredUntil = applied.began
     }

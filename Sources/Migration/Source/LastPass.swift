@@ -33,7 +33,8 @@ final class LastPass: Sendable {
         thread.withLock { $0 = started }
     }
 
-    /// The process is stopped. `mappedAnew` counts as changed as a whole: it has no content at the destination any more.
+    /// The process is stopped. `mappedAnew` counts as changed as a whole: it has no content at the destination any
+    /// more.
     func begin(_ areas: [TrackedArea], mappedAnew: AddressRanges) {
         request.withLock { $0 = (areas, mappedAnew) }
         begun.signal()

@@ -1,5 +1,5 @@
-// What is in the way of moving a container, by everything that its host knows of it: its configuration, its network, its
-// cgroup, its processes. `apus inspect` and a migration both look here, and so say the same.
+// What is in the way of moving a container, by everything that its host knows of it: its configuration, its network,
+// its cgroup, its processes. `apus inspect` and a migration both look here, and so say the same.
 import Containers
 import Engine
 import LinuxKernel

@@ -16,10 +16,11 @@ extension SourceSession {
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         try layout.refresh(advice: true)
+        report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
+        try keepUp()
         if let obstacle = try search.find(sent: sentRunState, around: around).first {
             throw Postponed(why: obstacle.description)
         }
-        report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
         // Clocks drift apart while memory is copied: by these the downtime is told.
         if !sharesClock {
             if tracker != nil { try awaitApplied(all: true) }
@@ -64,7 +65,8 @@ extension SourceSession {
             if reason is Postponed, let pass = try lastPass?.result() { keep(pass, layout.tracked) }
             throw reason
         }
-        // Before a socket is put under repair: were the engine to die while the process can run, its next send would fail.
+        // Before a socket is put under repair: were the engine to die while the process can run, its next send would
+        // fail.
         try step("freeze cgroup") { try freezeCgroup(cgroup) }
         FaultPoint.reach(.sourceFrozen)
         try step("wait until muted") {
@@ -211,7 +213,8 @@ extension SourceSession {
     private func sendState(_ lastPass: LastPass?) throws {
         toldFrozen = true
         try connection.send(.frozen, WireFrozen())
-        // Before what opens files by their paths: mappings and descriptors. The destination has the tree as it is now by then.
+        // Before what opens files by their paths: mappings and descriptors. The destination has the tree as it is now
+        // by then.
         try step("last file changes") {
             try trees!.findLastChanges(written: capture!.writtenFiles, maps: layout.entries)
         }
@@ -309,8 +312,8 @@ extension SourceSession {
         return pass
     }
 
-    /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be under way that has no
-    /// descriptor.
+    /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be
+    /// under way that has no descriptor.
     private func checkConnections() throws {
         try capture!.settleConnections()
         do { try capture!.captureQueues() } catch EngineError.obstacles(let list) {

@@ -57,8 +57,13 @@ public final class SourceSession {
     /// Pages known to be dirty, and pages known to be empty, that have not been sent.
     var pending = AddressRanges(), discards = AddressRanges()
     var passNumber: UInt64 = 0
-    /// Passes that are not acknowledged: number, bytes on the wire, and when each began.
-    var outstanding: [(number: UInt64, bytes: UInt64, began: Int64)] = []
+    /// Passes that are not acknowledged: number, bytes on the wire, when each began, and when its last byte was given to
+    /// the kernel.
+    var outstanding: [(number: UInt64, bytes: UInt64, began: Int64, sent: Int64)] = []
+    /// Nanoseconds from then to the answer, at least, of all passes so far: what the way takes when nothing is waiting.
+    var shortestAnswer: Int64?
+    /// When the link will have taken all that was sent, by its rate.
+    var linkBusyUntil: Int64 = 0
     /// When the last acknowledgement came.
     var acknowledgedAt: Int64 = 0
     /// Everything that was dirty before this instant is at the destination.
@@ -67,7 +72,8 @@ public final class SourceSession {
     var throughput = 100e6
     /// When the last round or sync began, and by how many milliseconds the next may follow it; nil: there is none.
     var passBegan: Int64 = 0, passInterval: Double?
-    /// Milliseconds of the shortest pass so far, and whether the last look found what was left short enough for a handover.
+    /// Milliseconds of the shortest pass so far, and whether the last look found what was left short enough for a
+    /// handover.
     var shortestPass = Double.infinity, wasReady = false
     /// Milliseconds the last scan took.
     var lastScan = 0.0
@@ -258,8 +264,8 @@ public final class SourceSession {
             if obstacles.isEmpty { return }
             looks += 1
             let waited = monotonicNow() - begin
-            // A running process may change between two parts of one look: its maps show a mapping that is being moved twice,
-            // an epoll set names a file that has just been closed. What is really there is seen by every look.
+            // A running process may change between two parts of one look: its maps show a mapping that is being moved
+            // twice, an epoll set names a file that has just been closed. What is really there is seen by every look.
             guard obstacles.allSatisfy(\.mayPass) ? waited < limit : looks < 20 else {
                 throw MigrationError.refused(obstacles.map(\.description))
             }
@@ -269,7 +275,8 @@ public final class SourceSession {
         }
     }
 
-    /// Finds out how the destination's clocks differ. The container's never go back: there they show up to one round trip more.
+    /// Finds out how the destination's clocks differ. The container's never go back: there they show up to one round
+    /// trip more.
     private func measureClocks(shared: Bool) throws {
         ownClocks = try Clocks.offsets(of: container.pid) - Clocks.offsets()
         if ownClocks != .none { report.containerOffset = -ownClocks.monotonic }
@@ -330,7 +337,8 @@ public final class SourceSession {
         FaultPoint.reach(.sourceStaged)
     }
 
-    /// Nothing that bridges forget while the container is silent may be flooded when the destination has an entry for it too.
+    /// Nothing that bridges forget while the container is silent may be flooded when the destination has an entry for
+    /// it too.
     func holdNetwork() throws {
         guard let network else { return }
         networkTouched = true
@@ -422,14 +430,15 @@ public final class SourceSession {
         connectionHold = nil
     }
 
-    /// The whole way back: this copy runs on, without a trace of the engine. What cannot be put right stays in the journal,
-    /// for the guard.
+    /// The whole way back: this copy runs on, without a trace of the engine. What cannot be put right stays in the
+    /// journal, for the guard.
     func runOn() {
         var way = WayBack(of: container.name, host.log)
         letRun(&way)
         tracker?.stop()
         tracker = nil
-        // A pause may last: the guard waits for its end. The search holds the process: held by it in turn, both would stay.
+        // A pause may last: the guard waits for its end. The search holds the process: held by it in turn, both would
+        // stay.
         process.whileWaiting = { [weak search, container] in
             if search?.isPaused == true { throw EngineError.heldUp(task: container.pid, doing: "being stopped") }
         }

@@ -1,6 +1,6 @@
-// The validating layer between the wire and whatever uses what came over it. A message is read as `Checked`, which only a
-// message that holds what the protocol allows can become. What Engine makes of images and layouts is checked by its own
-// types (`CheckedImage`, `CheckedLayout`), trees of files by Containers while they are read.
+// The validating layer between the wire and whatever uses what came over it. A message is read as `Checked`, which only
+// a message that holds what the protocol allows can become. What Engine makes of images and layouts is checked by its
+// own types (`CheckedImage`, `CheckedLayout`), trees of files by Containers while they are read.
 import Containers
 import Engine
 import Foundation

@@ -119,8 +119,8 @@ public final class Connection {
     var silenceLimit: Double?
     /// What a session allows before the promise.
     static let usualSilence = 3.0
-    /// Seconds that a source may take before its offer: it waits as long as its plan says, an hour at most, for what is in
-    /// the way and may pass, and is heard meanwhile.
+    /// Seconds that a source may take before its offer: it waits as long as its plan says, an hour at most, for what is
+    /// in the way and may pass, and is heard meanwhile.
     static let longestPreparation: Int64 = 3700
     /// When something was last received or sent.
     private var movedAt = monotonicNow()
@@ -179,7 +179,8 @@ public final class Connection {
         try payload.withUnsafeBytes { try send(kind, $0) }
     }
 
-    func send(_ kind: FrameKind, _ payload: UnsafeRawBufferPointer) throws {
+    /// - Parameter isFollowed: another frame comes at once, and goes into the same segment if there is room.
+    func send(_ kind: FrameKind, _ payload: UnsafeRawBufferPointer, isFollowed: Bool = false) throws {
         guard payload.count <= kind.longest else {
             throw MigrationError(.failed, "a \(kind) message of \(payload.count) bytes is too long to send")
         }
@@ -192,7 +193,7 @@ public final class Connection {
         // A frame that is given up while it waits for room still goes out, ahead of the next: the other side never
         // finds one cut short.
         try Self.header(kind, length: payload.count).withUnsafeBytes { header in
-            try outgoing.send([header, payload], sendSome)
+            try outgoing.send([header, payload]) { try sendSome($0, isFollowed: isFollowed) }
         }
     }
 
@@ -203,7 +204,7 @@ public final class Connection {
     }
 
     /// Sends as many of the bytes as the socket takes; waits until it takes any.
-    private func sendSome(_ pieces: [UnsafeRawBufferPointer]) throws -> Int {
+    private func sendSome(_ pieces: [UnsafeRawBufferPointer], isFollowed: Bool) throws -> Int {
         // SAFETY: sendmsg only reads from the buffers, which live for the call.
         let vectors = pieces.map {
             iovec(iov_base: UnsafeMutableRawPointer(mutating: $0.baseAddress), iov_len: $0.count)
@@ -213,7 +214,8 @@ public final class Connection {
                 var message = msghdr()
                 message.msg_iov = UnsafeMutablePointer(mutating: vectors.baseAddress)
                 message.msg_iovlen = vectors.count
-                return sendmsg(descriptor.number, &message, Int32(MSG_NOSIGNAL))
+                let more = isFollowed ? Int32(MSG_MORE) : 0
+                return sendmsg(descriptor.number, &message, Int32(MSG_NOSIGNAL) | more)
             }
             if count >= 0 {
                 movedAt = monotonicNow()
@@ -400,7 +402,8 @@ public final class Connection {
         return false
     }
 
-    /// The kind of the next frame. It may have been under way when this side gave up, so any may come; nothing looks at it.
+    /// The kind of the next frame. It may have been under way when this side gave up, so any may come; nothing looks at
+    /// it.
     private func skipFrame() throws -> FrameKind {
         var header: (UInt32, UInt32) = (0, 0)
         try withUnsafeMutableBytes(of: &header) { try read(into: $0) }

@@ -123,8 +123,8 @@ final class SourceTrees {
     private var unsent: [(tree: Int, content: ArraySlice<UInt8>)] = []
     private var isAnnounced = false
 
-    /// Files that had to be compared as a whole for the changes that were sent last, and the milliseconds that all of this
-    /// took: it has to be done again while the container is stopped, if they are written to until then.
+    /// Files that had to be compared as a whole for the changes that were sent last, and the milliseconds that all of
+    /// this took: it has to be done again while the container is stopped, if they are written to until then.
     var compared: (names: [String], milliseconds: Double) {
         let all = zip(mountPoints, trees).flatMap { place, tree in
             tree.compared.map { ((place == "/" ? "" : place) + $0.name, $0.milliseconds) }
@@ -132,8 +132,8 @@ final class SourceTrees {
         return (all.map(\.0), all.reduce(0) { $0 + $1.1 })
     }
 
-    /// Sends them, or what is left of them if the freeze has come to its limit in the middle: a connection sends a frame
-    /// that it has begun in any case.
+    /// Sends them, or what is left of them if the freeze has come to its limit in the middle: a connection sends a
+    /// frame that it has begun in any case.
     ///
     /// - Parameter between: called before each frame; what it throws leaves the rest for the next call.
     func sendUnsent(over connection: Connection, between: () throws -> Void = {}) throws {

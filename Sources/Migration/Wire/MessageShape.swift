@@ -1,5 +1,5 @@
-// How much memory a message will take, reckoned from its bytes before it is decoded: two bytes on the wire can stand for
-// half a kilobyte in memory, so that a frame of an allowed length could take all there is.
+// How much memory a message will take, reckoned from its bytes before it is decoded: two bytes on the wire can stand
+// for half a kilobyte in memory, so that a frame of an allowed length could take all there is.
 
 /// Which fields of a message are messages themselves, and which hold many numbers.
 struct MessageShape: Sendable {

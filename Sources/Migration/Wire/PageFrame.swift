@@ -57,7 +57,8 @@ final class PageSender {
             }
             return try sendOneByOne(chunk)
         }
-        try send(chunk, contents: contents)
+        // The end of a pass follows while the program runs; in the freeze nothing may wait for what comes after.
+        try send(chunk, contents: contents, isFollowed: !stopped)
     }
 
     /// Some of these are not mapped any more.
@@ -67,13 +68,13 @@ final class PageSender {
             for page in stride(from: range.lowerBound, to: range.upperBound, by: Int(pageSize)) {
                 let one = page..<page + pageSize
                 if try memory.read([one], into: UnsafeMutableRawBufferPointer(start: contents, count: Int(pageSize))) {
-                    try send([one], contents: contents)
+                    try send([one], contents: contents, isFollowed: true)
                 }
             }
         }
     }
 
-    private func send(_ chunk: [AddressRange], contents: UnsafeMutableRawPointer) throws {
+    private func send(_ chunk: [AddressRange], contents: UnsafeMutableRawPointer, isFollowed: Bool) throws {
         var runs: [(start: UInt64, pages: UInt64, zero: Bool)] = []
         var from = contents, kept = contents
         for range in chunk {
@@ -101,7 +102,7 @@ final class PageSender {
             start.storeBytes(
                 of: run.pages << 1 | (run.zero ? 1 : 0), toByteOffset: 16 + index * runSize, as: UInt64.self)
         }
-        try connection.send(.pages, UnsafeRawBufferPointer(start: start, count: kept - start))
+        try connection.send(.pages, UnsafeRawBufferPointer(start: start, count: kept - start), isFollowed: isFollowed)
     }
 
     private func isZero(_ page: UnsafeMutableRawPointer) -> Bool {

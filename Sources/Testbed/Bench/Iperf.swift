@@ -13,8 +13,8 @@ struct Iperf: Decodable {
     /// Of datagrams.
     var lostPercent: Double? { end.sum?.lost_percent }
 
-    /// One stream for 3 s: of TCP, after a second that is not counted, or what the options say. (iperf3 counts datagrams
-    /// lost in such a second but not those sent in it.)
+    /// One stream for 3 s: of TCP, after a second that is not counted, or what the options say. (iperf3 counts
+    /// datagrams lost in such a second but not those sent in it.)
     static func run(
         from source: NamedNetwork, to destination: NamedNetwork, _ address: String,
         _ options: [String] = ["--omit", "1"]

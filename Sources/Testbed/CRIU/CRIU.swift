@@ -36,6 +36,15 @@ public struct CRIU: Sendable {
         try Subprocess.run([program, "check"])
     }
 
+    /// Why memory cannot be dumped in rounds here: CRIU finds what was written by soft-dirty bits, which a kernel may
+    /// lack. Nil: it can.
+    public func obstacleToRounds() -> String? {
+        do {
+            try Subprocess.run([program, "check", "--feature", "mem_dirty_track"])
+            return nil
+        } catch { return "this kernel has no soft-dirty bits, by which CRIU finds what was written" }
+    }
+
     /// From "Version: 4.2.1".
     static func version(in text: String) -> String? {
         text.split(separator: "\n").lazy.compactMap { line in

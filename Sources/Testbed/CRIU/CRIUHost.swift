@@ -24,7 +24,14 @@ struct CRIUHost {
 
     private var folder: String { "\(layout.runFolder)/criu-\(container.name)" }
     var images: String { folder + "/images" }
-    private var checkpoint: Runc.Checkpoint { .init(images: images, logs: folder, program: folder + "/criu") }
+    private var program: String { folder + "/criu" }
+
+    /// The folder of a dump's images, the how-many-th of the migration from 0; each adds to the one before.
+    func images(_ round: Int) -> String { "\(images)/\(round)" }
+
+    private func checkpoint(_ round: Int) -> Runc.Checkpoint {
+        .init(images: images(round), logs: folder, program: program, parent: round > 0 ? "../\(round - 1)" : nil)
+    }
 
     /// Makes the folder of the images, which are kept in memory: no disk is measured.
     func prepare() throws {
@@ -40,16 +47,30 @@ struct CRIUHost {
         try Folder.remove(folder)
     }
 
-    /// Ends the container and leaves its images.
-    func makeCheckpoint(_ output: CRIUOutput?) throws {
+    /// Leaves images of what was written since the last round, and lets the container run on.
+    func preDump(_ output: CRIUOutput?, round: Int) throws {
+        try Folder.create(images(round))
         try configure(output)
-        try runtime.checkpoint(container.name, checkpoint)
+        try runtime.preDump(container.name, checkpoint(round))
+    }
+
+    /// Ends the container and leaves its images.
+    func makeCheckpoint(_ output: CRIUOutput?, round: Int) throws {
+        try Folder.create(images(round))
+        try configure(output)
+        try runtime.checkpoint(container.name, checkpoint(round))
+    }
+
+    /// Makes the folder of a round's images, which finds those of the round before as CRIU leaves them.
+    func makeRoom(forRound round: Int) throws {
+        try Folder.create(images(round))
+        if round > 0 { try checkC(symlink("../\(round - 1)", images(round) + "/parent"), "linking a round's images") }
     }
 
     /// Makes the container from the images; it runs when this returns.
-    func restore(_ output: CRIUOutput?) throws {
+    func restore(_ output: CRIUOutput?, round: Int) throws {
         try configure(output)
-        try runtime.restore(container.name, bundle: container.bundle, checkpoint)
+        try runtime.restore(container.name, bundle: container.bundle, checkpoint(round))
     }
 
     /// Ends what there is of the container here.
@@ -63,8 +84,8 @@ struct CRIUHost {
         return state.pid
     }
 
-    /// runc passes on neither CRIU's options nor descriptors: the program that it starts as `criu` is a script that adds
-    /// both.
+    /// runc passes on neither CRIU's options nor descriptors: the program that it starts as `criu` is a script that
+    /// adds both.
     private func configure(_ output: CRIUOutput?) throws {
         let descriptor: Int32 = 9
         // The other way to keep the network still, iptables, needs a program.
@@ -76,7 +97,7 @@ struct CRIUHost {
 
             """
         try write(settings, to: folder + "/criu.conf", mode: 0o600)
-        try write(script, to: checkpoint.program, mode: 0o700)
+        try write(script, to: program, mode: 0o700)
     }
 
     private func write(_ text: String, to path: String, mode: mode_t) throws {

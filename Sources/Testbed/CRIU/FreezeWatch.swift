@@ -45,7 +45,8 @@ final class FreezeWatch: Sendable {
             events: place.unified.flatMap { try? SmallFile.text($0 + "/cgroup.events") }, status: status)
     }
 
-    /// CRIU freezes the cgroup, which takes it up to a tenth of a second to see; then it traces every process, and thaws.
+    /// CRIU freezes the cgroup, which takes it up to a tenth of a second to see; then it traces every process, and
+    /// thaws.
     ///
     /// - Parameters:
     ///   - freezer: freezer.state of cgroup v1.

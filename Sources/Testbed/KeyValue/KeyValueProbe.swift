@@ -1,4 +1,5 @@
-// The client of a key-value store: fills it, asks by a YCSB-like mix, judges every answer, checks everything at the end.
+// The client of a key-value store: fills it, asks by a YCSB-like mix, judges every answer, checks everything at the
+// end.
 import Glibc
 
 /// Asks a store at a steady rate over several TCP connections (`SteadyClient`). Reads go to the connections in turn, a

@@ -2,8 +2,8 @@
 import Glibc
 import LinuxKernel
 
-/// Slots of two sizes. The one freed last is taken next, so that little memory is in use, and that in the caches; what was
-/// never used is not backed by memory.
+/// Slots of two sizes. The one freed last is taken next, so that little memory is in use, and that in the caches; what
+/// was never used is not backed by memory.
 struct FramePool {
     private struct Slots {
         let size: Int
@@ -56,7 +56,8 @@ struct FramePool {
     /// A slot for any frame; nil: none is free.
     mutating func take() -> Int? { large.take() }
 
-    /// Keeps a frame that was read into a slot until `users` runs of it are released. A small one moves to a small slot.
+    /// Keeps a frame that was read into a slot until `users` runs of it are released. A small one moves to a small
+    /// slot.
     ///
     /// - Returns: where it is now; nil: there is no room, and the slot is free again.
     mutating func keep(_ slot: Int, length: Int, users count: Int) -> Int? {

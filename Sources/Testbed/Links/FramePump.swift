@@ -48,8 +48,8 @@ struct FramePump {
     private let source: TAP
     private let destination: TAP
     private var pool: FramePool
-    /// All runs in the order in which they came: from `line.head` on those on their way, from `waiting` on those that wait
-    /// for the rate.
+    /// All runs in the order in which they came: from `line.head` on those on their way, from `waiting` on those that
+    /// wait for the rate.
     private var line: Ring
     private var waiting = 0
     private var waitingBytes = 0
@@ -76,8 +76,8 @@ struct FramePump {
         let loss: UInt64
         let reorder: UInt64
         let queueLimit: Int
-        /// Bytes that are put on the line as one run at most: what takes 250 µs, so that a large frame does not arrive as a
-        /// lump, long after the first of its segments would have.
+        /// Bytes that are put on the line as one run at most: what takes 250 µs, so that a large frame does not arrive
+        /// as a lump, long after the first of its segments would have.
         let largestRun: Int
 
         init(_ quality: LinkQuality) {

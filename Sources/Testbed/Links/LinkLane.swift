@@ -27,8 +27,8 @@ final class LinkLane: Sendable {
         // Handed to the thread, which alone uses it from then on.
         nonisolated(unsafe) var pump = try FramePump(self, from: source, to: destination)
         try OwnThread.start(name) { [self] in
-            // It stands for another machine: it must not wait for a processor. Where the machine does not allow that, it
-            // is preferred.
+            // It stands for another machine: it must not wait for a processor. Where the machine does not allow that,
+            // it is preferred.
             ThreadPriority.realTime.apply()
             _ = clx_prctl(29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0)
             let end = pump.run()

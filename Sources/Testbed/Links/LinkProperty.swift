@@ -41,7 +41,8 @@ extension LinkChange {
     /// What `set` knows.
     package static let names = LinkProperty.allCases.map(\.rawValue)
 
-    /// Takes one entry of a mapping. - Throws: `InputError` when its name is no property's, or its value is out of range.
+    /// Takes one entry of a mapping. - Throws: `InputError` when its name is no property's, or its value is out of
+    /// range.
     package mutating func set(_ name: String, _ value: YAMLValue) throws {
         guard let property = LinkProperty(rawValue: name) else {
             throw value.mistake("\"\(name)\" is no property of a link: \(Self.names.joined(separator: ", "))")

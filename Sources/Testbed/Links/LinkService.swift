@@ -1,4 +1,5 @@
-// The link process as seen from outside: started, asked, told, ended. `apus link FOLDER` is its other side (LinkServer).
+// The link process as seen from outside: started, asked, told, ended. `apus link FOLDER` is its other side
+// (LinkServer).
 import FoundationEssentials
 import Glibc
 import LinuxKernel
@@ -14,8 +15,8 @@ public struct LinkService: Sendable {
     public init(folder: String) { self.folder = folder }
     public init(instance: String) { self.init(folder: "\(TestbedState.folder)/testbed-\(instance)") }
 
-    /// Starts the process and returns once every link stands. Interfaces of `.tap` links are made, without an address and
-    /// down; those of `.shaper` links must exist and get their rates.
+    /// Starts the process and returns once every link stands. Interfaces of `.tap` links are made, without an address
+    /// and down; those of `.shaper` links must exist and get their rates.
     ///
     /// - Parameter executable: the apus program; nil: the running one.
     /// - Throws: when it runs already, or a link cannot be made: then nothing runs.
@@ -61,7 +62,8 @@ public struct LinkService: Sendable {
     /// Ends the trace that is being played, if there is one; the values stay as they are.
     public func stopPlaying(_ link: String) throws { _ = try ask(.stop(link: link)) }
 
-    /// Ends the process, and removes its folder. The interfaces stay until their namespaces end. Calling it again does nothing.
+    /// Ends the process, and removes its folder. The interfaces stay until their namespaces end. Calling it again does
+    /// nothing.
     public func end() {
         ProcessTable.end(processes, grace: 2)
         removeTree(folder)

@@ -17,8 +17,9 @@ public struct LinkTrace: Sendable, Hashable, Codable {
 
     /// Reads a trace.
     ///
-    /// The first line names the columns: `time` (seconds) and properties of a link, of both directions (`delay`) or of one
-    /// (`forward.rate`, `backward.rate`). An empty value changes nothing. Lines that begin with `#`, and empty ones, are skipped.
+    /// The first line names the columns: `time` (seconds) and properties of a link, of both directions (`delay`) or of
+    /// one (`forward.rate`, `backward.rate`). An empty value changes nothing. Lines that begin with `#`, and empty
+    /// ones, are skipped.
     ///
     /// - Throws: `InputError` with the line of the first mistake.
     public init(contentsOf file: String) throws {

@@ -2,8 +2,8 @@
 import FoundationEssentials
 
 enum Shaper {
-    /// Gives what leaves by an interface the rate of a quality, and its queue if it names one; unlimited: no shaper. A change
-    /// of the rate alone keeps what waits.
+    /// Gives what leaves by an interface the rate of a quality, and its queue if it names one; unlimited: no shaper. A
+    /// change of the rate alone keeps what waits.
     static func apply(_ quality: LinkQuality, to end: LinkEnd) throws {
         let link = end.interface
         let stands = try qdisc(of: end) != nil

@@ -1,7 +1,7 @@
 // A frame as a TAP interface gives it: up to 64 KiB of a TCP stream, which a real link would carry as many frames.
 //
-// The link treats each of those by itself (loss, reordering, rate), yet passes neighbours of one fate as one frame again:
-// so a run of segments is cut out of the large frame, with headers as if the sender had sent it so.
+// The link treats each of those by itself (loss, reordering, rate), yet passes neighbours of one fate as one frame
+// again: so a run of segments is cut out of the large frame, with headers as if the sender had sent it so.
 import Glibc
 
 /// A frame with its virtio_net_hdr, in memory that belongs to someone else.

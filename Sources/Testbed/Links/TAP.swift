@@ -3,8 +3,8 @@ import CLinux
 import Glibc
 import LinuxKernel
 
-/// A TAP interface of a namespace. It stays when its descriptor is closed, without carrier, so that addresses and routes
-/// outlive the process that moves the frames; it goes with its namespace.
+/// A TAP interface of a namespace. It stays when its descriptor is closed, without carrier, so that addresses and
+/// routes outlive the process that moves the frames; it goes with its namespace.
 final class TAP: Sendable {
     let descriptor: FileDescriptor
     let end: LinkEnd

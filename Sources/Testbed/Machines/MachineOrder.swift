@@ -62,7 +62,8 @@ public struct MachineOrder: Codable, Sendable {
     private var isOurs: Bool { (try? SmallFile.text(owner)) == token }
 
     private func start() async throws {
-        // This testbed's agent has been here before, and died: its containers and what they are attached to are still there.
+        // This testbed's agent has been here before, and died: its containers and what they are attached to are still
+        // there.
         if !isOurs {
             try makeFolders("/var/lib/apus")
             guard mkdir(folder, 0o755) == 0 else { throw KernelError("making \(folder) for the testbed", Errno(errno)) }
@@ -91,8 +92,8 @@ public struct MachineOrder: Codable, Sendable {
 
     private var tunnels: Tunnels { Tunnels(instance: instance, number: number) }
 
-    /// A second way to each other machine's bridge, as between the hosts of one machine: frames follow a container by it, nothing
-    /// else passes.
+    /// A second way to each other machine's bridge, as between the hosts of one machine: frames follow a container by
+    /// it, nothing else passes.
     private func makeTunnels() throws {
         let words = try runProgram("ip", ["-o", "link", "show", "dev", bridge]).split(separator: " ")
         let mtu =
@@ -102,13 +103,15 @@ public struct MachineOrder: Codable, Sendable {
         for peer in peers {
             let name = tunnels.port(to: peer.number)
             if made.contains(name) { continue }
-            // Larger than what the line takes, it is sent in fragments: what passes here is what came during a handover.
+            // Larger than what the line takes, it is sent in fragments: what passes here is what came during a
+            // handover.
             lines += [
                 "link add \(name) address \(tunnels.address(to: peer.number)) mtu \(mtu) type vxlan id \(tunnels.identifier(to: peer.number)) local \(listen.host)"
                     + " remote \(peer.address.host) dstport 4789 nolearning",
                 "link set \(name) master \(bridge)",
-                // Broadcasts of the bridge's own address go out by every port, whatever its flood flags say, and would come back
-                // to the clients' switch by the other machine: not by ports that answer ARP for others (br_flood).
+                // Broadcasts of the bridge's own address go out by every port, whatever its flood flags say, and would
+                // come back to the clients' switch by the other machine: not by ports that answer ARP for others
+                // (br_flood).
                 "link set \(name) type bridge_slave flood off mcast_flood off bcast_flood off learning off proxy_arp on",
                 "link set \(name) addrgenmode none", "link set \(name) up",
             ]
@@ -125,8 +128,8 @@ public struct MachineOrder: Codable, Sendable {
         ((try? SmallFile.text(log)) ?? "").split(separator: "\n").suffix(15).joined(separator: "\n")
     }
 
-    /// Ends the agent, then whatever it left, if this testbed started it. The machine's bridge stays, so entries for containers in
-    /// it have to go one by one.
+    /// Ends the agent, then whatever it left, if this testbed started it. The machine's bridge stays, so entries for
+    /// containers in it have to go one by one.
     ///
     /// - Returns: what could not be removed and does not show among the leftovers.
     private func remove() -> [String] {
@@ -187,8 +190,8 @@ public struct MachineOrder: Codable, Sendable {
     }
 }
 
-/// Names and identifiers of the tunnels of one host. Both ends must come to the same identifier, and two testbeds on the same
-/// machines to different ones.
+/// Names and identifiers of the tunnels of one host. Both ends must come to the same identifier, and two testbeds on
+/// the same machines to different ones.
 struct Tunnels {
     /// FNV-1a of the instance's name.
     private let digest: UInt32

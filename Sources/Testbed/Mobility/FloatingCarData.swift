@@ -3,7 +3,8 @@ import Foundation
 import FoundationXML
 
 /// `<fcd-export><timestep time="0.00"><vehicle id="v0" x="1.0" y="2.0" angle="90.0" speed="13.9"/>...`. Persons count like
-/// vehicles. Other attributes (lane, slope ...) say nothing here. Coordinates are metres: geographic ones are not known.
+/// vehicles. Other attributes (lane, slope ...) say nothing here. Coordinates are metres: geographic ones are not
+/// known.
 enum FloatingCarData {
     static func read(_ bytes: [UInt8], file: String, into users: inout TraceUsers) throws {
         let parser = XMLParser(data: Data(bytes))

@@ -35,7 +35,8 @@ extension MobilityTrace {
         sites.nearest(samples[0].x, samples[0].y, within: rules.coverage)
     }
 
-    /// What happens from the trace's start to its end, looked at every `rules.step` seconds. At one instant, in this order:
+    /// What happens from the trace's start to its end, looked at every `rules.step` seconds. At one instant, in this
+    /// order:
     ///
     /// 1. *Handoff*: at least `handoff` metres away, heading out (radial speed above 0) or beyond the coverage, and
     ///    another access point is nearer and covers the user: the nearest such one.

@@ -74,6 +74,9 @@ public struct MobilityUser: Codable, Sendable {
     public var late: Int?
     /// Outside handoffs and blackouts, milliseconds.
     public var largestGap = 0.0
+    /// Of the requests while the service was *near*, on the host beside the device's access point; *far*, on another
+    /// one; and of those due at a *handoff*: the device had no link, or the service stood still.
+    public var latency: [LatencySummary] = []
     public var verdicts: [Verdict] = []
 
     public init(device: String, trace: String, containers: [String]) {
@@ -112,5 +115,31 @@ public struct MobilityOutcome: Codable, Sendable {
     public var passed: Bool {
         !users.isEmpty && users.allSatisfy { !$0.verdicts.isEmpty && $0.verdicts.allSatisfy(\.passed) }
             && !migrations.contains { $0.end == .failed }
+    }
+}
+
+/// Where a user's service ran, seen from its device.
+struct MobilityPlaces {
+    /// The service was on another host than the one beside the device's access point.
+    private(set) var far: [Range<Int64>] = []
+
+    /// - Parameters:
+    ///   - start: the host on which the service begins, and that of the device's first access point.
+    ///   - devices: when the device joined an access point, and the host beside it.
+    ///   - services: when the service was released on a host.
+    init(start: String, devices: [(at: Int64, host: String)], services: [(at: Int64, host: String)]) {
+        let changes = (devices.map { ($0.at, $0.host, true) } + services.map { ($0.at, $0.host, false) })
+            .sorted { $0.0 < $1.0 }
+        var (device, service, since) = (start, start, Int64?.none)
+        for (at, host, isDevice) in changes {
+            if isDevice { device = host } else { service = host }
+            if device == service, let begin = since {
+                if begin < at { far.append(begin..<at) }
+                since = nil
+            } else if device != service, since == nil {
+                since = at
+            }
+        }
+        if let since { far.append(since..<Int64.max) }
     }
 }

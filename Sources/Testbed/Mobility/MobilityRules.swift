@@ -55,7 +55,8 @@ extension MobilitySample {
         return distance == 0 ? speed : ((x - site.x) * vx + (y - site.y) * vy) / distance
     }
 
-    /// When the user will be that far from an access point, going on as now: seconds from here, and the place. nil: never.
+    /// When the user will be that far from an access point, going on as now: seconds from here, and the place. nil:
+    /// never.
     func reaches(_ radius: Double, from site: CellSite) -> (seconds: Double, x: Double, y: Double)? {
         if site.distance(self) >= radius { return (0, x, y) }
         let (vx, vy) = velocity

@@ -2,8 +2,8 @@
 import LinuxKernel
 import Migration
 
-/// Plays traces on a testbed with access points: each user device has a service of its own, which begins on the host of its
-/// first access point. Events of the traces hand devices over and decide migrations.
+/// Plays traces on a testbed with access points: each user device has a service of its own, which begins on the host of
+/// its first access point. Events of the traces hand devices over and decide migrations.
 public struct MobilityRun: Sendable {
     public struct Options: Sendable {
         public var strategy = MobilityStrategy.proactive
@@ -129,11 +129,36 @@ public struct MobilityRun: Sendable {
         let all = recording.summary("all", .min, .max)
         (record.requests, record.answered, record.late) = (all.requests, all.requests - all.unanswered, all.late)
         record.largestGap = recording.largestGap(outside: outages + blackouts)
+        let pauses = outages + blackouts, places = places(of: user, outcome)
+        func isPause(_ instant: Int64) -> Bool { pauses.contains { $0.contains(instant) } }
+        func isFar(_ instant: Int64) -> Bool { places.far.contains { $0.contains(instant) } }
+        record.latency = [
+            recording.summary("near") { !isPause($0) && !isFar($0) },
+            recording.summary("far") { !isPause($0) && isFar($0) },
+            recording.summary("handoff", ofThoseDue: isPause),
+        ]
         record.verdicts.append(
             Verdict(
                 "answers throughout", record.answered > 0 && record.largestGap <= options.longestGap,
                 "\(record.answered) of \(record.requests) answered, longest gap outside handoffs and blackouts "
                     + "\(Int(record.largestGap)) ms of \(Int(options.longestGap)) ms allowed"))
         outcome.users.append(record)
+    }
+
+    private func places(of user: Int, _ outcome: MobilityOutcome) -> MobilityPlaces {
+        func host(_ point: String) -> String {
+            let beside = testbed.topology.accessPoints.first { $0.name == point }?.host
+            return beside.flatMap { testbed.topology.host($0)?.name } ?? ""
+        }
+        let handoffs = outcome.handoffs.filter { $0.user == user }
+        let arrived = outcome.migrations.filter { $0.user == user && $0.end == .arrived }
+        return MobilityPlaces(
+            start: handoffs.first.map { host($0.from) } ?? "",
+            devices: handoffs.map { ($0.joinedAt, host($0.to)) },
+            services: arrived.compactMap { migration in
+                migration.report.map {
+                    ($0.blackout.upperBound, testbed.topology.host(migration.destination)?.name ?? "")
+                }
+            })
     }
 }

@@ -31,8 +31,8 @@ struct Attachment {
         announcer = try PacketSocket(on: bridge.index, in: namespace)
     }
 
-    /// Silences all ports but one. The kernel changes a port's state by itself when it sees a carrier for the first time,
-    /// so this waits until all have one; no frame may be able to come back by another port meanwhile.
+    /// Silences all ports but one. The kernel changes a port's state by itself when it sees a carrier for the first
+    /// time, so this waits until all have one; no frame may be able to come back by another port meanwhile.
     func begin(at accessPoint: AccessPoint?) throws {
         let all = Set(ports.values)
         let came = try waitUntil(seconds: 10) {

@@ -30,8 +30,8 @@ public struct EdgeNetwork: Sendable {
         for host in topology.hosts { try awaitBackhaulPorts(of: host) }
     }
 
-    /// A port drops what comes until the kernel has looked at its carrier, up to a second late. Nothing else would notice here: by
-    /// these ports frames follow containers that move.
+    /// A port drops what comes until the kernel has looked at its carrier, up to a second late. Nothing else would
+    /// notice here: by these ports frames follow containers that move.
     private func awaitBackhaulPorts(of host: EdgeHost) throws {
         let route = try NetlinkSocket(in: NetworkNamespace(opening: host.namespace.path))
         let ports = try topology.hosts.filter { $0 != host }.map { try route.link(host.backhaulPort(to: $0)).index }
@@ -90,8 +90,9 @@ public struct EdgeNetwork: Sendable {
         for user in topology.userDevices {
             var lines = ["link set lo up"]
             if user.accessPoint != nil {
-                // Without a port that forwards a bridge loses its carrier, and for up to a second after its return nothing
-                // is sent (the kernel looks at carriers once a second): this port always forwards, and leads nowhere.
+                // Without a port that forwards a bridge loses its carrier, and for up to a second after its return
+                // nothing is sent (the kernel looks at carriers once a second): this port always forwards, and leads
+                // nowhere.
                 lines += [
                     bridge(mac: user.mac), "link add hold type veth peer name nowhere", "link set hold master br0",
                     "link set hold type bridge_slave flood off mcast_flood off bcast_flood off learning off",
@@ -99,7 +100,8 @@ public struct EdgeNetwork: Sendable {
                 ]
                 for point in topology.accessPoints {
                     let radio = user.radio(to: point)
-                    // What it knew by one access point would be wrong at the next: it sends to the one it is attached to.
+                    // What it knew by one access point would be wrong at the next: it sends to the one it is attached
+                    // to.
                     lines += [
                         "link set \(radio) master br0", "link set \(radio) type bridge_slave learning off",
                         "link set \(radio) up",

@@ -13,8 +13,8 @@ public struct NetworkCheck: Sendable, Codable {
 extension EdgeNetwork {
     /// Checks that each user device reaches all edge hosts, that the routed backhaul answers between any two, and that
     /// these see each other's MAC addresses on the access network (one layer 2). Takes some milliseconds; five seconds
-    /// more for each that fails: the kernel may look at a new link's carrier a second late, or later where many links come
-    /// and go, and ARP asks once a second.
+    /// more for each that fails: the kernel may look at a new link's carrier a second late, or later where many links
+    /// come and go, and ARP asks once a second.
     public func check() -> [NetworkCheck] {
         let hosts = topology.hosts
         var checks = topology.userDevices.flatMap { user in

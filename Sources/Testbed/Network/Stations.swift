@@ -52,8 +52,8 @@ public struct UserDevice: Sendable, Hashable, Codable {
     public let name: String
     /// Its position, from 1.
     public let number: Int
-    /// The name of the access point that it is attached to in the beginning; nil: there are none, and it hangs at the core
-    /// switch.
+    /// The name of the access point that it is attached to in the beginning; nil: there are none, and it hangs at the
+    /// core switch.
     public let accessPoint: String?
 
     public var namespace: NamedNetwork { NamedNetwork(name) }

@@ -2,7 +2,8 @@
 import LinuxKernel
 
 extension Topology {
-    /// The namespaces whose names begin with an instance's prefix, each taken for an edge host, which has most to remove.
+    /// The namespaces whose names begin with an instance's prefix, each taken for an edge host, which has most to
+    /// remove.
     ///
     /// nil without a record, since then nothing was made; with none of such names; and for the default instance, whose
     /// names have no prefix to tell them from others'.

@@ -51,9 +51,9 @@ extension Topology {
         }
     }
 
-    /// The pairs of interfaces that make up a link. Those of a backhaul are two, which do not share a queue: the routed one
-    /// for sessions, and the bridges' ports by which frames follow a container; few ever pass there, so its rate is not
-    /// limited.
+    /// The pairs of interfaces that make up a link. Those of a backhaul are two, which do not share a queue: the routed
+    /// one for sessions, and the bridges' ports by which frames follow a container; few ever pass there, so its rate is
+    /// not limited.
     func cables(of link: TestbedLink) -> [EmulatedLink] {
         func cable(_ a: LinkEnd, _ b: LinkEnd) -> EmulatedLink {
             EmulatedLink(

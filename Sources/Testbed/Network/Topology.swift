@@ -1,7 +1,7 @@
 // What a testbed consists of, by name: everything else is derived, so that it can be found and removed after a crash.
 
-/// Edge hosts, access points, user devices and the links between them, as network namespaces; or edge hosts that are real
-/// machines, whose links are theirs.
+/// Edge hosts, access points, user devices and the links between them, as network namespaces; or edge hosts that are
+/// real machines, whose links are theirs.
 ///
 ///     ue ── access ──┬── acc0 [edge-a: br0] x2 ──┐ unicast with static FDB entries
 ///                    └── acc0 [edge-b: br0] x1 ──┘

@@ -13,8 +13,8 @@ extension ProbeRecording {
         gap.to >= stretch.lowerBound && gap.from <= stretch.upperBound + aftermath
     }
 
-    /// The user interruption, milliseconds: the largest gap that touches each of the stretches (a device without a link, a
-    /// container that is frozen), minus the usual gap; where one gap touches several it counts once.
+    /// The user interruption, milliseconds: the largest gap that touches each of the stretches (a device without a
+    /// link, a container that is frozen), minus the usual gap; where one gap touches several it counts once.
     public func interruption(_ stretches: [ClosedRange<Int64>]) -> Double {
         let (all, usual) = gaps()
         var found: [Int64: Int64] = [:]
@@ -33,8 +33,8 @@ extension ProbeRecording {
 }
 
 extension ClosedRange<Int64> {
-    /// An outage, and the time until TCP has found out by its timer that the link is back: 200 ms after the last attempt, or
-    /// as long again as the outage was.
+    /// An outage, and the time until TCP has found out by its timer that the link is back: 200 ms after the last
+    /// attempt, or as long again as the outage was.
     var untilTimersFired: Self { lowerBound...upperBound + (upperBound - lowerBound) + 300_000_000 }
 }
 

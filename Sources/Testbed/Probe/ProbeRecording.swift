@@ -56,7 +56,12 @@ public struct ProbeRecording: Sendable {
 
     /// The latency of the requests that were due between two instants, counted from when they were due.
     public func summary(_ stretch: String, _ from: Int64, _ to: Int64) -> LatencySummary {
-        let due = requests.filter { $0.intended >= from && $0.intended < to }
+        summary(stretch) { $0 >= from && $0 < to }
+    }
+
+    /// The latency of the requests that were due at certain instants.
+    public func summary(_ stretch: String, ofThoseDue isMeant: (Int64) -> Bool) -> LatencySummary {
+        let due = requests.filter { isMeant($0.intended) }
         let times = due.filter { $0.answered > 0 }.map { $0.answered - $0.intended }.sorted()
         func part(_ share: Double) -> Double { Double(RedisRecording.quantile(times, share)) / 1e6 }
         return LatencySummary(

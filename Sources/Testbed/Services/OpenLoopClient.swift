@@ -16,8 +16,8 @@ protocol OpenLoopTraffic: AnyObject {
     var outstanding: (all: Int, overTCP: Int) { get }
 }
 
-/// Runs a traffic against a service, from a network namespace, in the real-time class where that is permitted: it stands
-/// for other machines, so its own scheduling must not look like the service's delay.
+/// Runs a traffic against a service, from a network namespace, in the real-time class where that is permitted: it
+/// stands for other machines, so its own scheduling must not look like the service's delay.
 final class OpenLoopClient: @unchecked Sendable {
     /// How long `stop` waits for answers over TCP, and for datagrams, nanoseconds.
     private static let (patience, datagramPatience) = (Int64(10_000_000_000), Int64(500_000_000))

@@ -9,14 +9,15 @@ public protocol Workload: AnyObject {
     /// Makes the containers on a host, fills them, and begins to ask, if there is a client; returns when they are in
     /// their steady state.
     func start(on host: EdgeHost) async throws
-    /// The client's device had no link in these stretches (CLOCK_MONOTONIC nanoseconds): what TCP's timers made of that is
-    /// not held against a migration. To be called before `finish`.
+    /// The client's device had no link in these stretches (CLOCK_MONOTONIC nanoseconds): what TCP's timers made of that
+    /// is not held against a migration. To be called before `finish`.
     func hadNoLink(_ outages: [ClosedRange<Int64>])
     /// Ends the client, has everything verified on the hosts where the containers ought to run now, and removes them.
     ///
     /// - Parameter moves: every migration that was made or tried, in order.
     func finish(after moves: [Move]) async throws -> Outcome
-    /// Removes the containers, wherever they are, and ends the client; verifies nothing. Does nothing if there are none.
+    /// Removes the containers, wherever they are, and ends the client; verifies nothing. Does nothing if there are
+    /// none.
     func abandon() async
 }
 

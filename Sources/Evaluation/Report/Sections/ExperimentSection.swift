@@ -13,53 +13,52 @@ extension EvaluationReport {
         if experiment.isMap {
             blocks.append(.figure(try map(experiment)))
         } else {
-            var marks: [(value: Double, label: String)] = []
-            if parameter == .lambda {
-                if downtime.groups.contains(where: { ($0.x ?? 0) > 0.9 }) { marks.append((1, "λ = 1")) }
-                if let knee = downtime.knee("MiGrror", at: 10) {
-                    marks.append((knee, "MiGrror above 10 ms from λ = \(measured(knee))"))
-                }
-            }
-            func figure(_ id: String, _ column: String, _ what: String, _ unit: String, _ reading: String) throws {
+            func figure(_ id: String, _ column: String, _ what: String, _ unit: String, _ reading: String) throws
+                -> ReportBlock?
+            {
                 let answer = try results.answer(experiment, column)
-                guard !answer.isEmpty else { return }
+                guard !answer.isEmpty else { return nil }
+                let isDowntime = id.hasSuffix("downtime")
                 var plot = answer.plot(
-                    x: parameter, y: "\(what) (\(unit))", levels: id.hasSuffix("downtime") ? [(10, "10 ms")] : [])
-                plot.marks = marks
+                    x: parameter, y: "\(what) (\(unit))", levels: isDowntime ? [(10, "10 ms")] : [])
+                if parameter == .lambda, isDowntime {
+                    if answer.groups.contains(where: { ($0.x ?? 0) > 0.9 }) { plot.marks.append((1, "λ = 1")) }
+                    if let knee = answer.knee("MiGrror", at: 10, in: plot) {
+                        plot.marks.append((knee, "MiGrror above 10 ms from λ = \(measured(knee))"))
+                    }
+                }
                 let name = "\(title): \(what)"
-                blocks.append(
-                    .figure(
-                        ReportFigure(
-                            id: "\(experiment.name)-\(id)", title: name, reading: reading, svg: plot.svg(title: name),
-                            query: answer.query)))
+                return .figure(
+                    ReportFigure(
+                        id: "\(experiment.name)-\(id)", title: name, reading: reading, svg: plot.svg(title: name),
+                        query: answer.query))
             }
             let bars = "Medians with 95 % bootstrap intervals."
-            try figure("downtime", "r.engine_downtime_ms", "engine downtime", "ms", "Freeze begun to release. " + bars)
-            try figure(
-                "client-downtime", "r.client_downtime_ms", "client downtime", "ms",
-                "Largest gap between two answers that touches the freeze, minus the usual gap. " + bars)
-            try figure(
-                "migration-time", "r.migration_time_ms / 1000", "migration time", "s",
-                "From the decision to the destination serving. " + bars)
-            if experiment.points.contains(where: { $0.handover == .atTrigger }) {
+            let figures = [
                 try figure(
-                    "handover", "r.handover_ms", "trigger to release", "ms",
-                    "From the handover's trigger to the destination serving: the last passes and the downtime. " + bars)
-            }
-            try figure(
-                "overhead", "100 * r.overhead", "traffic overhead", "% of the state",
-                "Bytes sent beyond the size of the state. " + bars)
-            try figure(
-                "disturbance", "r.disturbance_ms", "largest gap while copying", "ms",
-                "The longest time without progress before the freeze: what copying costs the program. " + bars)
-            blocks.append(
-                .figure(
-                    ReportFigure(
-                        id: "\(experiment.name)-cdf", title: "\(title): distribution of the engine downtime",
-                        reading: "Every run of the experiment, all values of the varied parameter together.",
-                        svg: downtime.distribution("engine downtime (ms)").svg(title: title), query: downtime.query)))
+                    "client-downtime", "r.client_downtime_ms", "client downtime", "ms",
+                    "Largest gap between two answers that touches the freeze, minus the usual gap. " + bars),
+                try figure(
+                    "downtime", "r.engine_downtime_ms", "engine downtime", "ms", "Freeze begun to release. " + bars),
+                experiment.points.contains { $0.handover == .atTrigger }
+                    ? try figure(
+                        "handover", "r.handover_ms", "trigger to release", "ms",
+                        "From the handover's trigger to the destination serving: preparation, the last passes and the "
+                            + "downtime. " + bars) : nil,
+                try figure(
+                    "migration-time", "r.migration_time_ms / 1000", "migration time", "s",
+                    "From the decision to the destination serving. " + bars),
+                try figure(
+                    "overhead", "100 * r.overhead", "traffic overhead", "% of the state",
+                    "Bytes sent beyond the size of the state. " + bars),
+                try figure(
+                    "disturbance", "r.disturbance_ms", "largest gap while copying", "ms",
+                    "The longest time without progress before the freeze: what copying costs the program. " + bars),
+            ].compactMap { $0 }
+            blocks += figures.prefix(1)
+            if figures.count > 1 { blocks.append(.fold("Time, traffic, disturbance", Array(figures.dropFirst()))) }
         }
-        blocks.append(.table(try table(experiment)))
+        blocks.append(.fold("The figures", [.table(try table(experiment))]))
         return ReportSection(title: title, blocks: blocks)
     }
 
@@ -77,7 +76,7 @@ extension EvaluationReport {
             """)
         let failed: Int = failures.first?["n"] ?? 0
         return ReportTable(
-            columns: [.init("technique", false), .init(experiment.varied.first?.rawValue ?? "", true), .init("n")]
+            columns: [.init("technique", false), .init(experiment.varied.first?.title ?? "", true), .init("n")]
                 + metrics.map { .init($0.0) },
             rows: answers[0].groups.map { group in
                 [group.series, experiment.varied.isEmpty ? "" : group.xText, "\(group.values.count)"]

@@ -10,43 +10,31 @@ extension EvaluationReport {
         ("disturbance_ms", 1, "largest gap while copying", "ms"), ("bytes_sent", 1 / 1_048_576.0, "traffic", "MiB"),
     ]
 
+    /// Every difference that is shown and matters, by every metric.
     func findings(_ places: Places) throws -> ReportSection {
         var (worse, better): ([(ratio: Double, row: [String])], [(ratio: Double, row: [String])]) = ([], [])
         var (open, few, small) = (0, 0, 0)
+        let pairs = places.pairs(.migrror, .preCopy)
         for metric in Self.compared {
-            let held = places.pairs(.migrror, .preCopy).compactMap { pair -> (PlaceRuns, Comparison, RankTest)? in
-                func values(_ side: PlaceRuns) -> [[Double]] {
-                    side.blocks(metric.column).map { $0.map { $0 * metric.factor } }
-                }
-                let (first, second) = (values(pair.first), values(pair.second))
-                guard let test = RankTest(first.flatMap(\.self), second.flatMap(\.self)) else { return nil }
-                return (pair.first, Comparison(first, second, isTime: metric.unit == "ms"), test)
+            let contrast = Contrast(places, of: pairs, isTime: metric.unit == "ms") { side in
+                side.blocks(metric.column).map { $0.map { $0 * metric.factor } }
             }
-            for ((place, comparison, test), p) in zip(held, holm(held.map(\.2.p))) {
-                if comparison.sign == 0 {
-                    if comparison.isJudged { open += 1 } else { few += 1 }
-                    continue
-                }
-                guard comparison.isRelevant else {
+            for row in contrast.rows where row.comparison.sign == 0 || !row.comparison.isRelevant {
+                if row.comparison.sign != 0 {
                     small += 1
-                    continue
-                }
-                let run = place.parameters
-                let row = [
-                    metric.name, places.name(run, without: [.handover]), run.handover.rawValue,
-                    "\(measured(comparison.medians.first)) \(metric.unit)",
-                    "\(measured(comparison.medians.second)) \(metric.unit)", comparison.text,
-                    measured(test.delta), Self.probability(p), "\(place.rows.count)",
-                ]
-                if comparison.sign > 0 {
-                    worse.append((comparison.ratio, row))
+                } else if row.comparison.isJudged {
+                    open += 1
                 } else {
-                    better.append((comparison.ratio, row))
+                    few += 1
                 }
             }
+            worse += contrast.worse.map { ($0.comparison.ratio, Self.words($0, metric)) }
+            better += contrast.better.map { ($0.comparison.ratio, Self.words($0, metric)) }
         }
+        let losses = worse.sorted { $0.ratio > $1.ratio }.map(\.row)
+        let wins = better.sorted { $0.ratio < $1.ratio }.map(\.row)
         return ReportSection(
-            title: "What the measurements say",
+            title: "Every difference that is shown",
             blocks: [
                 .text(
                     "MiGrror against pre-copy, both on the same engine, links and workloads, under the same handover policy. A "
@@ -55,10 +43,28 @@ extension EvaluationReport {
                         + "the Mann-Whitney test's, two-sided, by Holm within a metric. \(open) comparisons show no difference, "
                         + "\(small) one that is too small to matter, \(few) have fewer than \(Comparison.leastValues) runs on a side, "
                         + "too few to show any. Greatest ratios first."),
-                .table(Self.comparison("Where MiGrror is worse", worse.sorted { $0.ratio > $1.ratio }.map(\.row))),
-                .table(Self.comparison("Where MiGrror is better", better.sorted { $0.ratio < $1.ratio }.map(\.row))),
-                .table(try overview()),
+                .fold(
+                    "Where MiGrror is worse: \(losses.count)",
+                    [.table(Self.comparison("Where MiGrror is worse", losses))]),
+                .fold(
+                    "Where MiGrror is better: \(wins.count)", [.table(Self.comparison("Where MiGrror is better", wins))]
+                ),
+                .fold("Migrations under 10 ms, and the longest", [.table(try overview())]),
             ])
+    }
+
+    private static func words(
+        _ row: Contrast.Row, _ metric: (column: String, factor: Double, name: String, unit: String)
+    )
+        -> [String]
+    {
+        let comparison = row.comparison
+        return [
+            metric.name, row.name, row.pair.first.parameters.handover.rawValue,
+            "\(measured(comparison.medians.first)) \(metric.unit)",
+            "\(measured(comparison.medians.second)) \(metric.unit)", comparison.text, measured(row.test.delta),
+            probability(row.p), "\(row.pair.first.rows.count)",
+        ]
     }
 
     private static func probability(_ p: Double) -> String { p < 0.001 ? "< 0.001" : "\((p * 1000).rounded() / 1000)" }

@@ -2,14 +2,13 @@
 import GRDB
 
 extension EvaluationReport {
-    func inside() throws -> ReportSection {
-        var blocks: [ReportBlock] = []
-        if let figure = try phases() { blocks.append(.figure(figure)) }
-        if let figure = try steps() { blocks.append(.figure(figure)) }
-        if let figure = try passes() { blocks.append(.figure(figure)) }
-        if let figure = try age() { blocks.append(.figure(figure)) }
-        blocks += try timelines().map { .figure($0) }
-        return ReportSection(title: "Inside a migration", blocks: blocks)
+    func inside(_ places: Places) throws -> ReportSection {
+        let figures = try [phases(), steps(places), passes(), age()].compactMap { $0 }
+        let timelines = try timelines(places)
+        return ReportSection(
+            title: "Inside a migration",
+            blocks: figures.map { .figure($0) }
+                + (timelines.isEmpty ? [] : [.fold("Requests around the freeze", timelines.map { .figure($0) })]))
     }
 
     private func phases() throws -> ReportFigure? {
@@ -60,24 +59,27 @@ extension EvaluationReport {
             query: query)
     }
 
-    private func steps() throws -> ReportFigure? {
+    private func steps(_ places: Places) throws -> ReportFigure? {
+        // At one point: a mean over several would be no freeze that ever was.
+        guard
+            let place = places.all.filter({ $0.parameters.technique == .migrror }).max(by: {
+                (places.isPlain($1.parameters) ? 1 : 0, $0.rows.count) > (
+                    places.isPlain($0.parameters) ? 1 : 0, $1.rows.count
+                )
+            })
+        else { return nil }
         let query = """
-            SELECT p.technique || ', ' || p.workload AS bar, s.side || ': ' || s.name AS part, avg(s.duration_us) AS mean
+            SELECT s.side || ': ' || s.name AS part, avg(s.duration_us) AS mean
             FROM step s JOIN run r ON r.id = s.run JOIN point p ON p.id = r.point
-            WHERE r.passed = 1 AND p.technique = 'MiGrror' AND s.name NOT LIKE 'capture:%'
-            GROUP BY bar, part ORDER BY mean DESC
+            WHERE r.passed = 1 AND p.key = '\(place.parameters.key)' AND s.name NOT LIKE 'capture:%'
+            GROUP BY part ORDER BY mean DESC
             """
         let rows = try results.rows(query).filter { ($0["mean"] as Double) >= 20 }
         guard !rows.isEmpty else { return nil }
-        let bars = rows.prefix(24).map { row in
-            (
-                name: "\(row["part"] as String) (\((row["bar"] as String).split(separator: " ").last ?? ""))",
-                sizes: [row["mean"] as Double]
-            )
-        }
+        let bars = rows.prefix(24).map { (name: $0["part"] as String, sizes: [$0["mean"] as Double]) }
         let chart = StackedBars(axis: "mean time in the freeze (µs)", parts: ["MiGrror"], bars: Array(bars))
         return ReportFigure(
-            id: "steps", title: "Steps of the freeze",
+            id: "steps", title: "Steps of the freeze, \(places.name(place.parameters))",
             reading:
                 "Mean duration of each step of 20 µs and more on either side. Steps of the two sides overlap, so they do "
                 + "not add up to the downtime; waiting contains what the other side does meanwhile.",
@@ -89,7 +91,7 @@ extension EvaluationReport {
         let query = """
             SELECT p.workload, p.memory_mib, p.bandwidth_mbit, p.lambda, p.handover FROM run r JOIN point p ON p.id = r.point
             WHERE r.passed = 1 AND r.repetition = 1 AND p.technique <> 'cold'
-            GROUP BY 1, 2, 3, 4, 5 HAVING count(DISTINCT p.technique) > 1
+            GROUP BY 1, 2, 3, 4, 5 HAVING count(DISTINCT CASE WHEN p.technique IN ('pre-copy', 'MiGrror') THEN p.technique END) > 1
             ORDER BY p.lambda IS NULL, abs(p.lambda - 0.4), p.memory_mib LIMIT 1
             """
         guard let row = try results.rows(query).first else { return nil }
@@ -127,7 +129,8 @@ extension EvaluationReport {
     }
 
     private func passes() throws -> ReportFigure? {
-        guard let answer = try overTime("pass", "start_ms", "pages") else { return nil }
+        guard var answer = try overTime("pass", "start_ms", "pages") else { return nil }
+        answer.groups.removeAll { $0.values[0] <= 0 }
         let plot = curve(answer, "after the decision (ms)", Axis("pages of a round or sync", .log), style: .line)
         return ReportFigure(
             id: "passes", title: "Pages of each round or sync",
@@ -146,30 +149,31 @@ extension EvaluationReport {
             svg: plot.svg(title: "age of the mirror"), query: answer.query)
     }
 
-    private func timelines() throws -> [ReportFigure] {
+    private func timelines(_ places: Places) throws -> [ReportFigure] {
         let query = """
-            SELECT p.technique, p.workload, t.at_ms, t.latency_ms, r.engine_downtime_ms FROM timeline t
+            SELECT p.key, t.at_ms, t.latency_ms, r.engine_downtime_ms FROM timeline t
             JOIN run r ON r.id = t.run JOIN point p ON p.id = r.point
             WHERE r.id IN (SELECT min(r.id) FROM run r JOIN point p ON p.id = r.point JOIN timeline t ON t.run = r.id
-                WHERE r.passed = 1 GROUP BY p.technique, p.workload)
+                WHERE r.passed = 1 AND r.engine_downtime_ms IS NOT NULL GROUP BY p.technique, p.workload)
             """
         let rows = try results.rows(query)
-        let names = rows.map { "\($0["technique"] as String) \($0["workload"] as String)" }.uniqued
-        return names.map { name in
-            let mine = rows.filter { "\($0["technique"] as String) \($0["workload"] as String)" == name }
-            let downtime: Double = mine[0]["engine_downtime_ms"]
+        return places.all.compactMap { place -> ReportFigure? in
+            let mine = rows.filter { ($0["key"] as String) == place.parameters.key }
+            guard let first = mine.first else { return nil }
+            let name = "\(place.technique), \(places.name(place.parameters))"
+            let downtime: Double = first["engine_downtime_ms"]
             // What lies far from a short freeze says nothing about it.
             let reach = max(100, downtime * 1.6)
             let points = mine.map { PlotPoint($0["at_ms"], max(0.02, $0["latency_ms"])) }
                 .filter { $0.x > -reach * 0.6 && $0.x < reach }
-            let technique = String(name.split(separator: " ")[0])
             var plot = Plot(
                 x: Axis("request due after the freeze began (ms)"), y: Axis("latency (ms)", .log),
-                series: [PlotSeries(name: name, style: .dots, look: Look.of(technique, 0), points: points)])
+                series: [PlotSeries(name: name, style: .dots, look: Look.of(place.technique, 0), points: points)])
             plot.shades = [(0, downtime)]
             plot.height = 260
             return ReportFigure(
-                id: "timeline-\(name.replacing(" ", with: "-"))", title: "Requests around the freeze, \(name)",
+                id: "timeline-\(place.technique)-\(place.parameters.workload.rawValue)",
+                title: "Requests around the freeze, \(name)",
                 reading:
                     "One run: each dot is a request, the shaded stretch is the freeze (\(measured(downtime)) ms). A request "
                     + "is counted from the instant at which it was due, whether the server ran or not.",

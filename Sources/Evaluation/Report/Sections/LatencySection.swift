@@ -2,32 +2,40 @@
 import GRDB
 
 extension EvaluationReport {
-    func requests() throws -> ReportSection {
-        var blocks: [ReportBlock] = try latencies().map { .figure($0) }
+    func requests(_ places: Places) throws -> ReportSection {
+        var blocks: [ReportBlock] = try latencies(places).map { .figure($0) }
         if let figure = try deadlineFigure() { blocks.append(.figure(figure)) }
-        if let table = try deadlines() { blocks.append(.table(table)) }
-        if let table = try slowdown() { blocks.append(.table(table)) }
+        let tables = try [deadlines(), slowdown()].compactMap { $0 }
+        if !tables.isEmpty { blocks.append(.fold("The figures", tables.map { .table($0) })) }
         return ReportSection(title: "Requests", blocks: blocks)
     }
 
-    /// Of each workload with a client: latency while it was migrated by each technique, and before.
-    private func latencies() throws -> [ReportFigure] {
-        let query = """
-            SELECT p.workload, CASE b.stretch WHEN 'before' THEN 'before' ELSE p.technique END AS series,
-                b.latency_ms AS latency, sum(b.count) AS n
-            FROM latency_bucket b JOIN run r ON r.id = b.run JOIN point p ON p.id = r.point
-            WHERE r.passed = 1 AND b.stretch IN ('before', 'during') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-            """
-        let rows = try results.rows(query)
-        return rows.map { $0["workload"] as String }.uniqued.map { workload in
-            let mine = rows.filter { ($0["workload"] as String) == workload }
-            let names = mine.map { $0["series"] as String }.uniqued.sorted {
+    /// Of each workload with a client, where most techniques were measured: latency while it was migrated by each
+    /// technique, and before.
+    private func latencies(_ places: Places) throws -> [ReportFigure] {
+        let pairs = places.pairs(.migrror, .preCopy).filter { !$0.first.slowdowns.isEmpty }
+        return try pairs.map(\.first.parameters.workload).uniqued.map { workload in
+            let mine = pairs.filter { $0.first.parameters.workload == workload }
+            let pair = mine.max {
+                ($0.control == nil ? 0 : 1, $0.first.rows.count) < ($1.control == nil ? 0 : 1, $1.first.rows.count)
+            }!
+            let keys = [pair.first, pair.second, pair.control].compactMap { $0?.parameters.key }
+            let query = """
+                SELECT CASE b.stretch WHEN 'before' THEN 'before' ELSE p.technique END AS series,
+                    b.latency_ms AS latency, sum(b.count) AS n
+                FROM latency_bucket b JOIN run r ON r.id = b.run JOIN point p ON p.id = r.point
+                WHERE r.passed = 1 AND b.stretch IN ('before', 'during')
+                    AND p.key IN (\(keys.map { "'\($0)'" }.joined(separator: ", ")))
+                GROUP BY 1, 2 ORDER BY 1, 2
+                """
+            let rows = try results.rows(query)
+            let names = rows.map { $0["series"] as String }.uniqued.sorted {
                 ($0 == "before" ? 1 : 0) < ($1 == "before" ? 1 : 0)
             }
             var plot = Plot(
                 x: Axis("latency (ms)", .log), y: Axis("share of the requests that took longer", .log),
                 series: names.enumerated().map { index, name in
-                    let buckets = mine.filter { ($0["series"] as String) == name }
+                    let buckets = rows.filter { ($0["series"] as String) == name }
                         .map { (latency: $0["latency"] as Double, count: Double($0["n"] as Int)) }
                     let total = buckets.reduce(0) { $0 + $1.count }
                     var left = total
@@ -37,15 +45,16 @@ extension EvaluationReport {
                     }
                     return PlotSeries(
                         name: "\(name) (\(grouped(total)))", style: .steps,
-                        look: name == "before" ? Look.palette[7] : Look.of(name, index), points: points)
+                        look: name == "before" ? Look.palette[6] : Look.of(name, index), points: points)
                 })
             plot.height = 320
             return ReportFigure(
-                id: "latency-\(workload)", title: "Request latency, \(workload)",
+                id: "latency-\(workload.rawValue)",
+                title: "Request latency, \(workload.rawValue): \(places.name(pair))",
                 reading:
-                    "Requests from the decision to the release, all points together, by technique (number of requests); and all "
+                    "Requests from the decision to the release at this place, by technique (number of requests); and all "
                     + "requests before. A curve tells which share took longer, so its right end is the slowest one.",
-                svg: plot.svg(title: "latency, \(workload)"), query: query)
+                svg: plot.svg(title: "latency, \(workload.rawValue)"), query: query)
         }
     }
 

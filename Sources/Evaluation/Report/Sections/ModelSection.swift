@@ -62,8 +62,8 @@ extension EvaluationReport {
             title: "Model against measurement",
             blocks: [
                 .text(
-                    "Cold as M/b, pre-copy by Liu et al. 2011, MiGrror as an event queue (our derivation, since the authors' "
-                        + "equations are not public), containers that move at once with equal parts of the link. The "
+                    "Cold as M/b, pre-copy by Liu et al. 2011, MiGrror as a mirror whose syncs follow each other (our derivation, since "
+                        + "the authors' equations are not public; the queue of events that they draw is not in it), containers that move at once with equal parts of the link. The "
                         + "engine's constants are those of `apus predict`, measured before and elsewhere: nothing was fitted "
                         + "to these runs. Of handovers when ready; a migration's time contains negotiating and the copy of "
                         + "the root file system, which the models leave out.")
@@ -87,7 +87,8 @@ extension EvaluationReport {
             let points = line.flatMap { place in
                 place.values("engine_downtime_ms").map { (size: Double(place.parameters.memory), downtime: $0) }
             }
-            guard let fit = ParameterFit(points) else { return nil }
+            // A line that explains nothing is no finding.
+            guard let fit = ParameterFit(points), fit.line.determination >= 0.5 else { return nil }
             let run = line[0].parameters
             return [
                 run.technique.name, places.name(run, without: [.memory]), "\(points.count)", measured(fit.fixed),
@@ -105,6 +106,6 @@ extension EvaluationReport {
             ], rows: lines,
             note:
                 "Downtime = fixed + growth × size, least squares over the runs with λ of at most 0.1; the errors are the "
-                + "fit's.", query: Places.query)
+                + "fit's. Fits with an R² below 0.5 are left out.", query: Places.query)
     }
 }

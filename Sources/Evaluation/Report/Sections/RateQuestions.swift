@@ -7,14 +7,16 @@ extension EvaluationReport {
     func advantageEnd(_ places: Places) -> Answered {
         let question = "At what λ does MiGrror's advantage over pre-copy end?"
         let pairs = places.pairs(.migrror, .preCopy).filter { $0.first.parameters.lambda != nil }
-        let names = pairs.map { places.conditions($0.first.parameters, without: [.lambda]) }.uniqued
         var (sentences, rows): ([String], [[String]]) = ([], [])
-        for name in names {
-            let line = pairs.filter { places.conditions($0.first.parameters, without: [.lambda]) == name }
+        var series: [PlotSeries] = []
+        func lineName(_ pair: Places.Pair) -> String {
+            pair.experiment.name + places.conditions(pair.first.parameters, without: [.lambda])
+        }
+        for (index, name) in pairs.map(lineName).uniqued.enumerated() {
+            let line = pairs.filter { lineName($0) == name }
                 .sorted { $0.first.parameters.lambda! < $1.first.parameters.lambda! }
             guard line.count > 2 else { continue }
-            let place =
-                "\(places.name(line[0].first.parameters, without: [.lambda, .handover])), \(line[0].first.parameters.handover.rawValue)"
+            let place = line[0].experiment.title
             let held = line.map { pair in
                 (
                     lambda: pair.first.parameters.lambda!,
@@ -22,6 +24,13 @@ extension EvaluationReport {
                 )
             }
             sentences.append(Self.end(place, held.map { ($0.lambda, $0.difference.sign) }))
+            series.append(
+                PlotSeries(
+                    name: place, look: Look.palette[index % Look.palette.count],
+                    points: held.filter { min($0.difference.medians.first, $0.difference.medians.second) > 0 }.map {
+                        let interval = $0.difference.ratioInterval
+                        return PlotPoint($0.lambda, $0.difference.ratio, interval?.lower, interval?.upper)
+                    }))
             rows += held.map { lambda, difference, pair in
                 let time = Comparison(pair.first.blocks("handover_ms"), pair.second.blocks("handover_ms"))
                 return [
@@ -35,8 +44,15 @@ extension EvaluationReport {
             return Answered(
                 question: question, answer: Answered.silent + "they need both techniques at three values of λ or more.")
         }
+        let plot = Plot(
+            x: Axis(Parameter.lambda.title), y: Axis("downtime, MiGrror ÷ pre-copy", .log), series: series,
+            levels: [(1, "equal")])
         return Answered(
             question: question, answer: sentences.joined(separator: " "),
+            figure: ReportFigure(
+                id: "ratio-by-lambda", title: "MiGrror's downtime over pre-copy's, by dirty rate",
+                reading: "Ratio of the medians with its 95 % interval; below the line MiGrror's is shorter.",
+                svg: plot.svg(title: "downtime ratio by λ"), query: Places.query),
             table: ReportTable(
                 columns: [
                     .init("at", false), .init("λ"), .init("MiGrror (ms)"), .init("pre-copy (ms)"),

@@ -1,15 +1,20 @@
-// Cold migration by CRIU, the baseline: runc checkpoint, copy over the backhaul, runc restore, with the containers,
-// the network and the handover of addresses that Apus's own techniques use. A measure, no feature: it wants both hosts
-// on this machine.
+// Migration by CRIU, the baseline: runc checkpoint, copy over the backhaul, runc restore, with the containers, the
+// network and the handover of addresses that Apus's own techniques use; before it nothing, rounds of pre-dumps, or a
+// pre-dump at each change. A measure, no feature: it wants both hosts on this machine.
 import Agent
 import FoundationEssentials
 import LinuxKernel
 import Migration
 
 /// Moves containers of a testbed by CRIU.
-public struct CRIUCold: Sendable {
+public struct CRIUMigration: Sendable {
     let criu: CRIU
-    public init(_ criu: CRIU) { self.criu = criu }
+    /// What happens before the checkpoint, and by which rules; cold: nothing.
+    let plan: MigrationPlan
+
+    public init(_ criu: CRIU, _ plan: MigrationPlan = MigrationPlan(technique: .cold)) {
+        (self.criu, self.plan) = (criu, plan)
+    }
 
     /// Moves a container that runs under an agent to another host, whose agent has it then.
     ///
@@ -27,15 +32,17 @@ public struct CRIUCold: Sendable {
         let from = try CRIUHost(source, try await agents.0.host().layout, container: container, criu)
         let to = try CRIUHost(destination, try await agents.1.host().layout, container: container, criu)
         // One thread after another has it: never two at once.
-        nonisolated(unsafe) let move = CRIUMove(info.record, pid: info.pid, from: from, to: to)
-        try await onOwnThread("criu-stage") { try move.stage() }
-        if let triggerAfter {
-            let left = triggerAfter - Double(monotonicNow() - move.decidedAt) / 1e9
-            do { try await Task.sleep(for: .seconds(max(0, left))) } catch {
-                try await onOwnThread("criu-undo") { throw move.undoing(error) }
+        nonisolated(unsafe) let move = CRIUMove(info.record, pid: info.pid, from: from, to: to, plan)
+        let trigger = triggerAfter.map { move.decidedAt + Int64($0 * 1e9) }
+        return try await withTaskCancellationHandler {
+            try await onOwnThread("criu-move") {
+                try move.stage()
+                try move.copyAhead(trigger: trigger)
+                return try move.handOver(waited: trigger != nil)
             }
+        } onCancel: {
+            move.cancel()
         }
-        return try await onOwnThread("criu-move") { try move.handOver(waited: triggerAfter != nil) }
     }
 }
 

@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 @testable import Evaluation
@@ -81,6 +82,22 @@ struct ModelTests {
         let two = MirrorQueueModel([container, container], bandwidth: PiecewiseConstant(100)).run(until: 60_000)
         #expect(one.inSync == 10_000)
         #expect(two.inSync == 20_000)
+    }
+
+    /// 1,000 bytes at 1,000 a second, 100 a second written: 100 in the first round, and 1 in the 10 ms that it costs
+    /// beside; of 1,000 that are written at random 1,000 · (1 - e^-0.101).
+    @Test func aRoundsCostAndWhatIsWrittenTwiceCount() {
+        var model = PreCopyModel(size: 1000, bandwidth: 1000, dirtyRate: 100)
+        #expect(close(model.outcome.rounds[1], 100))
+        model.passOverhead = 10
+        #expect(close(model.outcome.rounds[1], 101))
+        #expect(close(model.outcome.transferTime, model.outcome.volume + 10 * Double(model.outcome.liveRounds)))
+        model.writesAtRandom = true
+        #expect(close(model.outcome.rounds[1], 1000 * (1 - exp(-0.101))))
+        var mirror = MirrorModel(size: 1000, bandwidth: 1000, dirtyRate: 100)
+        let once = mirror.volume
+        mirror.writesAtRandom = true
+        #expect(mirror.volume < once)
     }
 
     /// β + φd + ψ = 84 + 40 + 60; by Podman 1.92 · 124 + 6.27 · 60.

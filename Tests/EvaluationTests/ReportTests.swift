@@ -64,7 +64,7 @@ struct ReportTests {
             #expect(answer.contains("shorter at λ = 0.1, 0.4, no longer from λ = 0.8 on; it is longer at λ = 1.2"))
             let html = try report.page().html
             #expect(html.contains("downtime of handovers when ready is longer than pre-copy's at 1 of 4 places"))
-            #expect(html.contains("most at Rate, λ 1.2 (20.0 ms, pre-copy 6.0"))
+            #expect(html.contains("most at “Rate, λ 1.2” (20.0 ms, pre-copy 6.0"))
             let worse = try #require(html.range(of: "Where MiGrror is worse"))
             let better = try #require(html.range(of: "Where MiGrror is better"))
             #expect(worse.lowerBound < better.lowerBound, "its losses come first")
@@ -177,13 +177,14 @@ struct ReportTests {
             let pairs = places.pairs(.migrror, .preCopy)
             #expect(
                 pairs.map(places.name) == [
-                    "Textbook, memory 16MiB", "Textbook, memory 32MiB", "With a run up, memory 16MiB", "With a run up, memory 32MiB",
+                    "Textbook, memory 16MiB", "Textbook, memory 32MiB", "With a run up, memory 16MiB",
+                    "With a run up, memory 32MiB",
                 ])
             #expect(pairs.allSatisfy { $0.control?.parameters.technique == .control })
             let html = try report.page().html
             #expect(html.contains("is at none of 4 places shown to be longer than pre-copy's."))
-            #expect(html.contains("It is shorter at 2 places, most at Textbook, memory 16MiB (3.0"))
-            #expect(html.contains("at 2 others no difference that matters is shown, at 2 of them none exists."))
+            #expect(html.contains("It is shorter at 2 places, most at “Textbook, memory 16MiB” (3.0"))
+            #expect(html.contains("; at 2 there is no difference that matters."))
             #expect(html.contains("Under 10 ms were 32 of these 32 migrations by MiGrror"))
             #expect(html.contains("with no migration the same measurement says 0.5"))
             let ids = try report.page().figures.map(\.id)

@@ -347,9 +347,11 @@ final class TestbedHosts {
 
     /// Makes the network; the agents are not started.
     ///
-    /// - Parameter name: two letters that no other suite has.
-    init(_ name: String) throws {
-        testbed = Testbed(try Topology(instance: "\(name)\(getpid())"))
+    /// - Parameters:
+    ///   - name: two letters that no other suite has.
+    ///   - backhaul: the rate of the link between the hosts.
+    init(_ name: String, backhaul: LinkRate = LinkRate("1gbit")!) throws {
+        testbed = Testbed(try Topology(instance: "\(name)\(getpid())", backhaul: backhaul))
         testbed.down()
         do {
             try testbed.upNetwork()

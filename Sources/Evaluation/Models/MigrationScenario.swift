@@ -18,6 +18,8 @@ public struct MigrationScenario: Sendable, Hashable, Codable {
     public var downtimeLimit = 5.0
     /// Pre-copy's rounds before the last one.
     public var maxRounds = 30
+    /// Pages are written at random, some of them again before they were sent; else each of them once.
+    public var writesAtRandom = false
 
     public init(size: Double, dirtyRate: Double, workingSet: Double? = nil, bandwidth: Double, roundTrip: Double) {
         (self.size, self.dirtyRate, self.workingSet) = (size, dirtyRate, workingSet)

@@ -1,4 +1,5 @@
 // MiGrror at constant rates, in closed form. Our derivation: the authors' equations are not public.
+import Glibc
 
 /// A mirror that sends each event as soon as it is noticed.
 ///
@@ -23,6 +24,8 @@ public struct MirrorModel: Sendable {
     public var eventOverhead = 0.0
     /// Before a handover, passes follow each other until one takes less than this, in milliseconds; nil: none do.
     public var runUp: Double?
+    /// Pages are written at random, some of them more than once before the first copy is sent; else each of them once.
+    public var writesAtRandom = false
     /// RTT, context, switch and resume together, in milliseconds.
     public var fixed = 0.0
 
@@ -36,7 +39,10 @@ public struct MirrorModel: Sendable {
 
     private var bound: Double { Swift.min(workingSet ?? size, size) }
     /// Bytes that are dirty when the first copy is sent.
-    private var afterCopy: Double { Swift.min(bound, dirtyRate / bandwidth * size) }
+    private var afterCopy: Double {
+        let written = dirtyRate / bandwidth * size
+        return writesAtRandom && bound > 0 ? bound * (1 - exp(-written / bound)) : Swift.min(bound, written)
+    }
     /// Bytes sent from then until the mirror is in sync: what is dirty, what is dirtied while that is sent, and so on.
     private var caughtUp: Double { keepsUp ? afterCopy / (1 - load) : 0 }
 

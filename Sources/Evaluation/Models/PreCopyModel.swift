@@ -1,5 +1,6 @@
 // Pre-copy in rounds, after Liu et al., "Performance and energy modeling for live migration of virtual machines"
 // (2011).
+import Glibc
 
 /// Rounds that each send what was dirtied during the one before.
 ///
@@ -8,8 +9,11 @@
 /// fits the downtime limit, V_th = limit·R. Then V = M(1 - λ^(n+1)) / (1 - λ), T = V / R and downtime = V_n / R +
 /// resume. One round at least is sent while the program runs; λ ≥ 1 does not converge, and `maxRounds` ends it.
 ///
-/// Left out: the time that scans take, rates that vary, pages that are dirtied twice in a round where the working set
-/// does not bound them.
+/// That is with a pass that costs nothing beside its bytes, and pages that are written once in a round. Both can be
+/// told: a round then takes V_i/R + o, in which D·(V_i/R + o) bytes are written; of a working set W whose pages are
+/// written at random W·(1 - exp(-written/W)) are dirty after that.
+///
+/// Left out: rates that vary.
 public struct PreCopyModel: Sendable {
     /// M: the state in bytes.
     public var size: Double
@@ -25,6 +29,10 @@ public struct PreCopyModel: Sendable {
     public var maxRounds = 30
     /// Fixed part of the downtime, in milliseconds.
     public var resume = 0.0
+    /// o: what a round costs beside its bytes, in milliseconds.
+    public var passOverhead = 0.0
+    /// Pages are written at random, some of them more than once in a round; else each of them once.
+    public var writesAtRandom = false
 
     public init(size: Double, bandwidth: Double, dirtyRate: Double) {
         (self.size, self.bandwidth, self.dirtyRate) = (size, bandwidth, dirtyRate)
@@ -53,7 +61,10 @@ public struct PreCopyModel: Sendable {
         let bound = Swift.min(workingSet ?? size, size)
         let threshold = downtimeLimit / 1000 * bandwidth
         // What is dirty after a round that sent as much.
-        func next(_ sent: Double) -> Double { Swift.min(bound, load * sent) }
+        func next(_ sent: Double) -> Double {
+            let written = load * sent + dirtyRate * passOverhead / 1000
+            return writesAtRandom && bound > 0 ? bound * (1 - exp(-written / bound)) : Swift.min(bound, written)
+        }
         var rounds = [size, next(size)]
         while rounds[rounds.count - 1] > threshold, rounds.count <= maxRounds {
             rounds.append(next(rounds[rounds.count - 1]))
@@ -61,7 +72,7 @@ public struct PreCopyModel: Sendable {
         let last = rounds[rounds.count - 1]
         return Outcome(
             rounds: rounds, converged: last <= threshold,
-            transferTime: sendingTime(rounds.reduce(0, +), bandwidth),
+            transferTime: sendingTime(rounds.reduce(0, +), bandwidth) + passOverhead * Double(rounds.count - 1),
             downtime: sendingTime(last, bandwidth) + resume)
     }
 }

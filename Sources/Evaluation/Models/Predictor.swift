@@ -44,6 +44,10 @@ public struct Predictor: Sendable {
         (model.downtimeLimit, model.maxRounds, model.resume) = (
             min(scenario.downtimeLimit, engine.runUp), scenario.maxRounds, fixed
         )
+        // A round is found by a scan and answered.
+        (model.passOverhead, model.writesAtRandom) = (
+            engine.scan(scenario.size) + scenario.roundTrip, scenario.writesAtRandom
+        )
         let outcome = model.outcome
         let rounds = outcome.liveRounds == 1 ? "1 round" : "\(outcome.liveRounds) rounds"
         var remarks = ["\(rounds) before the freeze"]
@@ -62,6 +66,7 @@ public struct Predictor: Sendable {
         var model = MirrorModel(size: scenario.size, bandwidth: goodput, dirtyRate: engine.wire(scenario.dirtyRate))
         model.workingSet = scenario.workingSet.map(engine.wire)
         model.eventSize = max(engine.wire(pageBytes), model.dirtyRate * engine.syncInterval / 1000)
+        model.writesAtRandom = scenario.writesAtRandom
         if model.dirtyRate > 0 { model.eventOverhead = engine.scan(scenario.size) }
         (model.fixed, model.runUp) = (fixed, engine.runUp)
         let remark =
@@ -72,10 +77,13 @@ public struct Predictor: Sendable {
                 "λ = \(short(model.load)): the mirror cannot keep up, handed over as old as it is"
             }
         return Prediction(
-            Technique.migrror.rawValue, model: "event queue (ours)", time: model.handover + model.downtimeWhenReady,
+            Technique.migrror.rawValue, model: "closed form (ours)", time: model.handover + model.downtimeWhenReady,
             downtime: model.downtimeWhenReady, traffic: model.volume + engine.contextBytes, size: scenario.size,
             [remark])
     }
+
+    /// CRIU alone, which runc calls, cold.
+    public var criuCold: Prediction { criu[0] }
 
     /// By PAM: CRIU alone and as Podman calls it, cold and after one pre-dump.
     private var criu: [Prediction] {

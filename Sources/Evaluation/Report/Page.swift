@@ -59,16 +59,18 @@ struct Page {
     var html: String {
         var number = 0
         let contents = sections.enumerated().map { "<li><a href=\"#s\($0)\">\(escaped($1.title))</a></li>" }.joined()
-        let body = sections.enumerated().map { index, section in
+        var parts = sections.enumerated().map { index, section in
             "<h2 id=\"s\(index)\">\(escaped(section.title))</h2>\n"
                 + section.blocks.map { html($0, &number) }.joined(separator: "\n")
-        }.joined(separator: "\n")
+        }
+        // The first screen belongs to the first section.
+        parts.insert("<ol class=\"contents\">\(contents)</ol>", at: min(1, parts.count))
         return """
             <!DOCTYPE html>
             <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
             <title>\(escaped(title))</title><style>\(Self.style)</style></head><body>
-            <h1>\(escaped(title))</h1><p class="sub">\(escaped(subtitle))</p><ol class="contents">\(contents)</ol>
-            \(body)
+            <h1>\(escaped(title))</h1><p class="sub">\(escaped(subtitle))</p>
+            \(parts.joined(separator: "\n"))
             </body></html>
 
             """
@@ -127,7 +129,8 @@ struct Page {
         pre{font-size:12.5px;background:var(--box);padding:.6em;overflow-x:auto;white-space:pre-wrap;overflow-wrap:anywhere}
         li{overflow-wrap:anywhere}details{font-size:13px}details.more{font-size:16px;margin:.8em 0}
         .more>summary{font-weight:600;cursor:pointer}
-        @media (max-width:640px){.contents{columns:1}body{margin:1em auto}td:first-child{min-width:6em}}
+        @media (max-width:640px){.contents{columns:1}body{margin:1em auto}td:first-child{min-width:6em}
+        figure{overflow-x:auto}figure svg{max-width:none;width:680px}}
         @media print{details:not(.more){display:none}body{margin:0}.t{overflow:visible}table{font-size:10px}}
         """
 }

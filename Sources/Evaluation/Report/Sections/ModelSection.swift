@@ -12,6 +12,7 @@ extension RunParameters {
             workingSet: size * Double(workingSet) / 100, bandwidth: bytesPerSecond ?? .infinity,
             roundTrip: 0.1 + roundTrip)
         (scenario.containers, scenario.maxRounds, scenario.downtimeLimit) = (containers, maxRounds, readyWithin)
+        scenario.writesAtRandom = (distribution ?? .uniform) == .uniform
         return scenario
     }
 }
@@ -19,10 +20,13 @@ extension RunParameters {
 extension EvaluationReport {
     func models(_ places: Places) throws -> ReportSection {
         let predicted = places.all.compactMap { place -> (place: PlaceRuns, prediction: Prediction)? in
-            guard let scenario = place.parameters.scenario, places.isPlain(place.parameters),
-                case .engine(let technique) = place.parameters.technique
-            else { return nil }
-            return (place, Predictor(scenario, engine: .plain).predict(technique))
+            guard let scenario = place.parameters.scenario, places.isPlain(place.parameters) else { return nil }
+            let predictor = Predictor(scenario, engine: .plain)
+            switch place.parameters.technique {
+            case .engine(let technique): return (place, predictor.predict(technique))
+            case .criu(.cold): return (place, predictor.criuCold)
+            default: return nil
+            }
         }
         guard !predicted.isEmpty else { return ReportSection(title: "Model against measurement", blocks: []) }
         var errors: [[String]] = []

@@ -97,7 +97,7 @@ extension EvaluationReport {
 
     private static func text(_ row: Contrast.Row) -> String {
         let interval = row.comparison.ratioInterval.map { " [\(measured($0.lower)), \(measured($0.upper))]" } ?? ""
-        return "\(row.name) (\(measured(row.comparison.medians.first)) ms, pre-copy "
+        return "“\(row.name)” (\(measured(row.comparison.medians.first)) ms, pre-copy "
             + "\(measured(row.comparison.medians.second)), \(measured(row.comparison.ratio)) times\(interval))"
     }
 
@@ -112,11 +112,11 @@ extension EvaluationReport {
     }
 
     private static func gains(_ contrast: Contrast) -> String {
-        let rest = contrast.rows.count - contrast.worse.count - contrast.better.count
+        let equal = contrast.equal.count
+        let open = contrast.rows.count - contrast.worse.count - contrast.better.count - equal
         let others =
-            rest == 0
-            ? ""
-            : "; at \(rest) others no difference that matters is shown, at \(contrast.equal.count) of them none exists"
+            (equal > 0 ? "; at \(equal) there is no difference that matters" : "")
+            + (open > 0 ? "; at \(open) these runs do not show any" : "")
         guard let best = contrast.better.first else {
             return "It is at no place shown to be shorter\(others)."
         }

@@ -45,8 +45,8 @@ struct TechniqueTests {
     }
 }
 
-/// Moves by each technique, 102 together; `make torture` makes 2,001.
-private let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 34
+/// Moves by each technique, 51 together; `make torture` makes 2,001.
+private let moves = Int(ProcessInfo.processInfo.environment["APUS_TORTURE_MOVES"] ?? "") ?? 17
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(10 + moves / 10)))
 struct TortureTests {

@@ -106,6 +106,7 @@ final class EvaluationBed: Sendable {
     private func warmUp(_ planned: RunParameters) async throws {
         var parameters = RunParameters()
         (parameters.workload, parameters.memory, parameters.dirtyRate) = (planned.workload, 16 << 20, 4 << 20)
+        (parameters.freezeLimit, parameters.preset) = (planned.freezeLimit, planned.preset)
         for technique in (EvaluatedTechnique.engines + [planned.technique]).uniqued
         where state.warm.insert(WarmUp(workload: planned.workload, technique: technique)).inserted {
             parameters.technique = technique

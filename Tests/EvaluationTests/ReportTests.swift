@@ -183,7 +183,7 @@ struct ReportTests {
             #expect(pairs.allSatisfy { $0.control?.parameters.technique == .control })
             let html = try report.page().html
             #expect(html.contains("is at none of 4 places shown to be longer than pre-copy's."))
-            #expect(html.contains("It is shorter at 2 places, most at “Textbook, memory 16MiB” (3.0"))
+            #expect(html.contains("It is shorter at 2 of them, most at “Textbook, memory 16MiB” (3.0"))
             #expect(html.contains("; at 2 there is no difference that matters."))
             #expect(html.contains("Under 10 ms were 32 of these 32 migrations by MiGrror"))
             #expect(html.contains("with no migration the same measurement says 0.5"))

@@ -120,7 +120,7 @@ extension EvaluationReport {
         guard let best = contrast.better.first else {
             return "It is at no place shown to be shorter\(others)."
         }
-        return "It is shorter at \(contrast.better.count) places, most at \(text(best))\(others)."
+        return "It is shorter at \(contrast.better.count) of them, most at \(text(best))\(others)."
     }
 
     private func price(_ places: Places, _ pairs: [Places.Pair]) -> String {

@@ -64,32 +64,6 @@ public enum SmallFile {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// The content of a control file as text, without the last line's end; nil: it cannot be read.
-    ///
-    /// - Parameters:
-    ///   - folder: where it is.
-    ///   - known: what it is likely to be, so that no new text has to be made.
-    public static func text(_ name: String, in folder: FileDescriptor, expecting known: String) -> String? {
-        let number = openat(folder.number, name, O_RDONLY | O_CLOEXEC)
-        guard number >= 0 else { return nil }
-        let file = FileDescriptor(owning: number)
-        return withUnsafeTemporaryAllocation(byteCount: 8192, alignment: 16) { buffer -> String? in
-            var count = 0
-            while count < buffer.count {
-                let n = Glibc.read(file.number, buffer.baseAddress! + count, buffer.count - count)
-                if n < 0 && Glibc.errno == EINTR { continue }
-                if n < 0 { return nil }
-                count += n
-                // The kernel gives a parameter that fits in one piece.
-                if n == 0 || count < buffer.count { break }
-            }
-            if count == buffer.count { return try? text("/proc/self/fd/\(file.number)") }
-            if count > 0, buffer[count - 1] == UInt8(ascii: "\n") { count -= 1 }
-            let content = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-            return content.elementsEqual(known.utf8) ? known : String(decoding: content, as: UTF8.self)
-        }
-    }
-
     /// Writes a file in one write(2), as control files want it; the file must exist.
     public static func write(_ text: String, to path: String) throws(KernelError) {
         let file = try FileDescriptor(opening: path, O_WRONLY)

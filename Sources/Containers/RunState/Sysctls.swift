@@ -27,18 +27,15 @@ struct Sysctls: Codable, Sendable, Equatable {
         if let value = try? SmallFile.text("/proc/sys/" + path) { values[path] = value }
     }
 
-    /// A thousand files are read in each handover: by names in their folder, which the kernel finds faster than paths.
     private mutating func noteFolder(_ folder: String, _ before: Sysctls?) throws(KernelError) {
-        let directory = try FileDescriptor(opening: "/proc/sys/" + folder, O_RDONLY | O_DIRECTORY)
         for name in try Folder.names("/proc/sys/" + folder) {
             let path = "\(folder)/\(name)"
-            if let known = before?.values[path] {
-                // Nearly always what it was.
-                values[path] = SmallFile.text(name, in: directory, expecting: known)
+            if before?.values[path] != nil {
+                note(path)
                 continue
             }
             var status = stat()
-            guard fstatat(directory.number, name, &status, AT_SYMLINK_NOFOLLOW) == 0 else { continue }
+            guard lstat("/proc/sys/" + path, &status) == 0 else { continue }
             if status.st_mode & S_IFMT == S_IFDIR { try noteFolder(path, before) }
             if status.st_mode & 0o600 == 0o600 { note(path) }
         }

@@ -88,15 +88,9 @@ struct Plot {
             drawing.line(frame.left, at, frame.right, at, "stroke=\"#e3e3e3\"")
             drawing.label(tick.label, frame.left - 6, at + 4, .end, size: 12)
         }
-        var free = -Double.infinity
-        for tick in xScale.ticks {
-            let at = xScale.pixel(tick.value)
-            let half = Double(tick.label.count) * 3.4 + 4
+        for (at, label) in xScale.spacedTicks {
             drawing.line(at, frame.bottom, at, frame.bottom + 4, "stroke=\"#444\"")
-            // A label that would touch the one before is left out; its tick stays.
-            guard at - half >= free else { continue }
-            drawing.label(tick.label, at, frame.bottom + 18, .middle, size: 12)
-            free = at + half
+            if let label { drawing.label(label, at, frame.bottom + 18, .middle, size: 12) }
         }
         for level in levels where yScale.shows(level.value) {
             let at = yScale.pixel(level.value)

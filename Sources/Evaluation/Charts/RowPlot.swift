@@ -48,7 +48,10 @@ struct RowPlot {
             let (a, b) = (scale.pixel(band.lowerBound), scale.pixel(band.upperBound))
             drawing.rectangle(a, top, b - a, bottom - top, "fill=\"#ececec\"")
         }
-        ticks(scale, &drawing, top, bottom)
+        for (at, label) in scale.spacedTicks {
+            drawing.line(at, top, at, bottom, "stroke=\"#e3e3e3\"")
+            if let label { drawing.label(label, at, bottom + 18, .middle, size: 12) }
+        }
         for level in levels {
             let at = scale.pixel(level.value)
             drawing.line(at, top, at, bottom, "stroke=\"#a00\" stroke-dasharray=\"3 3\"")
@@ -73,17 +76,6 @@ struct RowPlot {
         drawing.line(left, bottom, right, bottom, "stroke=\"#444\"")
         drawing.label(axis.title, (left + right) / 2, bottom + 40, .middle)
         return drawing.text(title: title)
-    }
-
-    private func ticks(_ scale: Scale, _ drawing: inout SVG, _ top: Double, _ bottom: Double) {
-        var free = -Double.infinity
-        for tick in scale.ticks {
-            let at = scale.pixel(tick.value), half = Double(tick.label.count) * 3.4 + 4
-            drawing.line(at, top, at, bottom, "stroke=\"#e3e3e3\"")
-            guard at - half >= free else { continue }
-            drawing.label(tick.label, at, bottom + 18, .middle, size: 12)
-            free = at + half
-        }
     }
 
     private func draw(

@@ -60,6 +60,17 @@ struct Scale {
         return start + share * (end - start)
     }
 
+    /// Ticks of a horizontal axis by their pixels. A label that would touch the one before is left out; its tick stays.
+    var spacedTicks: [(at: Double, label: String?)] {
+        var free = -Double.infinity
+        return ticks.map { tick in
+            let at = pixel(tick.value), half = Double(tick.label.count) * 3.4 + 4
+            guard at - half >= free else { return (at, nil) }
+            free = at + half
+            return (at, tick.label)
+        }
+    }
+
     /// Ticks with their labels: on a linear axis 4 to 9 round steps; on a logarithmic one the decades, with 2 and 5
     /// where there are few.
     var ticks: [(value: Double, label: String)] {

@@ -147,7 +147,7 @@ extension SourceSession {
             try awaitSpacing(spacing, since: passBegan)
             if let faults { try awaitEvent(faults) }
             while isBehind {
-                if plan.handover == .atTrigger, control.handoverTriggered { break }
+                if plan.handover == .atTrigger, control.handoverTriggered { return }
                 if try connection.awaitInput(1) { try takeAnswers() } else { try checkCancelled() }
             }
         }
@@ -250,8 +250,12 @@ extension SourceSession {
 
     /// Between the steps of the preparation, which take a while: a round or a sync that has come due meanwhile takes
     /// place.
-    func keepUp() throws {
-        if tracker != nil, isPassDue { try makeDuePass() }
+    ///
+    /// - Returns: whether one did.
+    @discardableResult func keepUp() throws -> Bool {
+        guard tracker != nil, isPassDue else { return false }
+        try makeDuePass()
+        return true
     }
 
     private func makeDuePass() throws {
@@ -263,7 +267,7 @@ extension SourceSession {
 
     /// For waits while the handover is prepared: makes the round or the sync that is due, or waits a little.
     func goOnCopying() throws {
-        if tracker != nil, isPassDue { try makeDuePass() } else { try idle(500) }
+        if try !keepUp() { try idle(500) }
     }
 
     /// Finds what changed; it is pending until it is sent.

@@ -44,7 +44,7 @@ extension EvaluationReport {
             id: "slowdown", title: "What a service pays while it is copied or mirrored",
             reading:
                 "A dot a run: the 99th percentile of its client's latencies from the decision to the release, over that before. "
-                + "At the end of a row the median of the former. At most 12 places.",
+                + "The freeze is part of that: one that takes a hundredth of the time is itself the 99th percentile. At the end of a row the median of the former. At most 12 places.",
             svg: plot.svg(title: "slowdown"), query: Places.query)
         return Answered(
             question: question, answer: Self.costs(pairs.map { ($0, places.name($0)) }),
@@ -75,11 +75,12 @@ extension EvaluationReport {
             guard let most = all.first else { return nil }
             let middle = measured(Sample(all.map(\.ratio)).median)
             return "\(what): \(middle) times pre-copy's in the median over \(all.count) places, most at \(most.name) "
-                + "(\(most.text) \(unit))."
+                + "(\(most.text)\(unit.isEmpty ? "" : " " + unit))."
         }
         return [
             sentence("Bytes sent", "MiB", { $0.values("bytes_sent").map { $0 / 1_048_576 } }),
-            sentence("p99 latency while it is migrated, over that before", "", \.slowdowns),
+            sentence(
+                "p99 latency while it is migrated (the freeze is part of that), over that before", "", \.slowdowns),
             sentence("Largest gap while copying", "ms", { $0.values("disturbance_ms") }),
             sentence("Agents' CPU time", "s", \.processing),
         ].compactMap { $0 }.joined(separator: " ")

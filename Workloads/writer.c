@@ -10,8 +10,11 @@
 //   m KIND GIB      reserves address space: 0 without access, 1 writable, 2 shared: its address
 //   p FIRST COUNT   makes pages of the reservation writable and writes them
 //   z FIRST COUNT   drops pages of the reservation
+//   o GIB           maps the reservation anew, larger by so much, with its end where it was
+//   g PAGES         grows it by mremap(2): 0, or its errno
 //   b COUNT RATE    writes pages in turn at a rate (pages/s): median and mean cost of a write in ns, writes/s
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -28,7 +31,7 @@ enum { PAGE = 4096, UNTOUCHED = 16, SECOND = 1000000000 };
 static volatile char *memory;
 static unsigned long pages, first, count;
 static char *reserved;
-static unsigned long kind;
+static unsigned long kind, size;
 
 static int64_t now(void) {
   struct timespec time;
@@ -69,7 +72,25 @@ static void reserve(unsigned long gibibytes) {
   int flags = (kind == 2 ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE;
   reserved = mmap(NULL, gibibytes << 30, kind ? PROT_READ | PROT_WRITE : PROT_NONE, flags, -1, 0);
   if (reserved == MAP_FAILED || (kind != 2 && madvise(reserved, gibibytes << 30, MADV_NOHUGEPAGE))) exit(1);
+  size = gibibytes << 30;
   printf("%ld\n", (long)reserved);
+}
+
+static void outgrow(unsigned long gibibytes) {
+  char *end = reserved + size;
+  if (munmap(reserved, size)) exit(1);
+  size += gibibytes << 30;
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+  reserved = mmap(end - size, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (reserved != end - size) exit(1);
+}
+
+static int grow(unsigned long by) {
+  void *now_at = mremap(reserved, size, size + by * PAGE, MREMAP_MAYMOVE);
+  if (now_at == MAP_FAILED) return errno;
+  reserved = now_at;
+  size += by * PAGE;
+  return 0;
 }
 
 static void populate(void) {
@@ -91,7 +112,7 @@ int main(int argument_count, char **arguments) {
   char line[100], command;
   while (fgets(line, sizeof line, stdin)) {
     if (sscanf(line, "%c %lu %lu", &command, &first, &count) < 1) continue;
-    if (!strchr("bmpz", command) && (first > pages || count > pages - first)) return 2;
+    if (!strchr("bgmopz", command) && (first > pages || count > pages - first)) return 2;
     int64_t instant = now();
     pthread_t thread;
     switch (command) {
@@ -119,10 +140,12 @@ int main(int argument_count, char **arguments) {
       case 'z':
         if (madvise(reserved + first * PAGE, count * PAGE, kind == 2 ? MADV_REMOVE : MADV_DONTNEED)) return 1;
         break;
+      case 'o': outgrow(first); break;
+      case 'g': printf("%d\n", grow(first)); break;
       case 'b': bench(first, count); break;
       default: return 2;
     }
-    if (command != 'b' && command != 'm') printf("%ld\n", (long)instant);
+    if (!strchr("bgm", command)) printf("%ld\n", (long)instant);
     fflush(stdout);
   }
   return 0;

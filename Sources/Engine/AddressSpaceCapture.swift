@@ -87,10 +87,13 @@ public final class AddressSpaceReader {
         tracked = []
         obstacles = []
         shared = [:]
-        for (index, entry) in maps.entries.enumerated() {
+        let entries = maps.entries
+        for (index, entry) in entries.enumerated() {
             if excluded?.overlaps(entry.range) == true { examine(injected: entry) } else { add(entry) }
-            if let last = tracked.indices.last, tracked[last].range == entry.range, index + 1 < maps.entries.count {
-                tracked[last].room = min(maps.entries[index + 1].range.lowerBound, Self.end)
+            if let last = tracked.indices.last, tracked[last].range == entry.range {
+                let before = index > 0 ? entries[index - 1].range.upperBound : entry.range.lowerBound
+                let after = index + 1 < entries.count ? entries[index + 1].range.lowerBound : entry.range.upperBound
+                tracked[last].surroundings = before..<min(after, Self.end)
             }
         }
         return true

@@ -21,11 +21,12 @@ public struct TrackedArea: Sendable, Hashable {
     public var kind: TrackedKind
     /// Of shared anonymous memory: where in its object the area begins.
     public var offset: UInt64
-    /// Where the next mapping of the process begins, of whatever kind; the area's end if nothing is known.
-    public var room: UInt64
-    public init(_ range: AddressRange, _ kind: TrackedKind, offset: UInt64 = 0, room: UInt64? = nil) {
+    /// The area with the free space on both sides, up to the next mappings of whatever kind; the area itself if nothing
+    /// is known.
+    public var surroundings: AddressRange
+    public init(_ range: AddressRange, _ kind: TrackedKind, offset: UInt64 = 0, surroundings: AddressRange? = nil) {
         (self.range, self.kind, self.offset) = (range, kind, offset)
-        self.room = room ?? range.upperBound
+        self.surroundings = surroundings ?? range
     }
 }
 
@@ -238,14 +239,16 @@ public final class DirtyTracker {
     /// Registers ranges; what the running process unmapped in the meantime stays out until the next pass.
     ///
     /// A mapping that has changed in the meantime would fall into two, one tracked and one not, which mremap(2) then
-    /// refuses to the program. So areas with nothing else between them are registered in one step, the free space
-    /// included.
+    /// refuses to the program. So areas with nothing else between them are registered in one step, with the free space
+    /// between and around them.
     private func register(_ ranges: AddressRanges, in areas: [TrackedArea]) throws(KernelError) {
         var first = 0
         while first < areas.count {
             var last = first
-            while last + 1 < areas.count, areas[last].room == areas[last + 1].range.lowerBound { last += 1 }
-            let stretch = areas[first].range.lowerBound..<areas[last].room
+            while last + 1 < areas.count, areas[last].surroundings.upperBound == areas[last + 1].range.lowerBound {
+                last += 1
+            }
+            let stretch = areas[first].surroundings.lowerBound..<areas[last].surroundings.upperBound
             if !ranges.parts(in: stretch).isEmpty, try !register(stretch) {
                 for area in areas[first...last] {
                     for range in ranges.parts(in: area.range) { _ = try register(range) }

@@ -163,4 +163,16 @@ import Testing
                 == [shared(10..<14).range])
         #expect(AddressSpacePlan.mappedAnew(from: [shared(10..<14)], to: [shared(10..<12)]).isEmpty)
     }
+
+    @Test func anAreaKnowsTheFreeSpaceAroundIt() throws {
+        try withStub { stub, specials in
+            let (first, second) = (area(10..<12), area(20..<22))
+            try change(stub, specials, [first, second])
+            let reader = try AddressSpaceReader(pid: stub.pid)
+            try reader.refresh()
+            let found = try #require(reader.tracked.first { $0.range.lowerBound == second.start })
+            #expect(found.surroundings.lowerBound == first.end)
+            #expect(found.surroundings.upperBound > second.end)
+        }
+    }
 }

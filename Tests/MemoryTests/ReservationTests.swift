@@ -79,4 +79,17 @@ struct ReservationTests {
         writer.run("z \(5000 / 512 * 512) 1024")
         #expect(try writer.pass(stopped: true).discards.intersection(page) == page)
     }
+
+    /// Registering what the maps showed would split a mapping that has come in its place since, and mremap(2) refuses
+    /// one that lies in two.
+    @Test func aMappingThatOutgrowsItsPlaceMeanwhileStaysOne() throws {
+        let writer = try Writer(pages: 1000)
+        defer { writer.end() }
+        try writer.track()
+        let range = try writer.reserve(.anonymous, gibibytes: 1)
+        let index = try #require(writer.areas.firstIndex { $0.range == range })
+        writer.areas[index].surroundings = range.lowerBound - 4 << 30..<range.upperBound
+        try writer.pass(overtakenBy: { writer.run("o 1") })
+        #expect(writer.run("g 1") == [0])
+    }
 }

@@ -17,7 +17,7 @@ final class Writer: @unchecked Sendable {
     private let userfaultfd: Int32
     private let ownsCgroup: Bool
     private var tracker: DirtyTracker?
-    private var areas: [TrackedArea]
+    var areas: [TrackedArea]
 
     /// `cgroup`: another writer's, or nil for one of its own.
     init(pages: Int, cgroup shared: String? = nil) throws {
@@ -121,6 +121,17 @@ final class Writer: @unchecked Sendable {
         let range = UInt64(start)..<UInt64(start) + gibibytes << 30
         areas = (areas + [TrackedArea(range, kind)]).sorted { $0.range.lowerBound < $1.range.lowerBound }
         return range
+    }
+
+    /// A pass that finds `areas` in the maps just before the writer changes them.
+    func pass(overtakenBy change: () -> Void) throws {
+        var isOvertaken = false
+        _ = try tracker!.pass(
+            stopped: false,
+            areas: {
+                defer { if !isOvertaken { (isOvertaken, _) = (true, change()) } }
+                return areas
+            })
     }
 
     func end() {

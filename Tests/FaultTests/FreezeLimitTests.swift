@@ -1,6 +1,7 @@
 // How long a container stands still: before the promise no longer than its limit, whatever happens to the network;
 // after the promise as long as the destination takes.
 import Agent
+import Foundation
 import Glibc
 import LinuxKernel
 import Migration
@@ -104,6 +105,8 @@ struct FreezeLimitTests {
         #expect(report.handovers.first?.postponed?.contains("'send pages'") == true, "\(report.handovers)")
         #expect(report.handovers.allSatisfy { $0.frozen < 1500 + 250 }, "\(report.handovers)")
         print("full socket: \(report.handovers), migration time \(report.migrationTime) ms")
+        // What it had written by the first attempt is not there twice.
+        #expect(hosts.log(hosts.b).components(separatedBy: "\"ready\"").count == 2, "\(hosts.log(hosts.b))")
         try await wait { hosts.mistakes().isEmpty }
         #expect(hosts.mistakes().isEmpty, "\(hosts.a.words)\n\(hosts.b.words)")
         #expect(try await hosts.verdict(on: hosts.b).contains("\"oracle\":\"ok\""))

@@ -258,7 +258,7 @@ public final class DestinationSession {
         }
         let misleading = try config.mountPointObstacles(in: directory.rootfs)
         guard misleading.isEmpty else { throw MigrationError.refused(misleading) }
-        try appendToLog(stage.log)
+        try write(toLog: stage.log, anew: true)
         try Stub.install(at: host.stubPath)
         let placement = ContainerConfig.Placement(
             root: directory.rootfs, networkNamespace: networkRecord?.attachment.namespace,
@@ -406,7 +406,7 @@ public final class DestinationSession {
         try setRunState(handover.runState, stub.pid)
         try steps.measure("restore process") { try stub.restore(image, tools) }
         if trees!.haveMovedFiles { try steps.measure("check mapped files") { try stub.checkMappedFiles() } }
-        try appendToLog(handover.log)
+        try write(toLog: handover.log)
         FaultPoint.reach(.destinationRestored)
     }
 
@@ -424,10 +424,11 @@ public final class DestinationSession {
         if wait > 0 { usleep(UInt32(wait / 1000 + 1)) }
     }
 
-    private func appendToLog(_ output: Data) throws {
-        if output.isEmpty { return }
+    /// - Parameter anew: in place of what a handover that was put off has left there.
+    private func write(toLog output: Data, anew: Bool = false) throws {
+        if output.isEmpty, !anew { return }
         let path = directory!.log
-        let log = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_APPEND)
+        let log = try FileDescriptor(opening: path, O_WRONLY | O_CREAT | O_APPEND | (anew ? O_TRUNC : 0))
         do { try output.withUnsafeBytes { try log.write($0) } } catch let error as KernelError {
             throw KernelError("writing the container's output to \(path)", error.errno)
         }

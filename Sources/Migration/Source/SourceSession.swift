@@ -348,7 +348,7 @@ public final class SourceSession {
     /// Has the destination make a container with a stub and lay out its memory.
     private func sendStage() throws {
         try layout.refresh()
-        logSent = 0
+        (logSent, unsentLog) = (0, Data())
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas

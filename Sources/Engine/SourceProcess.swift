@@ -87,6 +87,9 @@ public final class SourceProcess {
     /// Those of them that are in the midst of injected calls.
     private var astray: Set<Int32> = []
 
+    /// A userfaultfd that the engine made may be among its descriptors.
+    private var mayHaveUserfaultfd = false
+
     /// The process is stopped by a signal (SIGSTOP and its kin), as the last stop of one of its threads told.
     private(set) var isStoppedBySignal = false
 
@@ -168,6 +171,8 @@ public final class SourceProcess {
         if let area { try undo.done(.injectionArea(pid: pid, address: area.address, length: InjectionArea.size)) }
         if let patch { try undo.done(.vdsoPatch(pid: pid, address: patch.address, length: patch.length)) }
         (area, patch) = (nil, nil)
+        // It is closed by execve(2).
+        if mayHaveUserfaultfd { try noteNoUserfaultfd() }
     }
 
     private func hasEnded(_ tid: Int32) -> Bool {
@@ -492,17 +497,12 @@ public final class SourceProcess {
         try stop(onlyLeader: true)
         do {
             _ = try openArea()
-            try undo.note(.userfaultfd(pid: pid))
-            let number: Int64
-            do { number = try makeUserfaultfd() } catch let error as EngineError {
-                if case .obstacles = error { try undo.done(.userfaultfd(pid: pid)) }
-                throw error
-            }
+            let number = try openUserfaultfd()
             let copy = clx_pidfd_getfd(pidfd.number, Int32(number))
             var close = CallBatch()
             close.call(.close, .int(number), doing: "closing the userfaultfd")
             _ = try run([close])
-            try undo.done(.userfaultfd(pid: pid))
+            try noteNoUserfaultfd()
             let descriptor = FileDescriptor(owning: try check(copy, "taking the userfaultfd of pid \(pid)"))
             try letGo()
             return try Userfaultfd(descriptor)
@@ -510,6 +510,23 @@ public final class SourceProcess {
             try? letGo()
             throw error
         }
+    }
+
+    /// Makes a userfaultfd in the stopped process.
+    ///
+    /// - Returns: its number there. Where this throws, nobody knows whether it was made.
+    func openUserfaultfd() throws -> Int64 {
+        try undo.note(.userfaultfd(pid: pid))
+        mayHaveUserfaultfd = true
+        do { return try makeUserfaultfd() } catch let error as EngineError {
+            if case .obstacles = error { try noteNoUserfaultfd() }
+            throw error
+        }
+    }
+
+    private func noteNoUserfaultfd() throws {
+        try undo.done(.userfaultfd(pid: pid))
+        mayHaveUserfaultfd = false
     }
 
     /// Where the program has taken all numbers that its limit allows, the limit is as high as can be for this one call.
@@ -587,6 +604,11 @@ public final class SourceProcess {
             }
             if threads.isEmpty { try stop(onlyLeader: true) }
             do {
+                // While the calls for it can still be injected: without them the guard could not do it either.
+                if mayHaveUserfaultfd, area != nil {
+                    try closeUserfaultfds()
+                    try noteNoUserfaultfd()
+                }
                 try closeArea()
                 if patch != nil { throw EngineError.heldUp(task: pid, doing: "taking back what was injected") }
             } catch {

@@ -112,7 +112,7 @@ extension SourceProcess {
     private static let ppoll: UInt64 = 271
 
     /// Closes userfaultfds of the process: one of its own would have refused its migration.
-    private func closeUserfaultfds() throws {
+    func closeUserfaultfds() throws {
         for number in try ProcessFiles.descriptors(of: pid) {
             guard (try? ProcessFiles.link("/proc/\(pid)/fd/\(number)")) == "anon_inode:[userfaultfd]" else { continue }
             var batch = CallBatch()

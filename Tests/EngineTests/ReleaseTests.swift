@@ -34,4 +34,36 @@ import Testing
         #expect(Set(capture.repaired.keys) == [0, 1, 2, 3])
         withExtendedLifetime(peers) {}
     }
+
+    private final class Notes: UndoLog {
+        var steps: [UndoStep] = []
+        func note(_ step: UndoStep) { steps.append(step) }
+        func done(_ step: UndoStep) { steps.remove(at: steps.lastIndex(of: step)!) }
+    }
+
+    /// The migration ended between making it and closing it.
+    @Test func aUserfaultfdThatWasNotClosedGoesWithTheOtherTraces() throws {
+        var pid: pid_t = 0
+        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sleep"), strdup("100"), nil]
+        defer { for argument in arguments { free(argument) } }
+        try #require(posix_spawn(&pid, "/bin/sleep", nil, nil, &arguments, nil) == 0)
+        defer {
+            kill(pid, SIGKILL)
+            waitpid(pid, nil, __WALL)
+        }
+        func userfaultfds() throws -> Int {
+            try ProcessFiles.descriptors(of: pid).count {
+                (try? ProcessFiles.link("/proc/\(pid)/fd/\($0)")) == "anon_inode:[userfaultfd]"
+            }
+        }
+        let notes = Notes(), process = try SourceProcess(pid: pid, undo: notes)
+        try process.attach()
+        try process.stop(onlyLeader: true)
+        _ = try process.openUserfaultfd()
+        try process.letGo()
+        #expect(try userfaultfds() == 1)
+        try process.disarm()
+        #expect(try userfaultfds() == 0)
+        #expect(notes.steps.isEmpty)
+    }
 }

@@ -27,7 +27,7 @@ struct ReportTests {
             (observation.workloadDowntime, observation.disturbance) = (report.engineDowntime, 1)
             if run.parameters.workload == .redis {
                 observation.clientDowntime = report.engineDowntime
-                observation.latency = ["before", "during"].map { stretch in
+                observation.latency = ["before", "copying", "during"].map { stretch in
                     var latency = LatencySummary(
                         stretch: stretch, requests: 10, unanswered: 1, late: 2, duplicated: 0, p50: 1, p95: 1, p99: 1,
                         p999: 1, slowest: 1)

@@ -37,7 +37,7 @@ struct WorkloadMoveTests {
             for verdict in outcome.verdicts where !verdict.passed { Issue.record("\(verdict.name): \(verdict.detail)") }
             #expect(outcome.passed && outcome.observations.count == moves.count)
             for observation in outcome.observations {
-                #expect(observation.latency.count == 3 && observation.latency.allSatisfy { $0.unanswered == 0 })
+                #expect(observation.latency.count == 4 && observation.latency.allSatisfy { $0.unanswered == 0 })
                 #expect(try #require(observation.clientDowntime) > 0)
             }
         } catch {

@@ -124,7 +124,11 @@ extension RunParameters {
 
     /// Seconds that a run takes, about, with its start, its fill and its verdict.
     func runTime(settle: Double) -> Double {
-        if mobility != nil { return duration + 20 }
+        if let mobility {
+            // A user changes the access point about every 1,500 m; what lies between is left out.
+            let rules = MobilityRules(), handoffs = max(1, speed * duration / 1500) * Double(users)
+            return 15 + handoffs * (6 + (mobility.isAhead ? (rules.handoff - rules.zone) / speed : 0))
+        }
         let filled = Double(memory) * Double(containers)
         return settle + 2.5 + filled / 400e6 + copyTime + triggerJitter / 2
     }

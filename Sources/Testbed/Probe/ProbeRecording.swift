@@ -102,8 +102,8 @@ public struct ProbeRecording: Sendable {
         var result = Observation()
         (result.clientDowntime, result.disturbance) = (gaps.downtime, gaps.elsewhere)
         result.latency = [
-            summary("before", from, report.decidedAt), summary("during", report.decidedAt, released),
-            summary("after", released, to),
+            summary("before", from, report.decidedAt), summary("copying", report.decidedAt, report.frozenAt),
+            summary("during", report.decidedAt, released), summary("after", released, to),
         ]
         result.timeline = timeline(around: report.frozenAt)
         return result

@@ -91,7 +91,7 @@ public struct Observation: Codable, Sendable {
 
 /// A client's latency over a stretch of time. Milliseconds.
 public struct LatencySummary: Codable, Sendable {
-    /// "before", "during" or "after".
+    /// "before", "copying" (from the decision to the freeze), "during" (from the decision to the release) or "after".
     public var stretch: String
     public var requests: Int
     public var unanswered: Int

@@ -12,6 +12,7 @@ extension EvaluationReport {
         guard !pairs.isEmpty else {
             return Answered(question: question, answer: Answered.silent + "no place has MiGrror and pre-copy.")
         }
+        let latency = CopyingLatency(places)
         let sides = pairs.map { pair in
             (pair: pair, sides: [pair.control, pair.second, pair.first].compactMap { $0 })
         }
@@ -20,49 +21,51 @@ extension EvaluationReport {
                 [
                     places.name(pair), one.technique, "\(one.rows.count)",
                     medianText(one.values("overhead").map { $0 * 100 }), medianText(one.values("disturbance_ms")),
-                    medianText(one.values("before_p99")), medianText(one.values("during_p99")),
-                    medianText(one.slowdowns), medianText(one.values("waited_ms_s")),
+                    medianText(one.values("before_p99")), medianText(one.values(latency.column)),
+                    medianText(latency.slowdowns(one)), medianText(one.values("waited_ms_s")),
                     medianText(one.values("faults_s")),
                     medianText(one.processing),
                 ]
             }
         }
         // The worst for the service, those of a trigger first: there mirroring goes on for as long as the wait.
-        let shown = sides.filter { !$0.pair.first.slowdowns.isEmpty }.prefix(12)
+        let shown = sides.filter { !latency.slowdowns($0.pair.first).isEmpty }.prefix(12)
         let plot = RowPlot(
-            axis: Axis("p99 latency, while migrating ÷ before", .log),
+            axis: Axis("p99 latency, \(latency.stretch) ÷ before", .log),
             rows: shown.flatMap { pair, sides in
                 sides.map { one in
-                    RowPlot.Row(
+                    let slowdowns = latency.slowdowns(one)
+                    return RowPlot.Row(
                         group: places.name(pair), name: one.technique, look: Look.of(one.technique, 0),
-                        median: Sample(one.slowdowns).median,
-                        interval: Bootstrap(resamples: 2000).median(of: one.slowdowns), values: one.slowdowns,
-                        note: "\(measured(Sample(one.values("during_p99")).median)) ms")
+                        median: Sample(slowdowns).median,
+                        interval: Bootstrap(resamples: 2000).median(of: slowdowns), values: slowdowns,
+                        note: "\(measured(Sample(one.values(latency.column)).median)) ms")
                 }
             }, levels: [(1, "undisturbed")])
         let figure = ReportFigure(
             id: "slowdown", title: "What a service pays while it is copied or mirrored",
             reading:
-                "A dot a run: the 99th percentile of its client's latencies from the decision to the release, over that before. "
-                + "The freeze is part of that: one that takes a hundredth of the time is itself the 99th percentile. At the end of a row the median of the former. At most 12 places.",
+                "A dot a run: the 99th percentile of its client's latencies \(latency.words), over that before. At the end of a "
+                + "row the median of the former. At most 12 places.",
             svg: plot.svg(title: "slowdown"), query: Places.query)
         return Answered(
-            question: question, answer: Self.costs(pairs.map { ($0, places.name($0)) }),
+            question: question, answer: Self.costs(pairs.map { ($0, places.name($0)) }, latency),
             figure: shown.isEmpty ? nil : figure,
             table: ReportTable(
                 columns: [
                     .init("at", false), .init("technique", false), .init("n"), .init("overhead (% of the state)"),
-                    .init("largest gap while copying (ms)"), .init("p99 before (ms)"), .init("p99 during (ms)"),
-                    .init("during ÷ before"), .init("waited for a processor (ms/s)"), .init("faults (1/s)"),
+                    .init("largest gap while copying (ms)"), .init("p99 before (ms)"),
+                    .init("p99 \(latency.stretch) (ms)"), .init("\(latency.stretch) ÷ before"),
+                    .init("waited for a processor (ms/s)"), .init("faults (1/s)"),
                     .init("agents' CPU time (s)"),
                 ], rows: rows,
                 note:
-                    "Latency of the client's requests before the migration and from its decision to the release; waits and page "
-                    + "faults of the container's first process, from the decision to the wish to hand over; CPU time of both "
+                    "Latency of the client's requests before the migration and \(latency.words); "
+                    + "waits and page faults of the container's first process, from the decision to the wish to hand over; CPU time of both "
                     + "agents together while they migrate.", query: Places.query))
     }
 
-    private static func costs(_ pairs: [(pair: Places.Pair, name: String)]) -> String {
+    private static func costs(_ pairs: [(pair: Places.Pair, name: String)], _ latency: CopyingLatency) -> String {
         func ratios(_ value: (PlaceRuns) -> [Double]) -> [(ratio: Double, name: String, text: String)] {
             pairs.compactMap { pair, name in
                 let (a, b) = (value(pair.first), value(pair.second))
@@ -79,8 +82,7 @@ extension EvaluationReport {
         }
         return [
             sentence("Bytes sent", "MiB", { $0.values("bytes_sent").map { $0 / 1_048_576 } }),
-            sentence(
-                "p99 latency while it is migrated (the freeze is part of that), over that before", "", \.slowdowns),
+            sentence("p99 latency \(latency.words), over that before", "", latency.slowdowns),
             sentence("Largest gap while copying", "ms", { $0.values("disturbance_ms") }),
             sentence("Agents' CPU time", "s", \.processing),
         ].compactMap { $0 }.joined(separator: " ")
@@ -177,10 +179,11 @@ extension EvaluationReport {
             return Answered(
                 question: question, answer: Answered.silent + "they need five settings or more under equal conditions.")
         }
+        let latency = CopyingLatency(places)
         let settings = crowd.compactMap { place -> Setting? in
             let costs = [
                 place.seenDowntimes, place.values("bytes_sent").map { $0 / 1_048_576 },
-                place.values("during_p99").isEmpty ? place.values("disturbance_ms") : place.values("during_p99"),
+                place.values(latency.column).isEmpty ? place.values("disturbance_ms") : place.values(latency.column),
             ]
             return costs.contains(where: \.isEmpty)
                 ? nil : Setting(place: place, costs: costs.map { Sample($0).median })
@@ -214,12 +217,14 @@ extension EvaluationReport {
                 + "three medians: " + words.joined(separator: ". ") + ".",
             figure: ReportFigure(
                 id: "front", title: "Downtime against traffic",
-                reading: "A marker a setting, medians; filled: on the front of downtime, traffic and p99 latency.",
+                reading: "A marker a setting, medians; filled: on the front of downtime, traffic and p99 latency "
+                    + "\(latency.words).",
                 svg: plot.svg(title: "front"), query: Places.query),
             table: ReportTable(
                 columns: [
                     .init("setting", false), .init("technique", false), .init("on the front", false), .init("n"),
-                    .init("downtime (ms)"), .init("traffic (MiB)"), .init("p99 during, or largest gap (ms)"),
+                    .init("downtime (ms)"), .init("traffic (MiB)"),
+                    .init("p99 \(latency.stretch), or largest gap (ms)"),
                     .init("trigger to release (ms)"),
                 ],
                 rows: settings.sorted { $0.costs[0] < $1.costs[0] }.map { setting in
@@ -301,17 +306,36 @@ extension EvaluationReport {
     }
 }
 
-extension PlaceRuns {
-    /// 99th percentile of the client's latencies while migrating over that before, a run.
-    var slowdowns: [Double] {
-        rows.compactMap { row in
-            guard let before: Double = row["before_p99"], let during: Double = row["during_p99"], before > 0 else {
+/// The 99th percentile of a client's latencies while its service is copied: from the decision to the freeze. With the
+/// freeze where results of an older version have no other.
+struct CopyingLatency {
+    let column: String
+    /// As a heading has it, and as a sentence has it.
+    let stretch: String
+    let words: String
+
+    init(_ places: Places) {
+        (column, stretch, words) =
+            places.hasCopyingLatency
+            ? ("copying_p99", "while copying", "from the decision to the freeze")
+            : (
+                "during_p99", "while migrating",
+                "from the decision to the release (a freeze that takes a hundredth of that is itself the 99th percentile)"
+            )
+    }
+
+    /// Over that before, a run.
+    func slowdowns(_ place: PlaceRuns) -> [Double] {
+        place.rows.compactMap { row in
+            guard let before: Double = row["before_p99"], let during: Double = row[column], before > 0 else {
                 return nil
             }
             return during / before
         }
     }
+}
 
+extension PlaceRuns {
     /// CPU seconds of both agents, a migration.
     var processing: [Double] {
         rows.compactMap { row in

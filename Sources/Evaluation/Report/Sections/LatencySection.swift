@@ -13,7 +13,7 @@ extension EvaluationReport {
     /// Of each workload with a client, where most techniques were measured: latency while it was migrated by each
     /// technique, and before.
     private func latencies(_ places: Places) throws -> [ReportFigure] {
-        let pairs = places.pairs(.migrror, .preCopy).filter { !$0.first.slowdowns.isEmpty }
+        let pairs = places.pairs(.migrror, .preCopy).filter { !$0.first.values("during_p99").isEmpty }
         return try pairs.map(\.first.parameters.workload).uniqued.map { workload in
             let mine = pairs.filter { $0.first.parameters.workload == workload }
             let pair = mine.max {
@@ -124,7 +124,7 @@ extension EvaluationReport {
                 sum(l.unanswered) AS unanswered, avg(l.p50_ms) AS p50, avg(l.p95_ms) AS p95, avg(l.p99_ms) AS p99,
                 avg(l.p999_ms) AS p999, max(l.slowest_ms) AS slowest
             FROM latency l JOIN run r ON r.id = l.run JOIN point p ON p.id = r.point WHERE r.passed = 1
-            GROUP BY 1, 2, 3 ORDER BY 1, 2, CASE l.stretch WHEN 'before' THEN 1 WHEN 'during' THEN 2 ELSE 3 END
+            GROUP BY 1, 2, 3 ORDER BY 1, 2, CASE l.stretch WHEN 'before' THEN 1 WHEN 'copying' THEN 2 WHEN 'during' THEN 3 ELSE 4 END
             """
         let rows = try results.rows(query)
         guard !rows.isEmpty else { return nil }

@@ -307,6 +307,8 @@ static void turn_tree(void *state, struct random *random) {
   if (!folder) wrong("%s: %s", all->folder, strerror(errno));
   while (readdir(folder)) found++;
   closedir(folder);
+  // Which one is too many, or missing.
+  for (unsigned index = 0; index < NAMES && found != present + 2; index++) check_name(all, index);
   SAME("names in the folder", present + 2, found);
 
   unsigned index = (unsigned)random_below(random, NAMES), other = (unsigned)random_below(random, NAMES);

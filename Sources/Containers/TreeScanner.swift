@@ -358,7 +358,10 @@ final class TreeScanner {
                 watch?.remove(node)
             } else {
                 forget(node)
-                return try add(node.name, node.parent!, stamp, folder)
+                if let current = try add(node.name, node.parent!, stamp, folder) { return current }
+                // Gone as well: the other side still has what was here first.
+                difference.removed.append(node.path)
+                return nil
             }
         }
         if stamp.links > 1 && node.kind != .directory { difference.linked[stamp.inode, default: []].append(node) }

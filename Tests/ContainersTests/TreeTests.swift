@@ -2,6 +2,7 @@
 import CLinux
 import Glibc
 import LinuxKernel
+import Synchronization
 import Testing
 
 @testable import Containers
@@ -417,5 +418,35 @@ struct TreeTests {
         try shell("rm lib/so.1", in: pair.target)
         error = #expect(throws: ContainerError.self) { try MappedFiles.verify(files, root: target, cache: cache) }
         #expect(error?.description.contains("is not there") == true)
+    }
+
+    /// While it is looked at, a file is replaced by another one, and that is removed: the first goes at the target.
+    @Test func aNameThatIsReplacedAndThenGoneIsRemoved() throws {
+        let pair = try TreePair { try put("first", $0 + "/name") }
+        try pair.sendAll()
+        let path = pair.source + "/name", other = pair.source + "/other"
+        let begun = Atomic(0), done = Atomic(0), rounds = 2000
+        let thread = try Thread {
+            for round in 1...rounds {
+                while begun.load(ordering: .acquiring) < round {}
+                rename(other, path)
+                for _ in 0..<round % 50 * 40 { _ = begun.load(ordering: .acquiring) }
+                unlink(path)
+                done.store(round, ordering: .releasing)
+            }
+        }
+        var left = 0
+        for round in 1...rounds {
+            try put("first", path)
+            try put("other", other)
+            try pair.sendChanges()
+            begun.store(round, ordering: .releasing)
+            while done.load(ordering: .acquiring) < round { try pair.sendChanges() }
+            try pair.sendChanges()
+            if access(pair.target + "/name", F_OK) == 0 { left += 1 }
+        }
+        thread.join()
+        #expect(left == 0, "of \(rounds)")
+        try pair.expectEqual()
     }
 }

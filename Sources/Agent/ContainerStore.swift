@@ -295,6 +295,10 @@ public final class ContainerStore: Sendable {
                     advice: "stop it first (`apus kill \(name)`), or remove it by force: `apus rm --force \(name)`")
             }
             try runtime.delete(name, force: true)
+            // Of a program whose first thread has ended the runtime takes nothing else for alive.
+            let cgroup = layout.cgroup(of: name)
+            try Cgroup.killProcesses(in: cgroup)
+            try Cgroup.removeEmpty(cgroup)
             if let network = record.network, let attachment = record.attachment {
                 try ContainerNetwork.detach(network, attachment)
             }

@@ -104,9 +104,10 @@ public final class Migrations: Sendable {
     }
 
     /// Waits until an arrival that has released the container is over. Who heard of it at the source may ask for the
-    /// container here while this host still tidies up and has not recorded it, which takes some milliseconds.
+    /// container here while this host still tidies up and has not recorded it, which takes some milliseconds, or seconds
+    /// where others take the processors.
     func awaitEnd(ofReleased container: String) {
-        awaitEnd(seconds: 2) {
+        awaitEnd(seconds: 10) {
             $0.container == container && [.released, .retired].contains($0.control.progress.state)
         }
     }

@@ -68,7 +68,12 @@ struct ContainerTests {
                 try await client.migrate("leader", to: "there", plan: plan)
             }
             #expect(inspected?.message.contains(ended) == true && moved?.message.contains(ended) == true)
-            for kind in ["udp", "leader"] { try await client.remove(kind, force: true) }
+            for kind in ["udp", "leader"] {
+                let cgroup = test.agent.layout.cgroup(of: kind)
+                #expect(!Cgroup.processes(of: cgroup).isEmpty)
+                try await client.remove(kind, force: true)
+                #expect(Cgroup.processes(of: cgroup).isEmpty, "\(kind) runs on")
+            }
         }
     }
 

@@ -315,7 +315,10 @@ final class FaultHosts {
                 }
             }
             let runtime = Runc(root: host.layout.runtimeRoot)
-            for state in (try? runtime.list()) ?? [] { try? runtime.delete(state.name, force: true) }
+            for state in (try? runtime.list()) ?? [] {
+                try? runtime.delete(state.name, force: true)
+                try? Cgroup.killProcesses(in: host.layout.cgroup(of: state.name))
+            }
             _ = try? Cgroup.removeEmpty(host.layout.cgroupParent)
             try? FileManager.default.removeItem(atPath: host.layout.runFolder)
         }

@@ -281,7 +281,10 @@ final class TwoHosts: Sendable {
         stop.withLock { $0 = true }
         for host in hosts { _ = try? PeerAddress(host.address)!.connect() }
         for host in hosts {
-            for state in (try? host.runtime.list()) ?? [] { try? host.runtime.delete(state.name, force: true) }
+            for state in (try? host.runtime.list()) ?? [] {
+                try? host.runtime.delete(state.name, force: true)
+                try? Cgroup.killProcesses(in: host.layout.cgroup(of: state.name))
+            }
             _ = try? Cgroup.removeEmpty(host.layout.cgroupParent)
             try? FileManager.default.removeItem(atPath: host.layout.runFolder)
         }

@@ -5,7 +5,7 @@ import Testing
 
 struct SpacingTests {
     private func spacing(_ pages: UInt64, _ again: UInt64, scan: Double = 0.5, leastScan: Double = 0.5) -> Double {
-        SourceSession.adaptedSpacing(pages: pages, again: again, scan: scan, leastScan: leastScan)
+        Mirroring.adaptedSpacing(pages: pages, again: again, scan: scan, leastScan: leastScan)
     }
 
     @Test func trackingTakesATwentieth() {

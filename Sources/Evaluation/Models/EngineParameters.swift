@@ -26,8 +26,8 @@ public struct EngineParameters: Sendable, Hashable, Codable {
     public var linkEfficiency = 1448.0 / 1514
     /// Round trips in the freeze beside those inside the fixed parts: the handover's question and its answer.
     public var roundTrips = 1.0
-    /// Before the freeze, passes follow each other until one takes less than this, in milliseconds (`runUp` in the
-    /// engine's CopyPhase.swift).
+    /// Before the freeze, passes follow each other until one takes less than this, in milliseconds (the engine's
+    /// `RunUp`).
     public var runUp = 1.0
     /// Time from one sync of the mirror to the next in milliseconds. 38: 26 syncs a second, redis mirrored at half its
     /// saturated rate ("p99 while mirrored").

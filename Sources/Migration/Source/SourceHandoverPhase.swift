@@ -16,26 +16,25 @@ extension SourceSession {
         let cgroup = try self.cgroup ?? Cgroup(journal.header.cgroup!)
         self.cgroup = cgroup
         try layout.refresh(advice: true)
-        report.stateBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
-        try keepUp()
+        report.stateBytes = try copier.residentPages().bytes
+        _ = try strategy.keepUp()
         if let obstacle = try search.find(sent: sentRunState, around: around).first {
             throw Postponed(why: obstacle.description)
         }
-        // Clocks drift apart while memory is copied: by these the downtime is told.
-        if !sharesClock {
-            if tracker != nil { try awaitApplied(all: true) }
-            try measureClocksThere()
+        if !clocks.areShared {
+            try copier.awaitAnswers(all: true)
+            try clocks.refresh(over: connection)
         }
         report.preparation = Double(monotonicNow() - preparedFrom) / 1e6
         // What changed meanwhile goes ahead, so that the freeze begins with as little as can be.
-        if tracker != nil { try checkFreezeLimit(lastPass: try runUp()) } else { try awaitApplied() }
+        try checkFreezeLimit(lastPass: try strategy.runUp())
         try noteFreeze()
         try drain()
         try trees!.sendChanges(over: connection)
         try checkFreezeLimit(compared: trees!.compared)
-        unsentLog += try newLog()
+        try log.advance()
 
-        let lastPass = try tracker.map { try LastPass($0) }
+        let lastPass = try copier.prepareLastPass()
         defer { lastPass?.wait() }
 
         // What is being done to the container has effect before the freeze, or on the copy that lives.
@@ -53,7 +52,7 @@ extension SourceSession {
         FaultPoint.reach(.sourceStopped)
         try step("read layout") { _ = try layout.refresh(quick: true) }
         do {
-            capture = try captureAll { [self] in lastPass?.begin(layout.tracked, mappedAnew: mappedAnew) }
+            capture = try captureAll { [copier] in copier.begin(lastPass) }
             FaultPoint.reach(.sourceCaptured)
             try sendState(lastPass)
         } catch {
@@ -62,7 +61,7 @@ extension SourceSession {
                 reason = Postponed(why: list.map(\.description).joined(separator: "; "))
             }
             // What the pass took from the tracker is for the next one to send.
-            if reason is Postponed, let pass = try lastPass?.result() { keep(pass, layout.tracked) }
+            if reason is Postponed { try copier.keep(lastPass) }
             throw reason
         }
         // Before a socket is put under repair: were the engine to die while the process can run, its next send would
@@ -71,7 +70,7 @@ extension SourceSession {
         FaultPoint.reach(.sourceFrozen)
         try step("wait until muted") {
             // What was under way when the freeze began is acknowledged first.
-            while !outstanding.isEmpty { try takeAnswer() }
+            try copier.takeLastAnswers()
             _ = try connection.expect(.muted, WireMuted.self)
         }
         if let network {
@@ -121,7 +120,7 @@ extension SourceSession {
         enter(.released)
         FaultPoint.reach(.sourceReleased)
         connection.whileWaiting = {}
-        noteRelease(at: released.at - clockOffset, released.steps)
+        noteRelease(at: released.at - clocks.offset, released.steps)
     }
 
     // ---- The limit of the freeze ---------------------------------------------------------------------------
@@ -175,7 +174,7 @@ extension SourceSession {
             return (watch: try RunStateWatch(pid: pid, cgroup: cgroup), changes: try look(), load: load)
         }
         defer { beside.join() }
-        while !beside.isOver { try goOnCopying() }
+        while !beside.isOver { if try !strategy.keepUp() { try copier.idle(500) } }
         let (watch, changes, load) = try beside.join().get()
         runStateWatch = watch
         report.loadAtHandover = load
@@ -219,32 +218,27 @@ extension SourceSession {
             try trees!.findLastChanges(written: capture!.writtenFiles, maps: layout.entries)
         }
         try step("send file changes") { try trees!.sendUnsent(over: connection, between: checkFreeze) }
-        try step("send layout") { try sendLayoutIfNew() }
+        try step("send layout") { try copier.sendLayoutIfNew() }
         if imageGoesAhead { try sendImage() }
-        let sentBefore = connection.bytesSent, pagesBefore = pages.pagesSent, passStart = monotonicNow()
-        let last = try step("last scan") { try finish(lastPass) }
-        try step("send pages") {
-            if !last.discards.isEmpty { try connection.sendDiscards(last.discards) }
-            try pages.send(last.pages, stopped: true) { [self] in try checkFreeze() }
-        }
-        (pending, discards) = (AddressRanges(), AddressRanges())
-        note(pass: passStart, pagesBefore, sentBefore)
+        let began = monotonicNow()
+        try step("last scan") { try copier.finish(lastPass) }
+        try step("send pages") { try copier.sendLast(began: began) { [self] in try checkFreeze() } }
         FaultPoint.reach(.sourceLastPass)
     }
 
     private func sendImage() throws {
         // The last lines were written on the way into the freeze.
-        unsentLog += try newLog()
+        try log.advance()
         try step("send image") {
             sentImage = true
             var handover = WireHandover()
             handover.image = capture!.image
-            handover.log = unsentLog
+            handover.log = log.unsent
             if runState != sentRunState {
                 handover.runState = try JSONEncoder().encode(runState)
                 sentRunState = runState
             }
-            if clocksThere != nil { handover.clocks = WireClocks(Clocks.now() + ownClocks) }
+            if let shown = clocks.shownNow { handover.clocks = WireClocks(shown) }
             try connection.send(.handover, handover)
         }
     }
@@ -280,7 +274,7 @@ extension SourceSession {
         let deadline = monotonicNow() + Int64(seconds * 1e9)
         while try !TCPDrain.pending(diagnosis).isEmpty {
             if monotonicNow() > deadline { return false }
-            try idle(500)
+            try copier.idle(500)
         }
         return true
     }
@@ -294,22 +288,6 @@ extension SourceSession {
         return try process.capture(layout, descriptors, threadsAreStill: threadsAreStill) {
             steps.note("capture: \($0)", $1, $2)
         }
-    }
-
-    private func finish(_ lastPass: LastPass?) throws -> DirtyPass {
-        guard let lastPass else {
-            var pass = DirtyPass()
-            pass.pages = try Pagemap(pid: container.pid).contents(of: layout.tracked)
-            return pass
-        }
-        // What a pass before this one found and nobody has sent yet goes along.
-        guard let found = try lastPass.result() else {
-            throw MigrationError(.failed, "the last pass over the memory never began, though all else is captured")
-        }
-        keep(found, layout.tracked)
-        var pass = DirtyPass()
-        (pass.pages, pass.discards) = (pending, discards)
-        return pass
     }
 
     /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be
@@ -331,10 +309,7 @@ extension SourceSession {
     /// Completes the report.
     private func noteRelease(at instant: Int64, _ destinationSteps: [WireStep]) {
         report.releasedAt = instant
-        // By how much the container's clock has leapt ahead.
-        if let clocksThere, !sharesClock {
-            report.clockLag = ownClocks.monotonic - clocksThere.monotonic - clockOffset
-        }
+        (report.clock, report.clockLag) = (clocks.words, clocks.lag)
         report.engineDowntime = Double(report.releasedAt - report.frozenAt) / 1e6
         report.migrationTime = Double(report.releasedAt - decidedAt) / 1e6
         report.handoverTime = handoverWantedAt.map { Double(report.releasedAt - $0) / 1e6 }
@@ -342,9 +317,11 @@ extension SourceSession {
             HandoverReport(start: Double(report.frozenAt - decidedAt) / 1e6, frozen: report.engineDowntime))
         report.steps = steps.steps.map { StepReport($0, side: "source", frozenAt: report.frozenAt, clockOffset: 0) }
         report.steps += destinationSteps.map {
-            StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clockOffset)
+            StepReport($0, side: "destination", frozenAt: report.frozenAt, clockOffset: clocks.offset)
         }
-        report.pagesSent = pages.pagesSent
+        (report.passes, report.readyAt, report.mirrorAge) = (copier.passes, copier.readyAt, copier.mirrorAge)
+        report.events = strategy.events
+        report.pagesSent = copier.pagesSent
         report.bytesSent = connection.bytesSent
     }
 
@@ -366,7 +343,7 @@ extension SourceSession {
         try thawCgroup()
         ThreadPriority.normal.apply()
         process.reap()
-        tracker?.stop()
+        copier.stopTracking()
         for _ in 0..<5000 {
             if kill(container.pid, 0) != 0 || isZombie(container.pid) { break }
             usleep(1000)

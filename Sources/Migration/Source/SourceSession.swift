@@ -20,21 +20,23 @@ public final class SourceSession {
 
     let process: SourceProcess
     let layout: AddressSpaceReader
-    let pages: PageSender
     let journal: Journal
     let guardian: GuardProcess?
     let steps = StepClock()
-    var tracker: DirtyTracker?
+    private(set) lazy var copier = Copier(
+        plan, process, layout, connection, control, decidedAt: decidedAt
+    ) { [unowned self] in try checkCancelled() }
+    private(set) lazy var strategy = copier.strategy(
+        plan, HandoverWish(plan, control),
+        FaultPlace(
+            pid: container.pid, cgroupFolders: journal.header.cgroup?.folders ?? [], host: host.name,
+            wake: [connection.descriptor.number, control.wakeup?.number ?? -1, process.pidfd.number]))
     var network: SourceHandover?
     var trees: SourceTrees?
     var diagnosis: NetlinkSocket?
     let search: ObstacleSearch
     var descriptors: DescriptorContext { search.descriptors }
     var report: MigrationReport
-    /// Layout generation that the destination has.
-    /// The layout that the destination has, or will have when it gets there.
-    var sentGeneration: UInt64 = 0
-    var sentAreas: [MemoryArea] = []
     /// The image is sent before the last pages and connections, so that the process is restored meanwhile. A handover
     /// that had to be put off after that makes no such bet again.
     var imageGoesAhead = true
@@ -42,42 +44,13 @@ public final class SourceSession {
     var runState: CarriedRunState { search.runState }
     var sentRunState = CarriedRunState()
     var runStateWatch: RunStateWatch?
-    var clockOffset: Int64 = 0
-    var sharesClock = true
-    /// What the container's clocks show besides this host's: it came from a host with other ones.
-    var ownClocks = Clocks.none
-    /// What the container's clocks have to show besides the destination's; nil: nothing.
-    var clocksThere: Clocks?
+    var clocks = HostClocks()
+    var log: LogTail
     let decidedAt = monotonicNow()
     /// When the handover was first wanted.
     var handoverWantedAt: Int64?
     /// Seconds that the destination has to answer the offer.
     var patience: Int64 = 30
-    // ---- The copy's state (CopyPhase.swift)
-    /// Pages known to be dirty, and pages known to be empty, that have not been sent.
-    var pending = AddressRanges(), discards = AddressRanges()
-    var passNumber: UInt64 = 0
-    /// Passes that are not acknowledged: number, bytes on the wire, when each began, and when its last byte was given to
-    /// the kernel.
-    var outstanding: [(number: UInt64, bytes: UInt64, began: Int64, sent: Int64)] = []
-    /// Nanoseconds from then to the answer, at least, of all passes so far: what the way takes when nothing is waiting.
-    var shortestAnswer: Int64?
-    /// When the link will have taken all that was sent, by its rate.
-    var linkBusyUntil: Int64 = 0
-    /// When the last acknowledgement came.
-    var acknowledgedAt: Int64 = 0
-    /// Everything that was dirty before this instant is at the destination.
-    var mirroredUntil: Int64?
-    /// Bytes a second that reached the destination, as last seen.
-    var throughput = 100e6
-    /// When the last round or sync began, and by how many milliseconds the next may follow it; nil: there is none.
-    var passBegan: Int64 = 0, passInterval: Double?
-    /// Milliseconds of the shortest pass so far, and whether the last look found what was left short enough for a
-    /// handover.
-    var shortestPass = Double.infinity, wasReady = false
-    /// Milliseconds the last scan took.
-    var lastScan = 0.0
-
     // ---- The handover that is being tried (SourceHandoverPhase.swift)
     /// When the container was stopped; 0: not yet.
     var frozenAt: Int64 = 0
@@ -89,7 +62,6 @@ public final class SourceSession {
     private(set) var state = SessionState.offered
     /// Set once the promise is given: from then on only the other side's word ends it.
     var promised = false
-    private let log: String
     let secret = SessionSecret()
 
     /// Prepares a migration of `container` over a connection to the destination's agent.
@@ -120,8 +92,7 @@ public final class SourceSession {
             throw error
         }
         search.process = process
-        pages = PageSender(process.memory, self.connection)
-        log = try host.layout.container(container.name).log
+        log = LogTail(try host.layout.container(container.name).log)
         report = MigrationReport(plan: plan)
         report.id = id
         report.container = container.name
@@ -146,7 +117,7 @@ public final class SourceSession {
             try phase("negotiate") { try negotiate() }
             try phase("stage") { try stage() }
             enter(.copying)
-            try phase("copy") { try copy() }
+            try phase("copy") { try strategy.run() }
             while true {
                 do {
                     try phase("freeze") { try handover() }
@@ -209,7 +180,8 @@ public final class SourceSession {
         report.destination = accepted.host
         connection.peer = accepted.host
         enter(.accepted)
-        try measureClocks(shared: accepted.boot == offer.boot)
+        try clocks.compare(shared: accepted.boot == offer.boot, container: container.pid, over: connection)
+        if clocks.ofContainer != .none { report.containerOffset = -clocks.ofContainer.monotonic }
     }
 
     /// Everything the destination has to know to say whether it can work.
@@ -235,13 +207,20 @@ public final class SourceSession {
         if let network = container.network { offer.network = try JSONEncoder().encode(network.spec) }
         (offer.runtime, offer.runtimeVersion) = (host.runtime.kind, try host.runtime.version())
         offer.kernel = try JSONEncoder().encode(host.facts)
-        offer.residentBytes = try Pagemap(pid: container.pid).contents(of: layout.tracked).bytes
+        offer.residentBytes = try copier.residentPages().bytes
         offer.boot = try bootIdentity()
         offer.pid = Int32(try ProcessStatus(pid: container.pid).numbers("NStgid").last ?? 0)
         offer.plan = try JSONEncoder().encode(plan)
         offer.limits = try ResourceLimits.hard(of: container.pid)
         offer.mappedFiles = try WireMappedFile.all(of: layout, pid: container.pid, host: host, whileWorking: hear)
         return offer
+    }
+
+    func checkCancelled() throws {
+        if control.isCancelled { throw MigrationError.cancelled }
+        if isGone { throw EngineError.exited(pid: container.pid, how: "while it was copied") }
+        if !process.memory.isCurrent { throw EngineError.executed(pid: container.pid) }
+        try process.letHeldGo()
     }
 
     private var heardAt: Int64 = 0
@@ -275,41 +254,6 @@ public final class SourceSession {
         }
     }
 
-    /// Finds out how the destination's clocks differ. The container's never go back: there they show up to one round
-    /// trip more.
-    private func measureClocks(shared: Bool) throws {
-        ownClocks = try Clocks.offsets(of: container.pid) - Clocks.offsets()
-        if ownClocks != .none { report.containerOffset = -ownClocks.monotonic }
-        sharesClock = shared
-        if shared {
-            clocksThere = ownClocks == .none ? nil : ownClocks
-            return
-        }
-        clocksThere = try measureClocksThere()
-    }
-
-    /// - Returns: what the container's clocks have to show besides the destination's so that they are not behind.
-    @discardableResult
-    func measureClocksThere() throws -> Clocks {
-        var best = Int64.max, result = Clocks.none
-        for _ in 0..<9 {
-            var probe = WireClockProbe()
-            probe.sent = monotonicNow()
-            try connection.send(.clockProbe, probe)
-            let answer: Checked<WireClockProbe> = try connection.expect(.clockProbe)
-            let now = Clocks.now(), trip = now.monotonic - probe.sent
-            if trip < best {
-                best = trip
-                clockOffset = answer.answered - (probe.sent + now.monotonic) / 2
-                result =
-                    ownClocks + now
-                    - Clocks(monotonic: answer.answered, boottime: answer.answeredBoottime)
-            }
-        }
-        report.clock = "estimated ± \(best / 2000) µs"
-        return result
-    }
-
     // ---- Stage ---------------------------------------------------------------------------------------------
 
     private func stage() throws {
@@ -330,6 +274,7 @@ public final class SourceSession {
             throw MigrationError.refused([locked.description])
         }
         trees = try SourceTrees(container, host) { [unowned self] in try hear() }
+        copier.sendFiles = { [unowned self] in try trees!.sendChanges(over: connection) }
         try trees!.send(root: true, over: connection)
         try sendStage()
         try trees!.send(root: false, over: connection)
@@ -348,38 +293,21 @@ public final class SourceSession {
     /// Has the destination make a container with a stub and lay out its memory.
     private func sendStage() throws {
         try layout.refresh()
-        (logSent, unsentLog) = (0, Data())
         var stage = WireStage()
         stage.generation = layout.generation
         stage.areas = layout.areas
         stage.threads = try process.learnThreads()
-        stage.log = try newLog()
+        stage.log = try log.whole()
         stage.runState = try JSONEncoder().encode(runState)
         sentRunState = runState
-        if let clocksThere { stage.clocks = WireClocks(clocksThere) }
+        if let there = clocks.ofContainerThere { stage.clocks = WireClocks(there) }
         if let network = container.network {
             stage.neighbours = try JSONEncoder().encode(
                 try ContainerNetwork.neighbours(network.spec, network.attachment))
         }
-        (sentGeneration, sentAreas) = (layout.generation, layout.areas)
+        copier.noteLayoutSent()
         try connection.send(.stage, stage)
         try connection.expect(.staged, WireStaged.self)
-    }
-
-    private var logSent: UInt64 = 0
-    /// What was read of the log and waits for a handover that is not put off.
-    var unsentLog = Data()
-
-    /// What the container has written to its log since the last call.
-    func newLog() throws -> Data {
-        let file = try FileDescriptor(opening: log, O_RDONLY)
-        var data = Data(), chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let n = try chunk.withUnsafeMutableBytes { try file.read(at: logSent, into: $0) }
-            if n == 0 { return data }
-            data += chunk[..<n]
-            logSent += UInt64(n)
-        }
     }
 
     // ---- The way back --------------------------------------------------------------------------------------
@@ -435,8 +363,7 @@ public final class SourceSession {
     func runOn() {
         var way = WayBack(of: container.name, host.log)
         letRun(&way)
-        tracker?.stop()
-        tracker = nil
+        copier.stopTracking()
         // A pause may last: the guard waits for its end. The search holds the process: held by it in turn, both would
         // stay.
         process.whileWaiting = { [weak search, container] in
@@ -523,7 +450,7 @@ public final class SourceSession {
         (frozenAt, toldFrozen, sentImage) = (0, false, false)
         usleep(100_000)
         if control.isCancelled { throw MigrationError.cancelled }
-        if tracker != nil { try pass() }
+        if copier.isTracking { try copier.pass() }
     }
     private var firstPostponed: Int64?
 
@@ -539,16 +466,13 @@ public final class SourceSession {
                 throw connection.unexpected(frame, "the answer to thawed")
             }
         }
-        outstanding = []
+        copier.forgetUnanswered()
         guard sentImage else { return }
         // The stub has become the process by now: another one is needed, and all of the memory.
         imageGoesAhead = false
         try sendStage()
         try trees!.send(root: false, over: connection)
-        if let tracker {
-            pending = try tracker.contents(of: AddressRanges(layout.tracked.map(\.range)), in: layout.tracked)
-            discards = AddressRanges()
-        }
+        try copier.startAnew()
     }
 
     private func tooOften(_ reason: Postponed) -> MigrationError {

@@ -70,9 +70,9 @@ struct ContainerTests {
             #expect(inspected?.message.contains(ended) == true && moved?.message.contains(ended) == true)
             for kind in ["udp", "leader"] {
                 let cgroup = test.agent.layout.cgroup(of: kind)
-                #expect(!Cgroup.processes(of: cgroup).isEmpty)
+                #expect(!CgroupPlace.processes(of: cgroup).isEmpty)
                 try await client.remove(kind, force: true)
-                #expect(Cgroup.processes(of: cgroup).isEmpty, "\(kind) runs on")
+                #expect(CgroupPlace.processes(of: cgroup).isEmpty, "\(kind) runs on")
             }
         }
     }

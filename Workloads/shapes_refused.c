@@ -80,6 +80,19 @@ static void make_half_closed(void *state, struct random *random) {
   MUST(shutdown(numbers[0], SHUT_WR));
 }
 
+// It may send nothing more, and hears on.
+static void make_mute(void *state, struct random *random) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int *numbers = ((struct held *)state)->numbers;
+  (void)random;
+  numbers[0] = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  MUST(bind(numbers[0], (struct sockaddr *)&address, sizeof address));
+  MUST(connect(numbers[0], (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(9),
+                                                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+               sizeof address));
+  MUST(shutdown(numbers[0], SHUT_WR));
+}
+
 static void give_up(void *state) {
   struct held *held = state;
   if (held->mapping) MUST(munmap(held->mapping, PAGE));
@@ -97,5 +110,6 @@ const struct kind refused_kinds[] = {
     {"deleted", "deleted", sizeof(struct held), make_deleted, NULL, give_up},
     {"written-mapping", "shared writable mapping", sizeof(struct held), make_written_mapping, NULL, give_up},
     {"half-closed", "TCP connection in state finWait2", sizeof(struct held), make_half_closed, NULL, give_up},
+    {"mute", "shut down for sending", sizeof(struct held), make_mute, NULL, give_up},
     {0},
 };

@@ -55,6 +55,8 @@ _Static_assert(sizeof(struct ndmsg) == CLX_NDMSG_SIZE, "struct ndmsg");
 _Static_assert(sizeof(struct tcmsg) == CLX_TCMSG_SIZE, "struct tcmsg");
 _Static_assert(sizeof(struct tc_tbf_qopt) == CLX_TBF_QOPT_SIZE, "struct tc_tbf_qopt");
 _Static_assert(sizeof(struct inet_diag_req) == CLX_INET_DIAG_REQ_SIZE, "struct inet_diag_req");
+_Static_assert(sizeof(struct inet_diag_req_v2) == CLX_INET_DIAG_REQ_V2_SIZE, "struct inet_diag_req_v2");
+_Static_assert(INET_DIAG_SHUTDOWN == CLX_INET_DIAG_SHUTDOWN, "INET_DIAG_SHUTDOWN");
 _Static_assert(sizeof(struct inet_diag_msg) == CLX_INET_DIAG_MSG_SIZE, "struct inet_diag_msg");
 _Static_assert(offsetof(struct tc_stats, qlen) == 28 && offsetof(struct tc_stats, backlog) == 32, "struct tc_stats");
 

@@ -45,6 +45,31 @@ extension NetlinkSocket {
             TCPSocketEntry($0)
         }
     }
+
+    /// Inodes of the UDP sockets of the namespace of which sending alone is shut down (SHUT_WR), which poll(2) does not
+    /// show; the socket must be of `.socketDiagnosis`. Empty where the kernel cannot list them (CONFIG_INET_UDP_DIAG).
+    public func udpSocketsShutDownForSending() throws(KernelError) -> Set<UInt32> {
+        var found: Set<UInt32> = []
+        for family in [AF_INET, AF_INET6] {
+            // struct inet_diag_req_v2: family, protocol, ext, pad, states, id.
+            var message = NetlinkMessage(CLX_SOCK_DIAG_BY_FAMILY, fixed: CLX_INET_DIAG_REQ_V2_SIZE)
+            message.fixed(UInt8(family), at: 0)
+            message.fixed(UInt8(IPPROTO_UDP), at: 1)
+            message.fixed(UInt32.max, at: 4)
+            let replies: [NetlinkReply]
+            do throws(KernelError) { replies = try dump(message, "listing UDP sockets") } catch {
+                if error.errno == .noEntry { return [] }
+                throw error
+            }
+            for reply in replies where reply.type == CLX_SOCK_DIAG_BY_FAMILY {
+                let directions = reply.attributes(after: CLX_INET_DIAG_MSG_SIZE)
+                    .integer(CLX_INET_DIAG_SHUTDOWN, as: UInt8.self)
+                // SEND_SHUTDOWN.
+                if directions == 2 { found.insert(reply.fixed(68)) }
+            }
+        }
+        return found
+    }
 }
 
 extension TCPSocketEntry {

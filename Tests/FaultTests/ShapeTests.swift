@@ -185,7 +185,8 @@ private final class ShapeRunner: Sendable {
         try builder.build(in: bundle)
         defer { try? FileManager.default.removeItem(atPath: bundle) }
         let needsNetwork =
-            !Set(shape.kinds).isDisjoint(with: ["tcp", "own-tcp", "udp"]) || shape.refused == "half-closed"
+            !Set(shape.kinds).isDisjoint(with: ["tcp", "own-tcp", "udp"])
+            || ["half-closed", "mute"].contains(shape.refused)
         let network = RunRequest.Network(
             mac: "02:42:0a:4e:00:\(10 + worker)", addresses: ["10.78.0.\(10 + worker)/24"])
         _ = try await hosts.a.client.run(

@@ -172,6 +172,11 @@ struct RunStateTests {
             try expect("host name") { try enter(container, "-u", "hostname other") }
             try expect("addresses") { try enter(container, "-n", "ip address add 127.0.0.9/8 dev lo") }
             try expect("mounts") { try mountTemporary(in: container) }
+            try expect("sysctl net/ipv4/tcp_retries2") {
+                try enter(container, "-n", "echo 9 > /proc/sys/net/ipv4/tcp_retries2")
+            }
+            try expect("sysctl kernel/msgmax") { try enter(container, "-i", "echo 9000 > /proc/sys/kernel/msgmax") }
+            try expect(nil) { try enter(container, "-n", "cat /proc/sys/net/ipv4/tcp_retries2") }
             try expect("pids.max") { try update(hosts, container, on: 0, ["--pids-limit", "55"]) }
         }
     }

@@ -3,9 +3,7 @@ import CLinux
 import Glibc
 import LinuxKernel
 
-/// Notices what changes of a container's mounts, names, limits and network from its making on.
-///
-/// Sysctls have no such sign: those that are written after the last look are lost.
+/// Notices what changes of a container's mounts, names, limits, network and sysctls from its making on.
 public final class RunStateWatch {
     private let pid: Int32
     private let names: HostNames
@@ -14,6 +12,7 @@ public final class RunStateWatch {
     private let named: [FileDescriptor]
     /// Subscribed to the container's interfaces, addresses, routes and rules.
     private let network: NetlinkSocket
+    private let sysctls: SysctlWatch
     private let limits: [(name: String, file: FileDescriptor, value: [UInt8])]
 
     public init(pid: Int32, cgroup: String) throws(KernelError) {
@@ -23,8 +22,12 @@ public final class RunStateWatch {
             try FileDescriptor(opening: "/proc/sys/kernel/hostname", O_RDONLY),
             try FileDescriptor(opening: "/proc/sys/kernel/domainname", O_RDONLY),
         ]
-        (names, network) = try ContainerThread.run(in: pid) { () throws(KernelError) in
-            (HostNames(), try NetlinkSocket(notifiedOf: [1, 5, 7, 8, 9, 11, 19]))
+        let spaces = OwnSpaces(pid: pid)
+        (names, network, sysctls) = try ContainerThread.run(in: pid) { () throws(KernelError) in
+            (
+                HostNames(), try NetlinkSocket(notifiedOf: [1, 5, 7, 8, 9, 11, 19]),
+                try SysctlWatch(pid: pid, spaces)
+            )
         }
         var limits: [(String, FileDescriptor, [UInt8])] = []
         let known = try CgroupLimits(pid: pid, cgroup: cgroup).values.keys
@@ -45,6 +48,7 @@ public final class RunStateWatch {
         if recv(network.descriptor.number, &byte, 1, Int32(MSG_DONTWAIT)) > 0 {
             return "its addresses, routes or interfaces have changed"
         }
+        if let path = sysctls.change() { return "its sysctl \(path) has been set" }
         return limits.first { Self.content($0.name, $0.file) != $0.value }.map { "its cgroup's \($0.name) has changed" }
     }
 

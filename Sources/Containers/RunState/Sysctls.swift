@@ -8,7 +8,7 @@ struct Sysctls: Codable, Sendable, Equatable {
     var values: [String: String] = [:]
 
     /// Those of the IPC namespace; all below "net" are the network namespace's.
-    private static let ofMessages = [
+    static let ofMessages = [
         "kernel/shmmax", "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced", "kernel/msgmax", "kernel/msgmni",
         "kernel/msgmnb", "kernel/sem", "fs/mqueue/queues_max", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max",
         "fs/mqueue/msg_default", "fs/mqueue/msgsize_default",
@@ -21,6 +21,9 @@ struct Sysctls: Codable, Sendable, Equatable {
         if spaces.messages { for path in Self.ofMessages { note(path) } }
         if spaces.network { try noteFolder("net", before) }
     }
+
+    /// Whether containers may have this one of their own.
+    static func isOfContainers(_ path: String) -> Bool { path.hasPrefix("net/") || ofMessages.contains(path) }
 
     private mutating func note(_ path: String) {
         // Secrets and switches cannot be read.

@@ -93,6 +93,7 @@ public final class ObstacleSearch {
             found += try TCPDrain.pending(diagnosis).signed.map {
                 obstacle("\($0)", "signed (TCP MD5), keys cannot be carried")
             }
+            found += try socketsShutDownForSending(diagnosis)
         } else if container.network == nil {
             found += try socketsWithoutNetwork()
         }
@@ -109,6 +110,18 @@ public final class ObstacleSearch {
     private func otherProcesses() -> [Int32] {
         // A cgroup that is gone holds none.
         ((try? members.processes()) ?? []).filter { $0 != container.pid }
+    }
+
+    private func socketsShutDownForSending(_ diagnosis: NetlinkSocket) throws -> [Obstacle] {
+        let inodes = try diagnosis.udpSocketsShutDownForSending()
+        if inodes.isEmpty { return [] }
+        let links = Set(inodes.map { "socket:[\($0)]" })
+        return try ProcessFiles.descriptors(of: container.pid).compactMap { number in
+            guard let link = try? ProcessFiles.link("/proc/\(container.pid)/fd/\(number)"), links.contains(link) else {
+                return nil
+            }
+            return obstacle("fd \(number)", "UDP socket that is shut down for sending, not carried yet")
+        }
     }
 
     private func socketsWithoutNetwork() throws -> [Obstacle] {

@@ -80,6 +80,15 @@ struct CopyPhaseTests {
         #expect(zip(starts.dropFirst(), starts).allSatisfy { $0 - $1 >= 40 }, "\(starts)")
     }
 
+    /// 5,000 pages a second for 700 ms are not left to the freeze: the next round is made at once.
+    @Test func aTriggerBetweenRoundsBeginsOne() throws {
+        var plan = plan(.preCopy, atTrigger: true)
+        (plan.roundInterval, plan.runUp, plan.readyWithin) = (2000, 0, 0.001)
+        let report = try move(plan, rate: 5000, triggerAfter: 700_000)
+        #expect(report.passes.count == 3 && report.passes.last!.pages < 1500, "\(report.passes)")
+        #expect(report.passes[1].pages > 1500, "\(report.passes)")
+    }
+
     /// Of 50 rounds that the plan allows, each of which finds some hundred pages.
     @Test func eachStopRuleEndsTheRounds() throws {
         func passes(_ change: (inout MigrationPlan) -> Void) throws -> Int {

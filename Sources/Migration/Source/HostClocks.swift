@@ -27,10 +27,8 @@ struct HostClocks {
         }
     }
 
-    /// Clocks drift apart while memory is copied: measures the offset again.
-    mutating func refresh(over connection: Connection) throws {
-        if !areShared { _ = try measure(over: connection) }
-    }
+    /// Clocks that are not shared drift apart while memory is copied: measures the offset again.
+    mutating func refresh(over connection: Connection) throws { _ = try measure(over: connection) }
 
     /// - Returns: what the container's clocks have to show besides the destination's so that they are not behind: up to
     ///   one round trip more than here.
@@ -56,7 +54,8 @@ struct HostClocks {
     /// What the container's clocks show now; nil: they are the hosts', which both read.
     var shownNow: Clocks? { ofContainerThere == nil ? nil : Clocks.now() + ofContainer }
 
-    /// By how much the move has the container's CLOCK_MONOTONIC fall behind the hosts'; nil: it shows theirs.
+    /// By how much the move has the container's CLOCK_MONOTONIC fall behind the hosts'; nil: they read one clock, or nothing was
+    /// measured.
     var lag: Int64? {
         guard let ofContainerThere, !areShared else { return nil }
         return ofContainer.monotonic - ofContainerThere.monotonic - offset

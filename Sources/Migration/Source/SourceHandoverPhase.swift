@@ -21,6 +21,7 @@ extension SourceSession {
         if let obstacle = try search.find(sent: sentRunState, around: around).first {
             throw Postponed(why: obstacle.description)
         }
+        // The next frame has to be the answer to a probe.
         if !clocks.areShared {
             try copier.awaitAnswers(all: true)
             try clocks.refresh(over: connection)
@@ -52,7 +53,7 @@ extension SourceSession {
         FaultPoint.reach(.sourceStopped)
         try step("read layout") { _ = try layout.refresh(quick: true) }
         do {
-            capture = try captureAll { [copier] in copier.begin(lastPass) }
+            capture = try captureAll { [copier] in copier.beginLastPass(lastPass) }
             FaultPoint.reach(.sourceCaptured)
             try sendState(lastPass)
         } catch {
@@ -61,7 +62,7 @@ extension SourceSession {
                 reason = Postponed(why: list.map(\.description).joined(separator: "; "))
             }
             // What the pass took from the tracker is for the next one to send.
-            if reason is Postponed { try copier.keep(lastPass) }
+            if reason is Postponed { try copier.keepFound(by: lastPass) }
             throw reason
         }
         // Before a socket is put under repair: were the engine to die while the process can run, its next send would

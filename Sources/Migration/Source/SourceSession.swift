@@ -27,8 +27,8 @@ public final class SourceSession {
         plan, process, layout, connection, control, decidedAt: decidedAt
     ) { [unowned self] in try checkCancelled() }
     private(set) lazy var strategy = copier.strategy(
-        plan, HandoverWish(plan, control),
-        FaultPlace(
+        plan, HandoverTrigger(plan, control),
+        PageFaultTarget(
             pid: container.pid, cgroupFolders: journal.header.cgroup?.folders ?? [], host: host.name,
             wake: [connection.descriptor.number, control.wakeup?.number ?? -1, process.pidfd.number]))
     var network: SourceHandover?

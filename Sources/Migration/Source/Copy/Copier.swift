@@ -1,5 +1,5 @@
-// One container's memory on its way: looks for what changed, sends it, and keeps account of what is still to be sent and
-// of what is under way.
+// One container's memory on its way: what changed is looked for and sent; what is still to be sent, and what is under
+// way, is kept account of.
 import Engine
 import Glibc
 import LinuxKernel
@@ -14,7 +14,7 @@ final class Copier {
     private let control: MigrationControl
     private let pages: PageSender
     /// CLOCK_MONOTONIC nanoseconds of the migration's decision.
-    let decidedAt: Int64
+    private let decidedAt: Int64
     /// Throws what ends the migration: its cancellation, the end of the container.
     let check: () throws -> Void
     /// Sends the changes of the container's files; memory that maps them needs them there.
@@ -32,8 +32,9 @@ final class Copier {
 
     /// Milliseconds that the last look for changes took.
     private(set) var lastScan = 0.0
-    /// Whether that found what was left short enough for a handover, and after how many milliseconds one did first.
+    /// Whether that found what was left short enough for a handover.
     private(set) var isReady = false
+    /// Milliseconds from the decision to the first look that did; nil: none has.
     private(set) var readyAt: Double?
     /// Milliseconds of the shortest pass so far.
     var shortestPass = Double.infinity
@@ -54,7 +55,7 @@ final class Copier {
 
     var pagesSent: UInt64 { pages.pagesSent }
 
-    /// Bytes of the pages that would have to be carried now.
+    /// Pages that would have to be carried now.
     func residentPages() throws -> AddressRanges { try Pagemap(pid: process.pid).contents(of: layout.tracked) }
 
     // ---- Tracking ------------------------------------------------------------------------------------------
@@ -179,8 +180,8 @@ final class Copier {
     /// Makes ready for the pass over the stopped process; nil: there is none, all of the memory is sent.
     func prepareLastPass() throws -> LastPass? { try tracker.map { try LastPass($0) } }
 
-    /// The process is stopped.
-    func begin(_ pass: LastPass?) { pass?.begin(layout.tracked, mappedAnew: mappedAnew) }
+    /// Has the last pass begin; the process is stopped.
+    func beginLastPass(_ pass: LastPass?) { pass?.begin(layout.tracked, mappedAnew: mappedAnew) }
 
     /// Waits for what the last pass found. It is for the next one to send if this handover does not come about.
     func finish(_ pass: LastPass?) throws {
@@ -194,8 +195,8 @@ final class Copier {
         keep(found, layout.tracked)
     }
 
-    /// The handover that this pass was begun for does not come about.
-    func keep(_ pass: LastPass?) throws {
+    /// Keeps what the last pass found for the next one, since this handover does not come about.
+    func keepFound(by pass: LastPass?) throws {
         if let found = try pass?.result() { keep(found, layout.tracked) }
     }
 
@@ -233,7 +234,7 @@ final class Copier {
         if isReady, readyAt == nil { readyAt = Double(monotonicNow() - decidedAt) / 1e6 }
     }
 
-    /// Nothing was dirty when this look began, and nothing is under way.
+    /// If nothing was dirty when this look began, and nothing is under way, the mirror is in sync.
     func noteInSync(at began: Int64) {
         if pending.isEmpty, flow.underWay == 0 { mirroredUntil = began }
     }

@@ -10,7 +10,7 @@ protocol CopyStrategy: AnyObject {
     ///
     /// - Returns: whether one had.
     func keepUp() throws -> Bool
-    /// Has as much as possible sent before the freeze.
+    /// The last thing before the freeze: has as much sent as the plan's run-up lets.
     ///
     /// - Returns: milliseconds that the last pass took, or that what is left would take.
     func runUp() throws -> Double
@@ -20,21 +20,29 @@ protocol CopyStrategy: AnyObject {
 
 extension CopyStrategy {
     var events: String? { nil }
+
+    /// By the plan's run-up; without one the pass that has come due is made, if one has.
+    func runUp(_ plan: MigrationPlan, _ copier: Copier) throws -> Double {
+        if plan.runUp > 0 { return try RunUp(plan).run(copier) }
+        _ = try keepUp()
+        return copier.residue
+    }
 }
 
 extension Copier {
     /// The strategy of the plan's technique.
-    func strategy(_ plan: MigrationPlan, _ wish: HandoverWish, _ faults: FaultPlace) -> any CopyStrategy {
+    func strategy(_ plan: MigrationPlan, _ trigger: HandoverTrigger, _ faults: PageFaultTarget) -> any CopyStrategy {
         switch plan.technique.copy {
-        case .none: NoCopy(self, wish)
-        case .rounds: Rounds(self, plan, wish)
-        case .mirroring: Mirroring(self, plan, wish, faults)
+        case .none: NoCopy(self, trigger)
+        case .rounds: Rounds(self, plan, trigger)
+        case .mirroring: Mirroring(self, plan, trigger, faults)
         }
     }
 }
 
-/// Whether the handover has been asked for from outside.
-struct HandoverWish {
+/// The wish from outside to hand over (`apus handover`).
+struct HandoverTrigger {
+    /// The plan's handover waits for it.
     let isAwaited: Bool
     private let control: MigrationControl
 
@@ -42,14 +50,14 @@ struct HandoverWish {
         (isAwaited, self.control) = (plan.handover == .atTrigger, control)
     }
 
-    /// The trigger has been given, whether it is waited for or not.
-    var isTriggered: Bool { control.handoverTriggered }
-    /// The trigger that was waited for has come.
-    var hasCome: Bool { isAwaited && isTriggered }
+    /// Whether it has been given, awaited or not.
+    var isGiven: Bool { control.handoverTriggered }
+    /// It is awaited and has been given.
+    var endsCopying: Bool { isAwaited && isGiven }
 
-    /// Waits for the trigger, if there is one to wait for, doing something meanwhile.
+    /// Waits for it, if it is awaited, doing something meanwhile.
     func wait(_ copier: Copier, meanwhile: () throws -> Void = {}) throws {
-        while isAwaited, !isTriggered {
+        while isAwaited, !isGiven {
             try copier.check()
             try copier.takeAnswers()
             try meanwhile()
@@ -60,13 +68,13 @@ struct HandoverWish {
 
 /// Cold migration: all of the memory is sent in the freeze.
 final class NoCopy: CopyStrategy {
-    private let copier: Copier, wish: HandoverWish
+    private let copier: Copier, trigger: HandoverTrigger
 
-    init(_ copier: Copier, _ wish: HandoverWish) { (self.copier, self.wish) = (copier, wish) }
+    init(_ copier: Copier, _ trigger: HandoverTrigger) { (self.copier, self.trigger) = (copier, trigger) }
 
-    func run() throws { try wish.wait(copier) }
+    func run() throws { try trigger.wait(copier) }
     func keepUp() -> Bool { false }
-    /// Files have been sent ahead.
+    /// Waits until the destination has taken the files, so that the freeze does not.
     func runUp() throws -> Double {
         try copier.awaitApplied()
         return 0
@@ -88,43 +96,5 @@ struct PassClock {
     var isDue: Bool {
         guard let interval else { return false }
         return Double(monotonicNow() - began) / 1e6 >= interval
-    }
-}
-
-/// The handover begins: passes back to back, each applied before the next begins, as long as they get shorter. Whatever
-/// went before (a round's interval, a sync's spacing), the freeze then finds what was dirtied in the time that one small
-/// pass takes.
-struct RunUp {
-    /// Milliseconds that it may take.
-    let limit: Double
-    let readyWithin: Double
-    /// The moment of the handover is ours to choose.
-    let isFree: Bool
-
-    init(_ plan: MigrationPlan) {
-        (limit, readyWithin, isFree) = (plan.runUp, plan.readyWithin, plan.handover == .whenReady)
-    }
-
-    /// A burst of writes that begins meanwhile is waited out, if the moment of the handover is ours to choose: what was
-    /// short before will be again.
-    ///
-    /// - Returns: milliseconds that the last pass took.
-    func run(_ copier: Copier) throws -> Double {
-        try copier.awaitAnswers(all: true)
-        let begin = monotonicNow(), waitsOut = isFree && copier.isReady
-        var shortest = Double.infinity, took = 0.0, inVain = 0
-        while Double(monotonicNow() - begin) / 1e6 < limit {
-            let start = monotonicNow()
-            try copier.pass()
-            try copier.awaitAnswers(all: true)
-            took = Double(monotonicNow() - start) / 1e6
-            if took < 1 { return took }
-            inVain = took < 0.97 * shortest ? 0 : inVain + 1
-            shortest = min(shortest, took)
-            copier.shortestPass = min(copier.shortestPass, took)
-            let isBurst = took > max(readyWithin, 4 * copier.shortestPass)
-            if inVain >= 2, !(waitsOut && isBurst) { return took }
-        }
-        return took
     }
 }

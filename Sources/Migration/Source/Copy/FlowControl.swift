@@ -1,5 +1,5 @@
-// How much of what was sent is still on its way, and how fast the way is. A function of counts and instants: it reads no
-// clock and no socket.
+// How much of what was sent is still on its way, and how fast the way is. It is told counts and instants, and reads
+// neither a clock nor a socket.
 
 /// What a copy knows of the way to its destination. Instants are CLOCK_MONOTONIC nanoseconds.
 struct FlowControl {
@@ -22,7 +22,7 @@ struct FlowControl {
     /// When the last answer came.
     private var answeredAt: Int64 = 0
 
-    /// Syncs wait for 1 ms at most before no further one is made.
+    /// By how many nanoseconds the link or an answer may be late before no further sync is made.
     private static let longestLag: Int64 = 1_000_000
     /// Less than this is no measure of a link's rate.
     private static let leastMeasured: UInt64 = 262_144

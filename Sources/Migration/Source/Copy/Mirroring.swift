@@ -3,7 +3,7 @@ import LinuxKernel
 import Memory
 
 /// Where the page faults of a container's process are to be heard.
-struct FaultPlace {
+struct PageFaultTarget {
     let pid: Int32
     let cgroupFolders: [String]
     let host: String
@@ -12,7 +12,7 @@ struct FaultPlace {
 }
 
 final class Mirroring: CopyStrategy {
-    private let copier: Copier, plan: MigrationPlan, wish: HandoverWish, place: FaultPlace
+    private let copier: Copier, plan: MigrationPlan, trigger: HandoverTrigger, place: PageFaultTarget
     private var clock = PassClock()
     /// How events are noticed: "scan" or "faults".
     private(set) var events: String?
@@ -22,8 +22,8 @@ final class Mirroring: CopyStrategy {
     /// Milliseconds for which a sync waits at most so that tracking costs the program no more than its share.
     private static let shortSpacing = 50.0
 
-    init(_ copier: Copier, _ plan: MigrationPlan, _ wish: HandoverWish, _ place: FaultPlace) {
-        (self.copier, self.plan, self.wish, self.place) = (copier, plan, wish, place)
+    init(_ copier: Copier, _ plan: MigrationPlan, _ trigger: HandoverTrigger, _ place: PageFaultTarget) {
+        (self.copier, self.plan, self.trigger, self.place) = (copier, plan, trigger, place)
     }
 
     func run() throws {
@@ -44,7 +44,7 @@ final class Mirroring: CopyStrategy {
             shortest = min(shortest, copier.residue)
             // When syncs get no shorter, the mirror gets no closer: with λ near 1 or above there is nothing to wait
             // for.
-            if !wish.isAwaited, copier.isReady || inVain >= Self.mostInVain { return }
+            if !trigger.isAwaited, copier.isReady || inVain >= Self.mostInVain { return }
             if found.pages >= leastPages {
                 try copier.sendPending(began: began)
             } else {
@@ -57,11 +57,11 @@ final class Mirroring: CopyStrategy {
             }
             clock.interval = spacing
             last = found
-            if wish.hasCome { return }
+            if trigger.endsCopying { return }
             try awaitSpacing(spacing)
             if let faults { try awaitEvent(faults) }
             while copier.isBehind {
-                if wish.hasCome { return }
+                if trigger.endsCopying { return }
                 try copier.awaitAnswer()
             }
         }
@@ -88,7 +88,7 @@ final class Mirroring: CopyStrategy {
     private func awaitSpacing(_ milliseconds: Double) throws {
         while !clock.isDue {
             try copier.idle(Int32(min(milliseconds * 1000, 500)))
-            if wish.hasCome { return }
+            if trigger.endsCopying { return }
         }
     }
 
@@ -102,7 +102,7 @@ final class Mirroring: CopyStrategy {
             if try faults.wait(timeoutMilliseconds: left, wake: place.wake) != nil || left == 0 { return }
             try copier.check()
             try copier.takeAnswers()
-            if wish.isTriggered { return }
+            if trigger.isGiven { return }
         }
     }
 
@@ -131,9 +131,5 @@ final class Mirroring: CopyStrategy {
         return true
     }
 
-    func runUp() throws -> Double {
-        if plan.runUp > 0 { return try RunUp(plan).run(copier) }
-        _ = try keepUp()
-        return copier.residue
-    }
+    func runUp() throws -> Double { try runUp(plan, copier) }
 }

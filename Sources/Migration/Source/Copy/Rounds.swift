@@ -2,43 +2,43 @@
 import LinuxKernel
 
 final class Rounds: CopyStrategy {
-    private let copier: Copier, plan: MigrationPlan, wish: HandoverWish
+    private let copier: Copier, plan: MigrationPlan, trigger: HandoverTrigger
     private var clock = PassClock()
 
-    init(_ copier: Copier, _ plan: MigrationPlan, _ wish: HandoverWish) {
-        (self.copier, self.plan, self.wish) = (copier, plan, wish)
+    init(_ copier: Copier, _ plan: MigrationPlan, _ trigger: HandoverTrigger) {
+        (self.copier, self.plan, self.trigger) = (copier, plan, trigger)
     }
 
-    /// The first round sends everything. It ends with what the last look found still to be sent.
+    /// The first round sends everything. The rounds end with what the last look found still to be sent.
     func run() throws {
         try copier.arm()
         _ = clock.begin()
         try copier.pass()
-        try makeRounds()
-        if wish.hasCome { return }
-        clock.interval = wish.isAwaited ? plan.waitInterval : nil
-        try wish.wait(copier) {
+        if try makeRounds() { return }
+        clock.interval = trigger.isAwaited ? plan.waitInterval : nil
+        try trigger.wait(copier) {
             guard isDue else { return }
             _ = clock.begin()
             try copier.pass()
         }
     }
 
-    private func makeRounds() throws {
-        var pagesBefore = UInt64.max
-        for round in 1... {
+    /// - Returns: whether the trigger ended them, and not one of the plan's rules.
+    private func makeRounds() throws -> Bool {
+        var round = 1, pagesBefore = UInt64.max
+        while true {
             clock.interval = plan.roundInterval ?? 0
-            if wish.hasCome || round >= plan.maxRounds { return }
-            while !isDue {
-                if wish.hasCome { return }
-                try copier.idle(500)
-            }
+            if trigger.endsCopying { return true }
+            if round >= plan.maxRounds { return false }
+            // A trigger that comes meanwhile has the round begin at once.
+            while !isDue, !trigger.endsCopying { try copier.idle(500) }
             let began = clock.begin()
             try copier.scan()
             copier.noteReadiness()
-            if copier.isReady || stops(after: pagesBefore) { return }
+            if copier.isReady || stops(after: pagesBefore) { return false }
             pagesBefore = copier.pending.pages
             try copier.sendPending(began: began)
+            round += 1
         }
     }
 
@@ -61,9 +61,5 @@ final class Rounds: CopyStrategy {
         return true
     }
 
-    func runUp() throws -> Double {
-        if plan.runUp > 0 { return try RunUp(plan).run(copier) }
-        _ = try keepUp()
-        return copier.residue
-    }
+    func runUp() throws -> Double { try runUp(plan, copier) }
 }

@@ -50,6 +50,11 @@ int clx_watch_add(int watch, const char *path) {
       watch, path, IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR));
 }
 int clx_watch_remove(int watch, int number) { return (int)RESULT(inotify_rm_watch(watch, number)); }
+int clx_bytes_to_read(int fd) {
+  int bytes = 0;
+  int result = (int)RESULT(ioctl(fd, FIONREAD, &bytes));
+  return result < 0 ? result : bytes;
+}
 int clx_fstatfs(int fd, int64_t *type, uint64_t *bytes, uint64_t *inodes) {
   struct statfs result;
   if (fstatfs(fd, &result) < 0) return -errno;

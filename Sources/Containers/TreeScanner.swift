@@ -426,12 +426,12 @@ final class TreeScanner {
         if node.path.count > FileEntry.longestPath {
             throw ContainerError("\(root.name): paths of more than \(FileEntry.longestPath) bytes are not carried")
         }
-        if kind == .regular { files[stamp.inode] = node }
         let isThere = try unlessReplaced {
             try fill(node, folder: folder)
             return true
         }
         if isThere == nil { return nil }
+        if kind == .regular { files[stamp.inode] = node }
         if stamp.links > 1 && kind != .directory {
             metLinks = true
             difference.linked[stamp.inode, default: []].append(node)

@@ -42,15 +42,18 @@ final class TreeWatch {
         _ = clx_watch_remove(watch.number, number)
     }
 
-    /// What has happened since the last call; nil: events were lost.
+    /// What has happened between the last call and this one; nil: events were lost. What happens meanwhile is for the
+    /// next: a busy program makes events faster than a busy host reads them.
     func take() throws(KernelError) -> [Touch]? {
         var touches: [Int32: Touch] = [:], wereLost = false, failure: KernelError?
+        var left = Int(try check(clx_bytes_to_read(watch.number), "counting events of files"))
         withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 8) { buffer in
-            while true {
+            while left > 0 {
                 let count = read(watch.number, buffer.baseAddress!, buffer.count)
                 if count < 0, errno == EINTR { continue }
                 if count < 0, errno != EAGAIN { failure = KernelError("reading events of files", Errno(errno)) }
                 if count <= 0 { return }
+                left -= count
                 var offset = 0
                 while offset + 16 <= count {
                     // struct inotify_event: watch 4, mask 4, cookie 4, length 4, then the name, filled up with zeros.

@@ -21,8 +21,8 @@ public struct TrackedArea: Sendable, Hashable {
     public var kind: TrackedKind
     /// Of shared anonymous memory: where in its object the area begins.
     public var offset: UInt64
-    /// The area with the free space on both sides, up to the next mappings of whatever kind; the area itself if nothing
-    /// is known.
+    /// The area with the free space on both sides, up to the next mappings of whatever kind; below the first mapping and
+    /// above the last there is none. The area itself if nothing is known.
     public var surroundings: AddressRange
     public init(_ range: AddressRange, _ kind: TrackedKind, offset: UInt64 = 0, surroundings: AddressRange? = nil) {
         (self.range, self.kind, self.offset) = (range, kind, offset)
@@ -343,10 +343,16 @@ private final class MappingEvents: Sendable {
         finished.withLock { $0 = true }
     }
 
+    /// Reads what there is, and no more than threads can wait at the same time: those of a busy program cause new events
+    /// as fast as they are read.
     private func read(into state: inout State) {
-        while case let events? = (try? userfaultfd.readEvents()), !events.isEmpty {
+        var count = 0
+        while count < Self.mostWaiting, case let events? = (try? userfaultfd.readEvents()), !events.isEmpty {
+            count += events.count
             state.forks += events.count { $0 == .forked }
             state.events += events.filter { $0 != .forked }
         }
     }
+    /// The kernel's limit of threads (PID_MAX_LIMIT).
+    private static let mostWaiting = 1 << 22
 }

@@ -449,4 +449,27 @@ struct TreeTests {
         #expect(left == 0, "of \(rounds)")
         try pair.expectEqual()
     }
+
+    /// Four threads change files without a pause, and whoever looks at them has the least of a processor.
+    @Test func aFolderThatChangesWithoutAPauseDoesNotHoldUpALook() throws {
+        let pair = try TreePair { try shell("mkdir 0 1 2 3", in: $0) }
+        try pair.sendAll()
+        let isOver = Atomic(false), end = monotonicNow() + 30_000_000_000, source = pair.source
+        let threads = try (0..<4).map { number in
+            try Thread {
+                while !isOver.load(ordering: .acquiring), monotonicNow() < end {
+                    mkdir("\(source)/\(number)/x", 0o755)
+                    rmdir("\(source)/\(number)/x")
+                }
+            }
+        }
+        setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19)
+        defer { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 0) }
+        for _ in 0..<20 { try pair.sendChanges() }
+        #expect(monotonicNow() < end)
+        isOver.store(true, ordering: .releasing)
+        for thread in threads { thread.join() }
+        try pair.sendChanges()
+        try pair.expectEqual()
+    }
 }

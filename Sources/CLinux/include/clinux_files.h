@@ -29,6 +29,8 @@ ssize_t clx_copy_file_range(int from, uint64_t from_offset, int to, uint64_t to_
 int clx_watch_new(void);
 int clx_watch_add(int watch, const char *path);
 int clx_watch_remove(int watch, int number);
+/// ioctl(2) FIONREAD: bytes that can be read without waiting.
+int clx_bytes_to_read(int fd);
 /// fstatfs(2): the magic number, and the bytes and inodes free for an unprivileged writer.
 int clx_fstatfs(int fd, int64_t *type, uint64_t *bytes, uint64_t *inodes);
 

@@ -288,15 +288,20 @@ public final class ContainerStore: Sendable {
     /// Removes a container with everything this host has of it.
     func remove(_ name: String, force: Bool) throws {
         let record = try known(name)
+        let cgroup = layout.cgroup(of: name)
         try holding(name, "being removed") {
             if !force, let state = try runtime.state(name), state.status != .stopped {
                 throw AgentError(
                     .wrongState, "container \(name) is \(state.status.rawValue)",
                     advice: "stop it first (`apus kill \(name)`), or remove it by force: `apus rm --force \(name)`")
             }
+            // The runtime takes a program whose first thread has ended for stopped, whatever its others do.
+            if !force, let pid = CgroupPlace.processes(of: cgroup).first {
+                throw AgentError(
+                    .wrongState, "the first thread of container \(name) has ended, and others go on (pid \(pid))",
+                    advice: "remove it by force: `apus rm --force \(name)`")
+            }
             try runtime.delete(name, force: true)
-            // Of a program whose first thread has ended the runtime takes nothing else for alive.
-            let cgroup = layout.cgroup(of: name)
             try Cgroup.killProcesses(in: cgroup)
             try Cgroup.removeEmpty(cgroup)
             if let network = record.network, let attachment = record.attachment {

@@ -65,8 +65,13 @@ public final class Migrations: Sendable {
     }
 
     func end(_ id: String, _ result: Result<MigrationReport?, MigrationError>) {
-        let entry = entries.withLock { entries -> Entry? in
-            guard let index = entries.lastIndex(where: { $0.id == id && $0.result == nil }) else { return nil }
+        let entry = entries.withLock { entries in entries.last { $0.id == id && $0.result == nil } }
+        guard let entry else { return logger.error("migration \(id) ended and was not known") }
+        entry.control.finish()
+        // Before anybody can see that it has ended, and asks for the container.
+        containers.release(entry.container)
+        entries.withLock { entries in
+            guard let index = entries.lastIndex(where: { $0.id == id }) else { return }
             entries[index].result = result
             let over = entries.indices.filter { entries[$0].result != nil }
             for old in over.dropLast(Self.seriesMemory) {
@@ -74,11 +79,7 @@ public final class Migrations: Sendable {
                     entries[old].result = .success(report.withoutSeries)
                 }
             }
-            return entries[index]
         }
-        guard let entry else { return logger.error("migration \(id) ended and was not known") }
-        entry.control.finish()
-        containers.release(entry.container)
         switch result {
         case .success: logger.info("migration \(id): container \(entry.container) moved")
         case .failure(let error): logger.warning("migration \(id): \(error.kind.rawValue): \(error.message)")

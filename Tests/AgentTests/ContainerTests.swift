@@ -71,8 +71,25 @@ struct ContainerTests {
             for kind in ["udp", "leader"] {
                 let cgroup = test.agent.layout.cgroup(of: kind)
                 #expect(!CgroupPlace.processes(of: cgroup).isEmpty)
+                #expect(await refusal { () throws(AgentError) in try await client.remove(kind) }?.code == .wrongState)
                 try await client.remove(kind, force: true)
                 #expect(CgroupPlace.processes(of: cgroup).isEmpty, "\(kind) runs on")
+            }
+        }
+    }
+
+    /// Who has seen that a migration has ended may ask for the container at once.
+    @Test func aContainerIsFreeOnceItsMigrationHasEnded() async throws {
+        try await withAgent { test in
+            let migrations = test.agent.migrations, plan = MigrationPlan(technique: .cold)
+            for round in 0..<500 {
+                let id = "arrival-\(round)", next = "next-\(round)"
+                _ = try migrations.begin(id, .incoming, container: "web", peer: "there", plan: plan)
+                let thread = try OwnThread("apus-test") { migrations.end(id, .success(nil)) }
+                defer { thread.join() }
+                while try !migrations.info(id).isOver {}
+                _ = try migrations.begin(next, .outgoing, container: "web", peer: "there", plan: plan)
+                migrations.end(next, .success(nil))
             }
         }
     }

@@ -93,7 +93,7 @@ public final class AddressSpaceReader {
             if let last = tracked.indices.last, tracked[last].range == entry.range {
                 let before = index > 0 ? entries[index - 1].range.upperBound : entry.range.lowerBound
                 let after = index + 1 < entries.count ? entries[index + 1].range.lowerBound : entry.range.upperBound
-                tracked[last].surroundings = before..<min(after, Self.end)
+                tracked[last].surroundings = before..<max(entry.range.upperBound, min(after, Self.end))
             }
         }
         return true

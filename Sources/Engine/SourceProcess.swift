@@ -604,7 +604,7 @@ public final class SourceProcess {
             }
             if threads.isEmpty { try stop(onlyLeader: true) }
             do {
-                // While the calls for it can still be injected: without them the guard could not do it either.
+                // Closing it takes injected calls, so it comes before the area goes.
                 if mayHaveUserfaultfd, area != nil {
                     try closeUserfaultfds()
                     try noteNoUserfaultfd()

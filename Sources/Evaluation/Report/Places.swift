@@ -4,7 +4,7 @@ import GRDB
 /// A point and the migrations that passed there.
 struct PlaceRuns {
     let parameters: RunParameters
-    /// Rows of `run`, and `latency` before, while copying and during as `before_p50` ... `during_p99`.
+    /// Rows of `run`, and `latency` before, while copying and during as `before_p99` ... `during_p99`.
     var rows: [Row]
     var technique: String { parameters.technique.name }
 
@@ -32,7 +32,8 @@ struct PlaceRuns {
 
 struct Places {
     static let query = """
-        SELECT p.key, r.*, b.p50_ms AS before_p50, b.p99_ms AS before_p99, c.p99_ms AS copying_p99,
+        SELECT p.key, r.*, b.p50_ms AS before_p50, b.p99_ms AS before_p99, c.run AS has_copying,
+            CASE WHEN c.requests > c.unanswered THEN c.p99_ms END AS copying_p99,
             d.p50_ms AS during_p50, d.p99_ms AS during_p99
         FROM run r JOIN point p ON p.id = r.point
         LEFT JOIN latency b ON b.run = r.id AND b.stretch = 'before'
@@ -66,7 +67,7 @@ struct Places {
     /// Whether all runs have the latency until the freeze by itself: those of older versions have it with the freeze.
     var hasCopyingLatency: Bool {
         all.allSatisfy { place in
-            place.rows.allSatisfy { ($0["copying_p99"] as Double?) != nil || ($0["during_p99"] as Double?) == nil }
+            place.rows.allSatisfy { ($0["has_copying"] as Int?) != nil || ($0["during_p99"] as Double?) == nil }
         }
     }
 

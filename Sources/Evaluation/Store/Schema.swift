@@ -82,7 +82,7 @@ enum Schema {
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, side TEXT, name TEXT, start_us REAL, duration_us REAL
         );
         CREATE TABLE mirror_age (run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, at_ms REAL, age_ms REAL);
-        CREATE TABLE latency (               -- the client's requests before, during and after the migration
+        CREATE TABLE latency (               -- the client's requests before, while copying, during and after
             run INTEGER NOT NULL REFERENCES run ON DELETE CASCADE, stretch TEXT, requests INTEGER,
             unanswered INTEGER,              -- lost, or not answered by the end
             late INTEGER,                    -- answered after the service's deadline; NULL: it has none

@@ -61,8 +61,8 @@ extension EvaluationReport {
                 ], rows: rows,
                 note:
                     "Latency of the client's requests before the migration and \(latency.words); "
-                    + "waits and page faults of the container's first process, from the decision to the wish to hand over; CPU time of both "
-                    + "agents together while they migrate.", query: Places.query))
+                    + "waits and page faults of the container's first process, from the decision to the wish to hand over; "
+                    + "CPU time of both agents together while they migrate.", query: Places.query))
     }
 
     private static func costs(_ pairs: [(pair: Places.Pair, name: String)], _ latency: CopyingLatency) -> String {
@@ -320,17 +320,17 @@ struct CopyingLatency {
             ? ("copying_p99", "while copying", "from the decision to the freeze")
             : (
                 "during_p99", "while migrating",
-                "from the decision to the release (a freeze that takes a hundredth of that is itself the 99th percentile)"
+                "from the decision to the release (a freeze of a hundredth of that is itself the 99th percentile)"
             )
     }
 
     /// Over that before, a run.
     func slowdowns(_ place: PlaceRuns) -> [Double] {
         place.rows.compactMap { row in
-            guard let before: Double = row["before_p99"], let during: Double = row[column], before > 0 else {
+            guard let before: Double = row["before_p99"], let copying: Double = row[column], before > 0 else {
                 return nil
             }
-            return during / before
+            return copying / before
         }
     }
 }

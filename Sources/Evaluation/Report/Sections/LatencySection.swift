@@ -124,7 +124,8 @@ extension EvaluationReport {
                 sum(l.unanswered) AS unanswered, avg(l.p50_ms) AS p50, avg(l.p95_ms) AS p95, avg(l.p99_ms) AS p99,
                 avg(l.p999_ms) AS p999, max(l.slowest_ms) AS slowest
             FROM latency l JOIN run r ON r.id = l.run JOIN point p ON p.id = r.point WHERE r.passed = 1
-            GROUP BY 1, 2, 3 ORDER BY 1, 2, CASE l.stretch WHEN 'before' THEN 1 WHEN 'copying' THEN 2 WHEN 'during' THEN 3 ELSE 4 END
+            GROUP BY 1, 2, 3 ORDER BY 1, 2,
+                CASE l.stretch WHEN 'before' THEN 1 WHEN 'copying' THEN 2 WHEN 'during' THEN 3 ELSE 4 END
             """
         let rows = try results.rows(query)
         guard !rows.isEmpty else { return nil }
@@ -142,7 +143,7 @@ extension EvaluationReport {
                     + ["p50", "p95", "p99", "p999", "slowest"].map { measured(row[$0]) }
             },
             note:
-                "Request latency before, during (decision to release) and after the migration; percentiles are means over "
-                + "the migrations.", query: query)
+                "Request latency before, while copying (decision to freeze), during (decision to release) and after the "
+                + "migration; percentiles are means over the migrations.", query: query)
     }
 }

@@ -7,12 +7,15 @@ import Testing
 
 @Suite(.serialized, .enabled(if: geteuid() == 0), .timeLimit(.minutes(2)))
 struct DescriptorTests {
-    private func move(_ arguments: [String], _ techniques: [Technique] = Technique.allCases) throws -> [Double] {
+    /// - Parameter limit: of open files, by its configuration.
+    private func move(
+        _ arguments: [String], _ techniques: [Technique] = Technique.allCases, limit: Int64 = 15_500
+    ) throws -> [Double] {
         let hosts = try TwoHosts()
         defer { hosts.tearDown() }
         var container = try hosts.run("opener", "opener", arguments) { config in
             config.tree["process"]!["rlimits"] = .array([
-                .object(["type": .string("RLIMIT_NOFILE"), "soft": .integer(15_500), "hard": .integer(15_500)])
+                .object(["type": .string("RLIMIT_NOFILE"), "soft": .integer(limit), "hard": .integer(limit)])
             ])
         }
         try hosts.waitUntilReady(container)
@@ -57,6 +60,11 @@ struct DescriptorTests {
             error?.kind == .refused && error?.message.contains("RLIMIT_NOFILE") == true, "\(String(describing: error))")
         #expect(hosts.traces(of: container) == [])
         #expect(try hosts.verdict(container, on: 0).contains("\"oracle\":\"ok\""))
+    }
+
+    /// All numbers that its configuration lets it have are taken, and the engine needs more to make them again.
+    @Test func theLimitOfItsConfigurationDoesNotMeetTheRestore() throws {
+        _ = try move(["full", "100"], [.cold, .cold], limit: 100)
     }
 
     /// An item of an epoll set goes on watching its file though its number was closed, or is another file by now.

@@ -67,9 +67,9 @@ final class TreeWatch {
                     guard let folder = folders[number] else { continue }
                     // It was removed, and another one may stand in its place already, even with the same inode number.
                     if mask & 0x8000 /* IN_IGNORED */ != 0 { folders[number] = nil }
-                    var touch = touches[number] ?? Touch(folder: folder)
-                    if !name.isEmpty { touch.names.insert(Array(name)) }
-                    touches[number] = touch
+                    // In place: a copy of the names for each event would take longer than the program needs for the next.
+                    let names: Set<[UInt8]> = name.isEmpty ? [] : [Array(name)]
+                    touches[number, default: Touch(folder: folder)].names.formUnion(names)
                 }
             }
         }

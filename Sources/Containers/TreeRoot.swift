@@ -106,12 +106,17 @@ public final class TreeRoot: Sendable {
     }
 
     /// Whether the tree is on a tmpfs.
-    public func isTemporary() throws(KernelError) -> Bool {
+    public func isTemporary() throws(KernelError) -> Bool { try fileSystem() == 0x0102_1994 /* TMPFS_MAGIC */ }
+
+    /// Whether the tree is of a procfs.
+    func isProcfs() throws(KernelError) -> Bool { try fileSystem() == 0x9fa0 /* PROC_SUPER_MAGIC */ }
+
+    private func fileSystem() throws(KernelError) -> Int64 {
         var type: Int64 = 0
         var bytes: UInt64 = 0
         var inodes: UInt64 = 0
         try check(clx_fstatfs(descriptor.number, &type, &bytes, &inodes), "asking for the file system of \(name)")
-        return type == 0x0102_1994  // TMPFS_MAGIC
+        return type
     }
 }
 

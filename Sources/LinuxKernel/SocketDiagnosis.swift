@@ -58,7 +58,7 @@ extension NetlinkSocket {
             message.fixed(UInt32.max, at: 4)
             let replies: [NetlinkReply]
             do throws(KernelError) { replies = try dump(message, "listing UDP sockets") } catch {
-                if error.errno == .noEntry { return [] }
+                if error.errno == .noEntry { continue }
                 throw error
             }
             for reply in replies where reply.type == CLX_SOCK_DIAG_BY_FAMILY {

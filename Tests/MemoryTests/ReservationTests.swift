@@ -80,8 +80,8 @@ struct ReservationTests {
         #expect(try writer.pass(stopped: true).discards.intersection(page) == page)
     }
 
-    /// Registering what the maps showed would split a mapping that has come in its place since, and mremap(2) refuses
-    /// one that lies in two.
+    /// A mapping takes the place of what the maps showed, and more. If only that place were registered, the mapping
+    /// would be split in two, and mremap(2) refuses a range that lies in two mappings.
     @Test func aMappingThatOutgrowsItsPlaceMeanwhileStaysOne() throws {
         let writer = try Writer(pages: 1000)
         defer { writer.end() }

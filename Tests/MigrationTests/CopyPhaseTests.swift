@@ -55,7 +55,7 @@ struct CopyPhaseTests {
     @Test(arguments: [1, 2, 4]) func maxRoundsAreSoMany(_ rounds: Int) throws {
         var plan = plan(.preCopy)
         (plan.maxRounds, plan.runUp, plan.readyWithin) = (rounds, 0, 0.001)
-        // Each round finds something: one that found nothing would be the last.
+        // Time for the program to write something in each round: a round that finds nothing is the last one.
         plan.roundInterval = 30
         let report = try move(plan, rate: 20_000)
         #expect(report.passes.count == rounds + 1, "\(report.passes)")

@@ -146,13 +146,14 @@ struct RunStateTests {
                     try enter(container, "-u", "hostname set-late")
                     // Back to what its configuration makes of it.
                     try enter(container, "-i", "echo 8192 > /proc/sys/kernel/msgmax")
+                    try enter(container, "-i", "echo 20000 > /proc/sys/kernel/msgmnb")
                 } catch { print("operator: \(error)") }
                 control.triggerHandover()
             }
             let moved = try hosts.migrate(container, plan, control: control).1
             let now = try state(hosts, moved, on: 1)
             #expect(String(decoding: now.names.host, as: UTF8.self) == "set-late")
-            #expect(now.sysctls.values["kernel/msgmax"] == "8192")
+            #expect(now.sysctls.values["kernel/msgmax"] == "8192" && now.sysctls.values["kernel/msgmnb"] == "20000")
             #expect(try hosts.verdict(moved, on: 1).contains("\"oracle\":\"ok\""))
         }
     }
@@ -179,6 +180,21 @@ struct RunStateTests {
             try expect(nil) { try enter(container, "-n", "cat /proc/sys/net/ipv4/tcp_retries2") }
             try expect("pids.max") { try update(hosts, container, on: 0, ["--pids-limit", "55"]) }
         }
+    }
+
+    /// A program writes to its own procfs, where its configuration leaves that writable: another one than the host's.
+    @Test func theWatchNoticesWhatIsSetInTheContainersOwnProcfs() throws {
+        let hosts = try TwoHosts()
+        defer { hosts.tearDown() }
+        let container = try hosts.run("open", "dirtier", ["--memory", "1M", "--rate", "10"]) { config in
+            config.tree["linux"]!["readonlyPaths"] = .array([])
+        }
+        try hosts.waitUntilReady(container)
+        let watch = try RunStateWatch(
+            pid: container.pid, cgroup: hosts.hosts[0].layout.cgroup(of: container.name))
+        #expect(watch.change() == nil)
+        try enter(container, "-n", "echo 9 > /proc/\(container.pid)/root/proc/sys/net/ipv4/tcp_retries2")
+        #expect(watch.change()?.contains("sysctl net/ipv4/tcp_retries2") == true)
     }
 
     /// A source may be anybody's.

@@ -24,7 +24,7 @@ enum Decoders {
         ("pass applied", { _ = try message($0, WirePassApplied.self) }), ("handover", { try handover($0) }),
         ("promise", { try promise($0) }), ("released", { try released($0) }),
         ("inquiry", { _ = try message($0, WireInquiry.self) }), ("verdict", { _ = try message($0, WireVerdict.self) }),
-        ("pages", { _ = try PageFrame($0) }), ("discards", { _ = try DiscardFrame.ranges(of: $0) }),
+        ("pages", { _ = try PageBatch($0) }), ("discards", { _ = try DiscardFrame($0) }),
         ("tree's entries", { try entries($0) }), ("configuration", { try configuration([UInt8]($0)) }),
         ("address", { _ = PeerAddress(String(decoding: $0, as: UTF8.self)) }),
         ("network", { _ = try JSONDecoder().decode(NetworkSpec.self, from: Data($0)).mistakes }),

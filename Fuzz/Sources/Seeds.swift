@@ -47,7 +47,7 @@ enum Seeds {
             seed("promise", promise()),
             seed("released", WireReleased.with { $0.steps = [WireStep.with { ($0.name, $0.start) = ("step", 1) }] }),
             seed("inquiry", inquiry()), seed("verdict", WireVerdict.with { $0.state = "released" }),
-            seed("pages", pages()), seed("discards", words([0x1000, 0x3000])),
+            seed("pages", pages()), seed("discards", words([0, 0x1000, 0x3000])),
             seed("tree's entries", FileTreeSender.example()), seed("configuration", config),
             seed("address", Array("[fd00::1]:7700".utf8)),
             seed(
@@ -63,7 +63,7 @@ enum Seeds {
         words.flatMap { word in withUnsafeBytes(of: word) { Array($0) } }
     }
     static func pages() -> [UInt8] {
-        words([2, 0x1000, 1 << 1, 0x2000, 1 << 1 | 1]) + [UInt8](repeating: 7, count: 4096)
+        words([0, 2, 0x1000, 1 << 1, 0x2000, 1 << 1 | 1]) + [UInt8](repeating: 7, count: 4096)
     }
 
     /// A container with a world of its own, as any host takes it.

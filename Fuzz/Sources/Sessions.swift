@@ -99,7 +99,11 @@ enum Sessions {
         }
         switch kind {
         case .offer:
-            return Frames.changed(payload, WireOffer.self) { ($0.pid, $0.boot) = (own($0.pid), Frames.own($0.boot)) }
+            return Frames.changed(payload, WireOffer.self) {
+                ($0.pid, $0.boot) = (own($0.pid), Frames.own($0.boot))
+                // What was found with an earlier version is still worth its run.
+                if $0.protocolVersion > 3 { $0.protocolVersion = sessionProtocolVersion }
+            }
         case .stage:
             return Frames.changed(payload, WireStage.self) {
                 $0.threads = $0.threads.map(own)
@@ -135,10 +139,10 @@ enum Sessions {
         let stage = try Frames.make(
             .stage,
             WireStage.with { ($0.areas, $0.threads, $0.log) = ([area, vdso], [1], Data("begun\n".utf8)) })
-        let pages = Frames.make(.pages, Seeds.words([1, 0x20000, 1 << 1]) + [UInt8](repeating: 7, count: 4096))
+        let pages = Frames.make(.pages, Seeds.words([0, 1, 0x20000, 1 << 1]) + [UInt8](repeating: 7, count: 4096))
         let copy =
             try Frames.make(.passEnd, WirePassEnd.with { $0.number = 1 }) + pages
-            + Frames.make(.discard, Seeds.words([0x20000, 0x22000]))
+            + Frames.make(.discard, Seeds.words([0, 0x20000, 0x22000]))
             + Frames.make(.clockProbe, WireClockProbe())
             + Frames.make(.layout, WireLayout.with { $0.areas = [area, vdso] })
         let frozen = try Frames.make(.frozen, WireFrozen())
@@ -157,8 +161,9 @@ enum Sessions {
         let staged = offer + probe + tree + stage, copied = staged + temporary + probe + copy + changes
         let rest =
             try changes + Frames.make(.layout, WireLayout.with { $0.areas = [area, vdso] }) + pages
-            + Frames.make(.discard, Seeds.words([0x20000, 0x22000]))
-        let whole = copied + frozen + rest + handover + pages + Frames.make(.discard, Seeds.words([0x22000, 0x24000]))
+            + Frames.make(.discard, Seeds.words([0, 0x20000, 0x22000]))
+        let whole =
+            copied + frozen + rest + handover + pages + Frames.make(.discard, Seeds.words([0, 0x22000, 0x24000]))
         return [
             offer, offer + tree, staged, copied + frozen + thawed + copy,
             whole + thawed + stage + copy + frozen + handover + promise + retired, whole + promise + retired,

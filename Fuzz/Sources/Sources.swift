@@ -55,7 +55,7 @@ enum Sources {
             script, control, choice & 16 == 0 ? .source : .destination, patience: choice & 8 == 0 ? 60 : 300)
         let thread = try OwnThread("destination") { peer.run(end, listener, until: isOver) }
         let (state, error) = try OwnThread.run("source") {
-            let session = try SourceSession(
+            let session = SourceSession(
                 id: "abc", container: running, host: host, destination: address, plan: plan(choice), control: control,
                 connection: FileDescriptor(owning: number))
             session.patience = 1

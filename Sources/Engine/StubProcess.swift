@@ -6,7 +6,7 @@ import LinuxKernel
 import Memory
 
 /// A stub on its way to become the migrated process. All calls belong on one thread.
-public final class StubProcess {
+public final class StubProcess: PageSink {
     /// PID on this host.
     public let pid: Int32
     public let memory: ProcessMemory
@@ -126,6 +126,10 @@ public final class StubProcess {
         if !protections.isEmpty { _ = try run(AddressSpacePlan.batch(for: protections)) }
     }
 
+    public func write(_ ranges: [AddressRange], from buffer: UnsafeRawBufferPointer) throws -> Bool {
+        try memory.write(ranges, from: buffer)
+    }
+
     /// Drops the content of pages: they read as zero, or as their file, again.
     public func discard(_ ranges: [AddressRange]) throws {
         for start in stride(from: 0, to: ranges.count, by: 1000) {
@@ -147,9 +151,9 @@ public final class StubProcess {
         }
     }
 
-    /// Does untouched memory at this address hold a file's content rather than zeros?
-    public func isFileBacked(_ address: UInt64) -> Bool {
-        let index = firstArea(endingAfter: address)
+    /// A private mapping of a file shows the file's content where nothing was written.
+    public func hasContentUnwritten(at page: UInt64) -> Bool {
+        let index = firstArea(endingAfter: page)
         return index < layout.count && layout[index].kind == .privateFile
     }
 

@@ -10,17 +10,17 @@ struct ClockTests {
     @Test func whatHasDriftedIsWaitedFor() throws {
         for late in [Clocks(monotonic: 30_000_000, boottime: 0), Clocks(monotonic: 0, boottime: 30_000_000)] {
             let shown = Clocks.now() + apart + late
-            try DestinationSession.await(shown, showing: apart)
+            try Arrival.await(shown, showing: apart)
             let now = Clocks.now() + apart
             #expect(now.monotonic >= shown.monotonic && now.boottime >= shown.boottime)
         }
-        try DestinationSession.await(Clocks.now() + apart - Clocks(monotonic: 1, boottime: 1), showing: apart)
+        try Arrival.await(Clocks.now() + apart - Clocks(monotonic: 1, boottime: 1), showing: apart)
     }
 
     /// A second is no drift: the migration ends before the promise, and the source runs on.
     @Test func clocksThatDoNotFitEndTheMigration() {
         let shown = Clocks.now() + apart + Clocks(monotonic: 2_000_000_000, boottime: 0)
-        let error = #expect(throws: MigrationError.self) { try DestinationSession.await(shown, showing: apart) }
+        let error = #expect(throws: MigrationError.self) { try Arrival.await(shown, showing: apart) }
         let message = error?.message ?? ""
         let drift = message.firstMatch(of: #/drifted apart by ([0-9]+) ms/#).flatMap { Int($0.output.1) } ?? 0
         // Some time goes by until the clocks are read.

@@ -57,13 +57,10 @@ struct HostileOfferTests {
         try withSleeper(hosts) { container in
             let host = hosts.hosts[0], target = hosts.folder + "/outside"
             try Folder.create(target)
-            let session = try SourceSession(
-                id: UUID().uuidString, container: container, host: host, destination: hosts.hosts[1].address,
-                plan: MigrationPlan(technique: .cold), control: MigrationControl(),
-                connection: PeerAddress(hosts.hosts[1].address)!.connectToAgent())
-            defer { try? session.journal.settle() }
-            try session.connection.send(.offer, try session.makeOffer())
-            _ = try session.connection.expect(.accepted, WireAccepted.self)
+            let source = try hosts.source(of: container)
+            defer { try? source.journal.settle() }
+            try source.connection.send(.offer, try Negotiation(source).makeOffer())
+            _ = try source.connection.expect(.accepted, WireAccepted.self)
             // A source that has looked, or does not care.
             let trees = try SourceTrees(container, host) {}
             #expect(rename(container.rootfs + "/dev", container.rootfs + "/dev.old") == 0)
@@ -71,12 +68,12 @@ struct HostileOfferTests {
             #expect(
                 try ContainerConfig(bundle: hosts.folder + "/bundle-hostile-0")
                     .mountPointObstacles(in: container.rootfs).count > 0)
-            try trees.send(root: true, over: session.connection)
+            try trees.send(root: true, over: source.connection)
             var stage = WireStage()
             stage.threads = [1]
-            try session.connection.send(.stage, stage)
+            try source.connection.send(.stage, stage)
             var refusal: MigrationError?
-            do { _ = try session.connection.expect(.staged, WireStaged.self) } catch {
+            do { _ = try source.connection.expect(.staged, WireStaged.self) } catch {
                 refusal = error as? MigrationError
             }
             #expect(

@@ -42,7 +42,8 @@ struct JournalTests {
         #expect(throws: KernelError.self) {
             _ = try SourceSession(
                 id: "brief", container: container, host: host, destination: "127.0.0.1:1",
-                plan: MigrationPlan(technique: .cold), control: MigrationControl(), connection: listener)
+                plan: MigrationPlan(technique: .cold), control: MigrationControl(), connection: listener
+            ).run()
         }
         #expect(try Folder.names(host.journals) == [])
         let guards = try Folder.names("/proc").filter {

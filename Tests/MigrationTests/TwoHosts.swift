@@ -116,10 +116,10 @@ final class TwoHosts: Sendable {
                 "the program has ended; its log: \(try log(container.name, on: source).suffix(2000))")
         }
         let report = try OwnThread.run("source") {
-            let session = try SourceSession(
+            try SourceSession(
                 id: id, container: container, host: host, destination: address ?? target.address, plan: plan,
-                control: control, connection: PeerAddress(address ?? target.address)!.connectToAgent())
-            return try session.run()
+                control: control, connection: PeerAddress(address ?? target.address)!.connectToAgent()
+            ).run()
         }.get()
         return (report, try delegate.wait(for: report.id))
     }
@@ -167,14 +167,19 @@ final class TwoHosts: Sendable {
 
     /// A real offer, changed.
     func offer(of container: RunningContainer, id: String, _ change: (inout WireOffer) -> Void) throws -> WireOffer {
-        let session = try SourceSession(
-            id: id, container: container, host: hosts[0], destination: hosts[1].address,
-            plan: MigrationPlan(technique: .cold),
-            control: MigrationControl(), connection: PeerAddress(hosts[1].address)!.connectToAgent())
-        defer { try? session.journal.settle() }
-        var offer = try session.makeOffer()
+        let source = try self.source(of: container, id: id)
+        defer { try? source.journal.settle() }
+        var offer = try Negotiation(source).makeOffer()
         change(&offer)
         return offer
+    }
+
+    /// What a session holds of a container that it is going to move from the first host, and a connection to the second.
+    func source(of container: RunningContainer, id: String = UUID().uuidString) throws -> SourceContext {
+        try SourceContext(
+            id: id, container: container, host: hosts[0], destination: hosts[1].address,
+            plan: MigrationPlan(technique: .cold), control: MigrationControl(),
+            connection: PeerAddress(hosts[1].address)!.connectToAgent(), decidedAt: monotonicNow())
     }
 
     /// What the destination says to an offer; nil: it accepts.

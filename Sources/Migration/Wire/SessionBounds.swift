@@ -11,7 +11,7 @@ extension FrameKind {
         case .stage, .handover, .promise: 256 << 20
         case .layout: 64 << 20
         case .offer: 2 << 20
-        case .pages: PageSender.longestFrame
+        case .pages: PageCodec.longestBatch
         case .discard, .files: 1 << 20
         case .released: 256 << 10
         default: 64 << 10

@@ -50,7 +50,7 @@ final class Copier {
     ) {
         (self.plan, self.process, self.layout, self.connection) = (plan, process, layout, connection)
         (self.control, self.decidedAt, self.check) = (control, decidedAt, check)
-        pages = PageSender(process.memory, connection)
+        pages = PageSender(process.memory, .firstProcess, connection)
     }
 
     var pagesSent: UInt64 { pages.pagesSent }
@@ -125,7 +125,7 @@ final class Copier {
         // The destination maps files by their paths: it needs them where they are now.
         if mapsOtherFiles { try sendFiles() }
         try sendLayoutIfNew()
-        if !discards.isEmpty { try connection.sendDiscards(discards) }
+        if !discards.isEmpty { try pages.discard(discards) }
         let sending = pending
         (pending, discards) = (AddressRanges(), AddressRanges())
         try pages.send(sending, stopped: false) { [self] in
@@ -205,7 +205,7 @@ final class Copier {
     /// - Parameter began: when the wait for the last pass began.
     func sendLast(began: Int64, between: () throws -> Void) throws {
         let pagesBefore = pages.pagesSent, bytesBefore = connection.bytesSent
-        if !discards.isEmpty { try connection.sendDiscards(discards) }
+        if !discards.isEmpty { try pages.discard(discards) }
         try pages.send(pending, stopped: true, between: between)
         (pending, discards) = (AddressRanges(), AddressRanges())
         note(pass: began, pagesBefore, bytesBefore)

@@ -129,7 +129,7 @@ enum Decoders {
     private static func promise(_ bytes: UnsafeRawBufferPointer) throws {
         let promise = try message(bytes, WirePromise.self)
         var image = try CheckedImage(Seeds.image())
-        try image.complete(connections: promise.connections, queues: promise.datagrams)
+        try image.complete(promise.files)
         try use(image)
     }
 

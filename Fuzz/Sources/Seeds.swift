@@ -143,18 +143,16 @@ enum Seeds {
     static func promise() -> WirePromise {
         let address = Data([2, 0, 0, 80, 10, 0, 0, 2]) + Data(count: 8)
         return WirePromise.with {
-            $0.connections = [
-                1: TCPConnection.with {
-                    ($0.family, $0.local, $0.remote, $0.state) = (2, address, address, 1)
-                    ($0.window, $0.sendQueue, $0.unsent) = (Data(count: 20), Data("abc".utf8), 1)
-                }
-            ]
-            $0.datagrams = [
-                2: DatagramQueue.with {
-                    $0.datagrams = [
+            $0.files = [
+                1: LateState.with {
+                    ($0.tcp.family, $0.tcp.local, $0.tcp.remote, $0.tcp.state) = (2, address, address, 1)
+                    ($0.tcp.window, $0.tcp.sendQueue, $0.tcp.unsent) = (Data(count: 20), Data("abc".utf8), 1)
+                },
+                2: LateState.with {
+                    $0.datagrams.datagrams = [
                         Datagram.with { ($0.source, $0.content, $0.segment) = (address, Data("abc".utf8), 2) }
                     ]
-                }
+                },
             ]
         }
     }

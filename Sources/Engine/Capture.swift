@@ -6,16 +6,34 @@ import Memory
 /// A capture of a stopped process; keeps copies of its descriptors until it goes.
 public struct Capture {
     public internal(set) var image: ProcessImage
-    /// The process's sockets by the index of their file, for what has to be done with them besides.
-    let sockets: [Int: DescriptorProbe]
+    /// What is captured last, a kind of open file each.
+    var late: [any LateCapture]
     /// Inodes of the regular files that the process has open for writing.
     public let writtenFiles: Set<UInt64>
-    /// Connections under repair, by their index in the image's files.
-    var repaired: [Int: Repaired] = [:]
 
-    struct Repaired {
-        let copy: FileDescriptor
-        let repair: TCPSocket.Repair
+    /// Frames for the container go elsewhere: begins to capture what the network may change until the end.
+    public mutating func beginLate() throws { for index in late.indices { try late[index].begin(&image) } }
+
+    /// Nothing reaches the container and nothing leaves it any more: captures the rest of it.
+    ///
+    /// - Throws: `EngineError.obstacles` if something of it cannot be carried.
+    public mutating func settleLate() throws { for index in late.indices { try late[index].settle(&image) } }
+
+    /// What was captured last, to send after the rest of the image, by the file's index there.
+    public var lateStates: [UInt32: LateState] {
+        late.reduce(into: [:]) { states, capture in states.merge(capture.states(image)) { first, _ in first } }
+    }
+
+    /// Frames that were sent before may still be on their way into the container's sockets.
+    public var receivesLate: Bool { late.contains(where: \.receivesLate) }
+
+    /// Gives the open files back to the source's program, each whatever becomes of the others.
+    ///
+    /// - Throws: the first failure; those files stay as they are.
+    public mutating func releaseLate() throws {
+        var failure: (any Error)?
+        for index in late.indices { do { try late[index].release() } catch { failure = failure ?? error } }
+        if let failure { throw failure }
     }
 }
 
@@ -104,7 +122,7 @@ extension SourceProcess {
         part("process and threads")
         let files = try DescriptorTable.collect(self, flags, context, into: &image)
         part("descriptors")
-        return Capture(image: image, sockets: files.sockets, writtenFiles: files.written)
+        return Capture(image: image, late: files.late, writtenFiles: files.written)
     }
 }
 

@@ -50,25 +50,18 @@ public struct CheckedImage: Sendable {
         for file in image.files { try Self.check(file) }
     }
 
-    /// Adds what comes after the rest of the image, by the index of its file.
-    public mutating func complete(connections: [UInt32: TCPConnection], queues: [UInt32: DatagramQueue])
-        throws(EngineError)
-    {
-        for (index, connection) in connections {
-            guard Int(index) < image.files.count, case .tcp(let place) = image.files[Int(index)].kind else {
-                throw .invalidImage("connection \(index), which the image does not have")
+    /// Adds what was captured last, by the index of its file.
+    public mutating func complete(_ late: [UInt32: LateState]) throws(EngineError) {
+        for (index, state) in late {
+            guard Int(index) < image.files.count, try Self.complete(&image.files[Int(index)], with: state) else {
+                throw .invalidImage("late state of file \(index), which cannot have it")
             }
-            try need(connection.family == place.family, "a connection of another family than its socket")
-            try Self.check(connection)
-            image.files[Int(index)].tcp = connection
         }
-        for (index, queue) in queues {
-            guard Int(index) < image.files.count, case .udp = image.files[Int(index)].kind else {
-                throw .invalidImage("datagrams for socket \(index), which the image does not have")
-            }
-            for datagram in queue.datagrams { try Self.check(datagram) }
-            image.files[Int(index)].udp.queue = queue
-        }
+    }
+
+    private static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool {
+        for kind in descriptorKinds { if try kind.complete(&file, with: late) { return true } }
+        return false
     }
 
     // ---- The process ---------------------------------------------------------------------------------------
@@ -180,7 +173,7 @@ public struct CheckedImage: Sendable {
             end.packets.isEmpty || packets == UInt64(end.content.count), "packets that are not their pipe's content")
     }
 
-    private static func check(_ connection: TCPConnection) throws(EngineError) {
+    static func check(_ connection: TCPConnection) throws(EngineError) {
         try check(connection.local, of: connection.family)
         try check(connection.remote, of: connection.family)
         try check(connection.options)
@@ -190,7 +183,7 @@ public struct CheckedImage: Sendable {
             connection.sendWindowScale <= 14 && connection.receiveWindowScale <= 14, "a TCP window's scale above 14")
     }
 
-    private static func check(_ datagram: Datagram) throws(EngineError) {
+    static func check(_ datagram: Datagram) throws(EngineError) {
         try need(datagram.source.count == 16 || datagram.source.count == 28, "a datagram without its sender")
         // What an IP packet of the largest size has room for.
         try need(datagram.content.count <= 65527, "a datagram of \(datagram.content.count) bytes")

@@ -59,7 +59,7 @@ extension StubProcess {
         _ checked: CheckedImage, _ tools: RestoreTools = RestoreTools(), _ late: LateSignals = LateSignals()
     ) throws {
         let image = checked.image
-        try DescriptorTable.finish(image, self, tools)
+        try DescriptorTable.connect(image, self, tools)
         var late = late
         let isStopped = late.takeStop(image.signals.stopped)
         try queue(late, image)

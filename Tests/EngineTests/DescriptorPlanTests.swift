@@ -24,10 +24,10 @@ import Testing
         mutating func run(_ step: DescriptorPlan.Step) throws {
             switch step {
             case .make(let file, let number): give(.file(file), at: number)
-            case .makePipe(let read, let write):
+            case .makePair(_, let first, let second):
                 // Which pipe it is shows when its ends are placed: an end is known by its kind alone here.
-                give(.file(-1), at: read)
-                give(.file(-2), at: write)
+                give(.file(-1), at: first)
+                give(.file(-2), at: second)
             case .duplicate(let from, let to, let closeOnExec):
                 entries[to] = (try #require(entries[from]).entry, closeOnExec)
                 highest = max(highest, to)
@@ -57,7 +57,7 @@ import Testing
                 switch contents[place.file] {
                 case .single: .file(place.file)
                 case .stream(let number): .stub(number)
-                case .pipe(_, let isWriter): .file(isWriter ? -2 : -1)
+                case .pair(_, let isSecond): .file(isSecond ? -2 : -1)
                 }
             #expect(found.entry == expected && found.closeOnExec == place.closeOnExec, "\(place): \(found)")
         }
@@ -89,7 +89,7 @@ import Testing
     @Test func endsOfAPipeChangeTheirPlaces() throws {
         for (read, write) in [(3, 4), (4, 3), (3, 9), (9, 3), (700, 3)] as [(Int32, Int32)] {
             try check(
-                [.pipe(1, isWriter: false), .pipe(1, isWriter: true), .single, .stream(1)],
+                [.pair(1, isSecond: false), .pair(1, isSecond: true), .single, .stream(1)],
                 [place(read, 0), place(write, 1, true), place(5, 2), place(6, 0), place(1, 3)])
         }
     }
@@ -111,7 +111,7 @@ import Testing
             for file in 0..<Int.random(in: 1...12, using: &random) {
                 switch Int.random(in: 0..<4, using: &random) {
                 case 0: contents.append(.stream(Int32.random(in: 0...2, using: &random)))
-                case 1: contents += [.pipe(UInt64(file), isWriter: true), .pipe(UInt64(file), isWriter: false)]
+                case 1: contents += [.pair(UInt64(file), isSecond: true), .pair(UInt64(file), isSecond: false)]
                 default: contents.append(.single)
                 }
             }
@@ -147,7 +147,7 @@ import Testing
         }
         #expect(throws: DescriptorPlan.Impossible.self) {
             try DescriptorPlan(
-                open: [], contents: [.pipe(1, isWriter: true)], places: [place(1, 0)], items: [])
+                open: [], contents: [.pair(1, isSecond: true)], places: [place(1, 0)], items: [])
         }
         let item = DescriptorPlan.Item(number: 5, file: 0, set: 1, index: 0)
         #expect(throws: DescriptorPlan.Impossible.self) {

@@ -14,7 +14,7 @@ import Testing
             bigEndian: try TCPSocket.address(listener.number, peer: false).withUnsafeBytes {
                 $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self)
             })
-        var capture = Capture(image: ProcessImage(), sockets: [:], writtenFiles: []), peers: [FileDescriptor] = []
+        var capture = TCPLateCapture([:]), peers: [FileDescriptor] = []
         for index in 0..<8 {
             let pair = try Sockets.pair(here, listener.number, "127.0.0.1", port)
             peers.append(FileDescriptor(owning: pair.server))
@@ -26,7 +26,7 @@ import Testing
         let none = try FileDescriptor(opening: "/dev/null", O_RDONLY)
         for index in 0..<4 { capture.repaired[index] = .init(copy: none, repair: capture.repaired[index]!.repair) }
 
-        #expect(throws: KernelError.self) { try capture.releaseConnections() }
+        #expect(throws: KernelError.self) { try capture.release() }
         for index in 4..<8 {
             #expect(Sockets.get(all[index]!.number, Int32(IPPROTO_TCP), TCP_REPAIR) == 0, "connection \(index)")
         }

@@ -118,12 +118,12 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         let address = Data([2, 0]) + Data(count: 14)
         (connection.local, connection.remote, connection.window) = (address, address, Data(count: 20))
         var checked = try CheckedImage(image)
-        try checked.complete(connections: [1: connection], queues: [:])
+        try checked.complete([1: LateState.with { $0.tcp = connection }])
 
         func refused(_ what: String, _ index: UInt32 = 1, _ change: (inout TCPConnection) -> Void) {
             var connection = connection
             change(&connection)
-            refuses(what) { try checked.complete(connections: [index: connection], queues: [:]) }
+            refuses(what) { try checked.complete([index: LateState.with { $0.tcp = connection }]) }
         }
         refused("a connection of a file", 0) { _ in }
         refused("a connection of no file", .max) { _ in }
@@ -136,11 +136,11 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         var datagram = Datagram()
         (datagram.source, datagram.content) = (address, Data(count: 65528))
         refuses("a datagram longer than a packet") {
-            try checked.complete(connections: [:], queues: [2: DatagramQueue.with { $0.datagrams = [datagram] }])
+            try checked.complete([2: LateState.with { $0.datagrams.datagrams = [datagram] }])
         }
         (datagram.source, datagram.content) = (Data(), Data(count: 1))
         refuses("a datagram from nowhere") {
-            try checked.complete(connections: [:], queues: [2: DatagramQueue.with { $0.datagrams = [datagram] }])
+            try checked.complete([2: LateState.with { $0.datagrams.datagrams = [datagram] }])
         }
     }
 

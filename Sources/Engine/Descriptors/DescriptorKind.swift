@@ -57,7 +57,18 @@ struct DescriptorProbe {
     }
 }
 
-/// A kind of open file.
+/// A kind of open file, by the phases of a move. Most kinds have the first three and `create`.
+///
+/// | at the source | |
+/// | --- | --- |
+/// | `matches`, `obstacle` | while it runs, and again in the freeze |
+/// | `capture` | in the freeze |
+/// | `late` | when the container is cut off from its network: `LateCapture` |
+///
+/// | at the destination | |
+/// | --- | --- |
+/// | `create`, `fill` | before the last word of the source |
+/// | `connect` | after it |
 protocol DescriptorKind {
     /// Is this one of the kind?
     static func matches(_ probe: DescriptorProbe) -> Bool
@@ -66,6 +77,12 @@ protocol DescriptorKind {
     static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile.OneOf_Kind
     /// Is this image of the kind?
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool
+    /// The pair that the file belongs to, and whether it is the second of it; nil: it is made alone.
+    static func pair(_ file: OpenFile) -> (number: UInt64, isSecond: Bool)?
+    /// Adds the call that makes both files of a pair at the two lowest numbers that are free.
+    ///
+    /// - Returns: where the call writes the numbers.
+    static func createPair(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.DataReference
     /// Adds the calls that make the file in the destination's process: one call that gives a number, which is the
     /// lowest that is free, and its result.
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
@@ -74,20 +91,65 @@ protocol DescriptorKind {
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws
     /// Does `fill` have anything to do?
     static func needsFilling(_ file: OpenFile) -> Bool
+    /// What captures state of such files that the network may change until the end; nil: they have none.
+    static var late: (any LateCapture.Type)? { get }
+    /// Puts that state, sent last, into the image. It may be hostile.
+    ///
+    /// - Returns: false if it is not of the kind.
+    static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool
+    /// Brings all files of the kind to life, once everything else of the process is in place.
+    static func connect(_ files: [(copy: FileDescriptor, file: OpenFile)], _ tools: RestoreTools) throws(KernelError)
+    /// Does `connect` have anything to do?
+    static var connects: Bool { get }
+    /// O_* that the files have once they are made; others are set then.
+    static var flagsOfCreation: Int32 { get }
+}
+
+/// State of the open files of one kind that is captured last, when nothing reaches them any more.
+protocol LateCapture {
+    /// - Parameter files: the kind's, by their index in the image.
+    init(_ files: [Int: DescriptorProbe])
+    /// Frames for the container go elsewhere.
+    mutating func begin(_ image: inout ProcessImage) throws
+    /// Nothing reaches the container and nothing leaves it: makes what was captured final.
+    mutating func settle(_ image: inout ProcessImage) throws
+    /// What has to be sent, by file.
+    func states(_ image: ProcessImage) -> [UInt32: LateState]
+    /// What was sent to them before may still be on its way into them.
+    var receivesLate: Bool { get }
+    /// Gives the files back to the source's program, each whatever becomes of the others.
+    ///
+    /// - Throws: the first failure; those files stay as they are.
+    mutating func release() throws
+}
+
+extension LateCapture {
+    func begin(_ image: inout ProcessImage) throws {}
+    var receivesLate: Bool { false }
+    mutating func release() throws {}
 }
 
 extension DescriptorKind {
     static func obstacle(_ probe: DescriptorProbe) -> String? { nil }
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {}
     static func needsFilling(_ file: OpenFile) -> Bool { false }
+    static var late: (any LateCapture.Type)? { nil }
+    static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool { false }
+    static func connect(_ files: [(copy: FileDescriptor, file: OpenFile)], _ tools: RestoreTools) throws(KernelError) {}
+    static var connects: Bool { false }
+    static var flagsOfCreation: Int32 { 0 }
+    static func pair(_ file: OpenFile) -> (number: UInt64, isSecond: Bool)? { nil }
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
         -> CallBatch.Argument
     {
         throw EngineError.invalidImage("an open file that is not made by a call of its own")
     }
+    static func createPair(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.DataReference {
+        throw EngineError.invalidImage("an open file that has no pair")
+    }
 }
 
-/// In the order in which they are asked.
+/// In the order in which they are asked, and connected.
 let descriptorKinds: [any (DescriptorKind & Sendable).Type] = [
     StreamKind.self, PathFileKind.self, PipeKind.self, EventCounterKind.self, EpollKind.self, TCPListenerKind.self,
     TCPConnectionKind.self, UDPKind.self,

@@ -13,7 +13,7 @@ extension DescriptorTable {
         let plan: DescriptorPlan
         do throws(DescriptorPlan.Impossible) {
             plan = try DescriptorPlan(
-                open: try openNumbers(of: stub), contents: contents(of: image), places: places(of: image),
+                open: try openNumbers(of: stub), contents: contents(of: image, kinds), places: places(of: image),
                 items: movedItems(of: image))
         } catch { throw EngineError.invalidImage(error.why) }
         let context = DescriptorRestore(image: image)
@@ -24,10 +24,9 @@ extension DescriptorTable {
             case .make(let file, let number):
                 let made = try kinds[file].create(image.files[file], context, &batch)
                 batch.expect(made, toBe: number)
-            case .makePipe(let read, let write):
-                let ends = batch.space(8)
-                batch.call(.pipe2, .address(ends), .int(O_CLOEXEC), doing: "making a pipe")
-                batch.expect(ends, toBe: [read, write])
+            case .makePair(let file, let first, let second):
+                let numbers = try kinds[file].createPair(image.files[file], &batch)
+                batch.expect(numbers, toBe: [first, second])
             case .duplicate(let from, let number, let closeOnExec):
                 batch.call(
                     .dup3, .int(from), .int(number), .int(closeOnExec ? O_CLOEXEC : 0), doing: "placing fd \(number)")
@@ -40,9 +39,9 @@ extension DescriptorTable {
                 EpollKind.add(image.files[item.set].epoll.watches[item.index], to: set, &batch)
             }
         }
-        for (file, number) in zip(image.files, plan.numbers) {
+        for (index, number) in plan.numbers.enumerated() {
             try makeRoom(in: &batch, stub)
-            if let number { setFlags(of: file, number, &batch) }
+            if let number { setFlags(of: image.files[index], kinds[index], number, &batch) }
         }
         return batch
     }
@@ -61,15 +60,11 @@ extension DescriptorTable {
         batch = CallBatch()
     }
 
-    private static func setFlags(of file: OpenFile, _ number: Int32, _ batch: inout CallBatch) {
+    private static func setFlags(
+        of file: OpenFile, _ kind: any DescriptorKind.Type, _ number: Int32, _ batch: inout CallBatch
+    ) {
         let settable = Int32(bitPattern: file.flags) & (O_NONBLOCK | O_APPEND | O_DIRECT_)
-        let own: Int32
-        switch file.kind {
-        case .path, .stream, nil: own = settable
-        case .event: own = O_NONBLOCK & settable
-        default: own = 0
-        }
-        if settable != own {
+        if settable & ~kind.flagsOfCreation != 0 {
             batch.call(.fcntl, .int(number), .int(F_SETFL), .int(settable), doing: "setting file flags")
         }
         if file.owner != 0 {
@@ -82,13 +77,12 @@ extension DescriptorTable {
 
     // ---- What the plan asks of an image ----------------------------------------------------------------------
 
-    private static func contents(of image: ProcessImage) -> [DescriptorPlan.Content] {
-        image.files.map { file in
-            switch file.kind {
-            case .stream(let stream): .stream(Int32(clamping: stream.number))
-            case .pipe(let end): .pipe(end.pipe, isWriter: end.writeEnd)
-            default: .single
-            }
+    private static func contents(of image: ProcessImage, _ kinds: [any DescriptorKind.Type])
+        -> [DescriptorPlan.Content]
+    {
+        zip(image.files, kinds).map { file, kind in
+            if case .stream(let stream) = file.kind { return .stream(Int32(clamping: stream.number)) }
+            return kind.pair(file).map { .pair($0.number, isSecond: $0.isSecond) } ?? .single
         }
     }
     private static func places(of image: ProcessImage) -> [DescriptorPlan.Place] {
@@ -120,24 +114,20 @@ extension DescriptorTable {
         }
     }
 
-    /// Brings the connections and queues to life, then what watches descriptors.
-    static func finish(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        let numbers = numbers(of: image)
-        var connections: [(copy: FileDescriptor, image: TCPConnection)] = []
-        var endpoints: [(copy: FileDescriptor, image: UDPEndpoint)] = []
-        let count = image.files.count {
-            if case .tcp = $0.kind { true } else if case .udp = $0.kind { true } else { false }
+    /// Brings to life what the network may reach, a kind after the other, then what watches descriptors.
+    static func connect(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
+        let kinds = try kinds(of: image), numbers = numbers(of: image)
+        if let reason = EngineDescriptors.reasonAgainst(kinds.count { $0.connects }) {
+            throw EngineError.invalidImage(reason)
         }
-        if let reason = EngineDescriptors.reasonAgainst(count) { throw EngineError.invalidImage(reason) }
-        for (file, number) in zip(image.files, numbers) {
-            if case .tcp(let connection) = file.kind, let copy = try copy(of: number, stub) {
-                connections.append((copy, connection))
-            } else if case .udp(let endpoint) = file.kind, let copy = try copy(of: number, stub) {
-                endpoints.append((copy, endpoint))
+        for kind in descriptorKinds where kind.connects {
+            var files: [(copy: FileDescriptor, file: OpenFile)] = []
+            for index in kinds.indices where ObjectIdentifier(kinds[index]) == ObjectIdentifier(kind) {
+                guard let copy = try copy(of: numbers[index], stub) else { continue }
+                files.append((copy, image.files[index]))
             }
+            try kind.connect(files, tools)
         }
-        try TCPSocket.restoreConnections(connections.map { ($0.copy.number, $0.image) }, injector: tools.injector)
-        try UDPSocket.finish(endpoints.map { ($0.copy.number, $0.image) }, tools.datagrams)
         try watch(image, numbers, stub)
     }
 

@@ -4,7 +4,7 @@
 ///
 /// The kernel gives a new descriptor the lowest number that is free. So files are made in the order of their numbers:
 /// most get theirs at once, the others are moved up from a gap. Which number a step gives follows from those before it.
-/// What stands in another's place (the stub's standard streams, the ends of a pipe in the wrong order) waits at a
+/// What stands in another's place (the stub's standard streams, the files of a pair in the wrong order) waits at a
 /// number that the process does not use.
 struct DescriptorPlan {
     enum Content: Equatable {
@@ -12,7 +12,8 @@ struct DescriptorPlan {
         case single
         /// The destination's own standard stream.
         case stream(Int32)
-        case pipe(UInt64, isWriter: Bool)
+        /// One call makes both files of a pair: the ends of a pipe.
+        case pair(UInt64, isSecond: Bool)
     }
     struct Place: Equatable {
         var number: Int32
@@ -30,7 +31,8 @@ struct DescriptorPlan {
     }
     enum Step: Equatable {
         case make(file: Int, at: Int32)
-        case makePipe(read: Int32, write: Int32)
+        /// Of the two files of a pair, given by one of them.
+        case makePair(of: Int, first: Int32, second: Int32)
         case duplicate(Int32, to: Int32, closeOnExec: Bool)
         case setCloseOnExec(Int32, Bool)
         case close(Int32)
@@ -50,7 +52,7 @@ struct DescriptorPlan {
     private var taken: Set<Int32>
     private var made: [Bool]
     private var streams: [Int32: Int32] = [:]
-    private var pipes: [UInt64: (reader: Int?, writer: Int?)] = [:]
+    private var pairs: [UInt64: (first: Int?, second: Int?)] = [:]
     /// No number below is free, or may be used by what waits.
     private var lowest: Int32 = 0, firstSpare: Int32 = 3
 
@@ -73,11 +75,11 @@ struct DescriptorPlan {
         let ascending = places.sorted { $0.number < $1.number }
         for place in ascending.reversed() { numbers[place.file] = place.number }
         for (file, content) in contents.enumerated() {
-            guard case .pipe(let pipe, let isWriter) = content else { continue }
-            if isWriter {
-                pipes[pipe, default: (nil, nil)].writer = file
+            guard case .pair(let pair, let isSecond) = content else { continue }
+            if isSecond {
+                pairs[pair, default: (nil, nil)].second = file
             } else {
-                pipes[pipe, default: (nil, nil)].reader = file
+                pairs[pair, default: (nil, nil)].first = file
             }
         }
         while reserved.contains(firstSpare) { firstSpare += 1 }
@@ -127,23 +129,23 @@ struct DescriptorPlan {
             let number = take()
             steps.append(.make(file: file, at: number))
             move(number, to: place)
-        case .pipe(let pipe, _): try makePipe(pipe)
+        case .pair(let pair, _): try makePair(pair)
         }
         made[file] = true
     }
 
-    private mutating func makePipe(_ pipe: UInt64) throws(Impossible) {
-        let ends = pipes[pipe]
-        guard let reader = place(of: ends?.reader), let writer = place(of: ends?.writer) else {
-            throw Impossible(why: "a pipe with one end")
+    private mutating func makePair(_ pair: UInt64) throws(Impossible) {
+        let files = pairs[pair]
+        guard let first = place(of: files?.first), let second = place(of: files?.second) else {
+            throw Impossible(why: "one file of a pair without the other")
         }
-        var read = take()
-        let write = take()
-        steps.append(.makePipe(read: read, write: write))
-        if reader.number == write || writer.number == read { read = vacate(read) }
-        move(write, to: writer)
-        move(read, to: reader)
-        (made[reader.file], made[writer.file]) = (true, true)
+        var made = take()
+        let other = take()
+        steps.append(.makePair(of: first.file, first: made, second: other))
+        if first.number == other || second.number == made { made = vacate(made) }
+        move(other, to: second)
+        move(made, to: first)
+        (self.made[first.file], self.made[second.file]) = (true, true)
     }
     private func place(of file: Int?) -> Place? { file.flatMap { numbers[$0] }.flatMap { places[$0] } }
 

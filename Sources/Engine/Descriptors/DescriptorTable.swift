@@ -14,21 +14,21 @@ enum DescriptorTable {
     /// Captures the open files of a stopped process, and which numbers lead to each.
     ///
     /// - Parameter flags: what F_GETFD says of each number.
-    /// - Returns: the sockets by the index of their file, for what has to be done with them besides, and the inodes of
-    ///   the regular files that are open for writing.
+    /// - Returns: what is captured last, and the inodes of the regular files that are open for writing.
     static func collect(
         _ process: SourceProcess, _ flags: [Int32: Int64], _ context: DescriptorContext, into image: inout ProcessImage
-    ) throws -> (sockets: [Int: DescriptorProbe], written: Set<UInt64>) {
+    ) throws -> (late: [any LateCapture], written: Set<UInt64>) {
         let files = process.openFiles.files
-        var sockets: [Int: DescriptorProbe] = [:], written: Set<UInt64> = []
+        var late: [ObjectIdentifier: [Int: DescriptorProbe]] = [:], written: Set<UInt64> = []
         var index: [Int32: Int] = [:], census = DescriptorCensus()
         var images: [OpenFile] = [], descriptors: [Descriptor] = []
         images.reserveCapacity(files.count)
         for (file, numbers) in files.enumerated() {
             if file % 64 == 0 { try process.whileWaiting() }
             let probe = try DescriptorProbe(numbers[0], of: process.pid, process.pidfd)
-            images.append(try capture(probe, context))
-            if probe.type == S_IFSOCK { sockets[file] = probe }
+            let kind = try carriedKind(of: probe, context)
+            images.append(try capture(probe, kind, context))
+            if kind.late != nil { late[ObjectIdentifier(kind), default: [:]][file] = probe }
             if probe.type == S_IFREG, probe.flags & O_ACCMODE != O_RDONLY {
                 written.insert(UInt64(probe.status.st_ino))
             }
@@ -52,19 +52,31 @@ enum DescriptorTable {
         (image.files, image.descriptors) = (images, descriptors)
         let obstacles = census.obstacles
         if !obstacles.isEmpty { throw EngineError.obstacles(obstacles) }
-        return (sockets, written)
+        let captures = descriptorKinds.compactMap { kind in
+            late[ObjectIdentifier(kind)].flatMap { files in kind.late.map { $0.init(files) } }
+        }
+        return (captures, written)
     }
 
-    private static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile {
+    private static func capture(
+        _ probe: DescriptorProbe, _ kind: any DescriptorKind.Type, _ context: DescriptorContext
+    ) throws -> OpenFile {
         var file = OpenFile()
         file.flags = UInt32(bitPattern: probe.flags & ~O_CLOEXEC)
         file.owner = clx_fcntl(probe.copy.number, F_GETOWN, 0)
         file.ownerSignal = clx_fcntl(probe.copy.number, 11, 0)  // F_GETSIG
+        file.kind = try kind.capture(probe, context)
+        return file
+    }
+
+    /// - Throws: what is in the way of carrying it.
+    private static func carriedKind(of probe: DescriptorProbe, _ context: DescriptorContext) throws
+        -> any DescriptorKind.Type
+    {
         guard let kind = kind(of: probe, context), obstacle(probe, kind) == nil else {
             throw EngineError.obstacles([self.obstacle(probe, context)!])
         }
-        file.kind = try kind.capture(probe, context)
-        return file
+        return kind
     }
 
     private static func kind(of probe: DescriptorProbe, _ context: DescriptorContext) -> (any DescriptorKind.Type)? {

@@ -21,6 +21,8 @@ enum EventCounterKind: DescriptorKind {
         if case .event = kind { true } else { false }
     }
 
+    static var flagsOfCreation: Int32 { O_NONBLOCK }
+
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
         let flags = (file.event.semaphore ? 1 : 0) | Int32(bitPattern: file.flags) & O_NONBLOCK | O_CLOEXEC
         return .result(

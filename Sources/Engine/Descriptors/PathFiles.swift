@@ -98,6 +98,8 @@ enum PathFileKind: DescriptorKind {
         return .result(opened)
     }
 
+    static var flagsOfCreation: Int32 { ~0 }
+
     static func needsFilling(_ file: OpenFile) -> Bool { file.path.atEnd }
 
     static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {

@@ -45,6 +45,14 @@ enum PipeKind: DescriptorKind {
         return content
     }
 
+    static func pair(_ file: OpenFile) -> (number: UInt64, isSecond: Bool)? { (file.pipe.pipe, file.pipe.writeEnd) }
+
+    static func createPair(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.DataReference {
+        let ends = batch.space(8)
+        batch.call(.pipe2, .address(ends), .int(O_CLOEXEC), doing: "making a pipe")
+        return ends
+    }
+
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .pipe = kind { true } else { false }
     }

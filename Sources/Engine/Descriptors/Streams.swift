@@ -10,6 +10,7 @@ enum StreamKind: DescriptorKind {
         stream.number = context.streams[.init(probe.status)] ?? 1
         return .stream(stream)
     }
+    static var flagsOfCreation: Int32 { ~0 }
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .stream = kind { true } else { false }
     }

@@ -26,7 +26,7 @@ enum TCPConnectionKind: DescriptorKind {
     static func matches(_ probe: DescriptorProbe) -> Bool { TCPKinds.isTCP(probe) && !TCPKinds.isListening(probe) }
     static func obstacle(_ probe: DescriptorProbe) -> String? { TCPSocket.obstacle(probe.copy.number) }
 
-    /// Its place in the image; `Capture.captureConnections` fills it.
+    /// Its place in the image; `TCPLateCapture` fills it.
     static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) -> OpenFile.OneOf_Kind {
         var connection = TCPConnection()
         connection.family = TCPKinds.option(probe, SO_DOMAIN)
@@ -37,6 +37,21 @@ enum TCPConnectionKind: DescriptorKind {
     }
     static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
         TCPKinds.socket(family: file.tcp.family, &batch)
+    }
+
+    static var late: (any LateCapture.Type)? { TCPLateCapture.self }
+    static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool {
+        guard case .tcp(let place) = file.kind, case .tcp(let connection)? = late.kind else { return false }
+        guard connection.family == place.family else {
+            throw .invalidImage("a connection of another family than its socket")
+        }
+        try CheckedImage.check(connection)
+        file.tcp = connection
+        return true
+    }
+    static var connects: Bool { true }
+    static func connect(_ files: [(copy: FileDescriptor, file: OpenFile)], _ tools: RestoreTools) throws(KernelError) {
+        try TCPSocket.restoreConnections(files.map { ($0.copy.number, $0.file.tcp) }, injector: tools.injector)
     }
 }
 
@@ -68,13 +83,23 @@ public struct RestoreTools: Sendable {
     }
 }
 
-extension Capture {
+/// The connections of the container, under repair.
+struct TCPLateCapture: LateCapture {
+    struct Repaired {
+        let copy: FileDescriptor
+        let repair: TCPSocket.Repair
+    }
+    private let connections: [Int: DescriptorProbe]
+    /// By their index in the image's files.
+    var repaired: [Int: Repaired] = [:]
+
+    init(_ files: [Int: DescriptorProbe]) { connections = files }
+
     /// Puts the connections under repair and captures them; what the port still delivers until it is silent is read by
-    /// `settleConnections`.
-    public mutating func captureConnections() throws {
+    /// `settle`.
+    mutating func begin(_ image: inout ProcessImage) throws {
         // All before the first is read: under repair they send each other nothing more.
-        for index in image.files.indices {
-            guard case .tcp = image.files[index].kind, let probe = sockets[index] else { continue }
+        for (index, probe) in connections {
             repaired[index] = Repaired(copy: probe.copy, repair: try TCPSocket.beginRepair(probe.copy.number))
         }
         try image.editFiles { [repaired] files in
@@ -84,11 +109,9 @@ extension Capture {
         }
     }
 
-    /// The port is silent: makes the images final.
-    ///
     /// Connections of the container with itself have no port between them: what one sends again reaches the other, and
     /// both have to be seen at the same instant. Once nothing has moved since the pass before, they were.
-    public mutating func settleConnections() throws {
+    mutating func settle(_ image: inout ProcessImage) throws {
         let ends = Set(repaired.keys.map { UDPAddress(image.files[$0].tcp.local) })
         let meetsItself = repaired.keys.contains { ends.contains(UDPAddress(image.files[$0].tcp.remote)) }
         for pass in 0..<20 {
@@ -105,15 +128,13 @@ extension Capture {
         throw KernelError("capturing TCP connections: they do not come to rest", .again)
     }
 
-    /// The connections alone, to send after the rest of the image.
-    public var connectionImages: [UInt32: TCPConnection] {
-        Dictionary(uniqueKeysWithValues: repaired.keys.map { (UInt32($0), image.files[$0].tcp) })
+    func states(_ image: ProcessImage) -> [UInt32: LateState] {
+        var states: [UInt32: LateState] = [:]
+        for index in repaired.keys { states[UInt32(index), default: LateState()].tcp = image.files[index].tcp }
+        return states
     }
 
-    /// Gives the connections back to the source's program, each whatever becomes of the others.
-    ///
-    /// - Throws: the first failure; those connections stay under repair.
-    public mutating func releaseConnections() throws {
+    mutating func release() throws {
         var failure: (any Error)?
         for (index, connection) in repaired {
             do {

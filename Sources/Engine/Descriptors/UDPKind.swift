@@ -26,6 +26,18 @@ enum UDPKind: DescriptorKind {
         try UDPSocket.restore(copy.number, file.udp)
     }
 
+    static var late: (any LateCapture.Type)? { UDPLateCapture.self }
+    static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool {
+        guard case .udp = file.kind, case .datagrams(let queue)? = late.kind else { return false }
+        for datagram in queue.datagrams { try CheckedImage.check(datagram) }
+        file.udp.queue = queue
+        return true
+    }
+    static var connects: Bool { true }
+    static func connect(_ files: [(copy: FileDescriptor, file: OpenFile)], _ tools: RestoreTools) throws(KernelError) {
+        try UDPSocket.finish(files.map { ($0.copy.number, $0.file.udp) }, tools.datagrams)
+    }
+
     /// The port that a socket shares with others by SO_REUSEPORT, or nil: the kernel chooses between those by their
     /// order.
     static func sharedPort(_ probe: DescriptorProbe) throws(KernelError) -> UInt16? {
@@ -35,12 +47,18 @@ enum UDPKind: DescriptorKind {
     }
 }
 
-extension Capture {
-    /// The port is silent: reads the queues of the UDP sockets.
-    public mutating func captureQueues() throws {
+/// The UDP sockets of the container, whose queues are read when the port is silent.
+struct UDPLateCapture: LateCapture {
+    /// By their index in the image's files.
+    private let sockets: [Int: DescriptorProbe]
+
+    init(_ files: [Int: DescriptorProbe]) { sockets = files }
+
+    var receivesLate: Bool { !sockets.isEmpty }
+
+    mutating func settle(_ image: inout ProcessImage) throws {
         try image.editFiles { [sockets] files in
-            for index in files.indices {
-                guard case .udp = files[index].kind, let probe = sockets[index] else { continue }
+            for (index, probe) in sockets {
                 do { files[index].udp.queue = try UDPSocket.captureQueue(probe.copy.number) } catch let error
                     as UDPSocket.Uncarried
                 {
@@ -50,18 +68,11 @@ extension Capture {
         }
     }
 
-    /// Are there UDP sockets?
-    public var hasQueues: Bool {
-        image.files.contains { if case .udp = $0.kind { true } else { false } }
-    }
-
-    /// The queues alone, to send after the rest of the image.
-    public var queueImages: [UInt32: DatagramQueue] {
-        var queues: [UInt32: DatagramQueue] = [:]
-        for (index, file) in image.files.enumerated() {
-            guard case .udp(let socket) = file.kind, !socket.queue.datagrams.isEmpty else { continue }
-            queues[UInt32(index)] = socket.queue
+    func states(_ image: ProcessImage) -> [UInt32: LateState] {
+        var states: [UInt32: LateState] = [:]
+        for index in sockets.keys where !image.files[index].udp.queue.datagrams.isEmpty {
+            states[UInt32(index), default: LateState()].datagrams = image.files[index].udp.queue
         }
-        return queues
+        return states
     }
 }

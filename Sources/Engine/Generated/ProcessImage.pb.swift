@@ -853,6 +853,41 @@ public nonisolated struct UDPEndpoint: Sendable {
   fileprivate var _queue: DatagramQueue? = nil
 }
 
+/// What is captured last of an open file, when nothing reaches it any more.
+public nonisolated struct LateState: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var kind: LateState.OneOf_Kind? = nil
+
+  public var tcp: TCPConnection {
+    get {
+      if case .tcp(let v)? = kind {return v}
+      return TCPConnection()
+    }
+    set {kind = .tcp(newValue)}
+  }
+
+  public var datagrams: DatagramQueue {
+    get {
+      if case .datagrams(let v)? = kind {return v}
+      return DatagramQueue()
+    }
+    set {kind = .datagrams(newValue)}
+  }
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public nonisolated enum OneOf_Kind: Equatable, Sendable {
+    case tcp(TCPConnection)
+    case datagrams(DatagramQueue)
+
+  }
+
+  public init() {}
+}
+
 /// What has arrived and was not read, in order.
 public nonisolated struct DatagramQueue: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -2467,6 +2502,73 @@ nonisolated extension UDPEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Message
     if lhs.remote != rhs.remote {return false}
     if lhs._options != rhs._options {return false}
     if lhs._queue != rhs._queue {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension LateState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".LateState"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tcp\0\u{1}datagrams\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try {
+        var v: TCPConnection?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .tcp(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .tcp(v)
+        }
+      }()
+      case 2: try {
+        var v: DatagramQueue?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .datagrams(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .datagrams(v)
+        }
+      }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    switch self.kind {
+    case .tcp?: try {
+      guard case .tcp(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    }()
+    case .datagrams?: try {
+      guard case .datagrams(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    }()
+    case nil: break
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: LateState, rhs: LateState) -> Bool {
+    if lhs.kind != rhs.kind {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -175,7 +175,7 @@ final class Arrival {
         let stub = try stub, network = container.network
         connection.whileWaiting = {}
         guard var image else { throw MigrationError.protocolViolation("a promise without an image") }
-        try image.complete(connections: promise.connections, queues: promise.datagrams)
+        try image.complete(promise.files)
         let signals = LateSignals(
             ofProcess: promise.signals, ofThreads: promise.threadSignals.mapValues(\.records))
         try image.check(signals)

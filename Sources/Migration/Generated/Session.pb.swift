@@ -391,11 +391,8 @@ public nonisolated struct WirePromise: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Connections by their index in the image's files.
-  public var connections: Dictionary<UInt32,Engine.TCPConnection> = [:]
-
-  /// Queues of UDP sockets by the sockets' index in the image's files.
-  public var datagrams: Dictionary<UInt32,Engine.DatagramQueue> = [:]
+  /// State of open files that the network may change until the end, by their index in the image's files.
+  public var files: Dictionary<UInt32,Engine.LateState> = [:]
 
   /// Signals that were sent to the process since the capture, and to its threads (by TID): siginfo_t records of 128 bytes.
   public var signals: [Data] = []
@@ -1217,7 +1214,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Promise"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}connections\0\u{2}\u{2}datagrams\0\u{2}q\u{2}signals\0\u{3}thread_signals\0\u{c}\u{2}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{4}files\0\u{2}p\u{2}signals\0\u{3}thread_signals\0\u{c}\u{1}\u{1}\u{c}\u{2}\u{1}\u{c}\u{3}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1225,8 +1222,7 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.TCPConnection>.self, value: &self.connections) }()
-      case 3: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: &self.datagrams) }()
+      case 4: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.LateState>.self, value: &self.files) }()
       case 180: try { try decoder.decodeRepeatedBytesField(value: &self.signals) }()
       case 181: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: &self.threadSignals) }()
       default: break
@@ -1235,11 +1231,8 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.connections.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.TCPConnection>.self, value: self.connections, fieldNumber: 1)
-    }
-    if !self.datagrams.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.DatagramQueue>.self, value: self.datagrams, fieldNumber: 3)
+    if !self.files.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.LateState>.self, value: self.files, fieldNumber: 4)
     }
     if !self.signals.isEmpty {
       try visitor.visitRepeatedBytesField(value: self.signals, fieldNumber: 180)
@@ -1251,8 +1244,7 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
   }
 
   public static func ==(lhs: WirePromise, rhs: WirePromise) -> Bool {
-    if lhs.connections != rhs.connections {return false}
-    if lhs.datagrams != rhs.datagrams {return false}
+    if lhs.files != rhs.files {return false}
     if lhs.signals != rhs.signals {return false}
     if lhs.threadSignals != rhs.threadSignals {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}

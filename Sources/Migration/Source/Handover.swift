@@ -224,9 +224,9 @@ final class Handover {
             try step("look for handshakes") { try network.checkDrained() }
             try step("redirect frames") { try network.redirect() }
             FaultPoint.reach(.sourceRedirected)
-            try step("capture connections") { try capture!.captureConnections() }
+            try step("capture connections") { try capture!.beginLate() }
             FaultPoint.reach(.sourceRepaired)
-            if capture!.hasQueues { try step("wait for frames") { _ = try ReceiveBacklog.drain() } }
+            if capture!.receivesLate { try step("wait for frames") { _ = try ReceiveBacklog.drain() } }
             try step("mute port") { try network.silence() }
             FaultPoint.reach(.sourceSilenced)
             try step("check connections") { try checkConnections(network) }
@@ -237,8 +237,7 @@ final class Handover {
     /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be
     /// under way that has no descriptor.
     private func checkConnections(_ network: SourceNetwork) throws {
-        try capture!.settleConnections()
-        do { try capture!.captureQueues() } catch EngineError.obstacles(let list) { throw Postponed(list) }
+        do { try capture!.settleLate() } catch EngineError.obstacles(let list) { throw Postponed(list) }
         try network.checkDrained()
     }
 
@@ -254,8 +253,7 @@ final class Handover {
                 message.records = records
                 return message
             }
-            promise.connections = capture!.connectionImages
-            promise.datagrams = capture!.queueImages
+            promise.files = capture!.lateStates
             try checkFreeze()
             connection.interval = 50
             connection.silenceLimit = nil
@@ -328,7 +326,7 @@ final class Handover {
         let network = source.network
         way.step("giving it back its frames") { try network?.rollback() }
         way.step("taking its connections out of repair") {
-            try capture?.releaseConnections()
+            try capture?.releaseLate()
             if network?.isTouched != true, let repairs {
                 try source.journal.done(repairs)
                 self.repairs = nil

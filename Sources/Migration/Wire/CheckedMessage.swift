@@ -225,7 +225,7 @@ extension WireHandover: CheckedMessage {
 
 extension WirePromise: CheckedMessage {
     static var shape: MessageShape {
-        MessageShape(messages: [1: .map(.connection), 2: .plain, 3: .map(.datagrams), 181: .map(.plain)])
+        MessageShape(messages: [4: .map(.lateState), 181: .map(.plain)])
     }
 }
 
@@ -268,8 +268,9 @@ extension WireVerdict: CheckedMessage {
 
 extension MessageShape {
     private static let options = MessageShape(messages: [1: .plain])
-    fileprivate static let connection = MessageShape(messages: [18: options])
-    fileprivate static let datagrams = MessageShape(messages: [1: .plain])
+    private static let connection = MessageShape(messages: [18: options])
+    private static let datagrams = MessageShape(messages: [1: .plain])
+    fileprivate static let lateState = MessageShape(messages: [1: connection, 2: datagrams])
     private static let file = MessageShape(messages: [
         10: .plain, 11: .plain, 12: MessageShape(numbers: [5]), 13: .plain, 14: MessageShape(messages: [1: .plain]),
         15: MessageShape(messages: [4: options]), 16: connection,

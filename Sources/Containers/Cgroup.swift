@@ -17,7 +17,8 @@ public struct CgroupPlace: Codable, Sendable, Equatable {
     public init(pid: Int32, cgroup: String) throws {
         let mounts = try CgroupMount.all()
         (unified, freezer, folders) = (nil, nil, [])
-        for line in try SmallFile.text("/proc/\(pid)/cgroup").split(separator: "\n") {
+        let lines = try SmallFile.text("/proc/\(pid)/cgroup").split(separator: "\n")
+        for line in lines {
             // "4:memory:/path"; "0::/path" is the unified hierarchy.
             let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             guard fields.count == 3, fields[2] == cgroup,
@@ -30,8 +31,10 @@ public struct CgroupPlace: Codable, Sendable, Equatable {
             if fields[1].split(separator: ",").contains("freezer") { freezer = folder }
         }
         if unified == nil && freezer == nil {
+            let found = lines.isEmpty ? "none" : lines.joined(separator: ", ")
             throw ContainerError(
-                "pid \(pid) is in no cgroup \(cgroup) that can be frozen: Apus needs cgroup v2, or v1 with its freezer")
+                "pid \(pid) is in no cgroup \(cgroup) that can be frozen (but in \(found)): Apus needs cgroup v2, or v1 "
+                    + "with its freezer")
         }
     }
 

@@ -78,11 +78,10 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
             backhaul: backhaul)
     }
 
-    /// At most 15 characters: the beginning of the name for people, a hash (FNV-1a) of all of it and of the host's
+    /// At most 15 characters: the beginning of the name for people, a hash of all of it and of the host's
     /// folder against collisions: several agents may share a network namespace.
     static func portName(_ container: String, on folder: String) -> String {
-        var hash: UInt32 = 2_166_136_261
-        for byte in (container + "\n" + folder).utf8 { hash = (hash ^ UInt32(byte)) &* 16_777_619 }
+        let hash = FNV1a.short((container + "\n" + folder).utf8)
         let plain = container.unicodeScalars.filter {
             $0.isASCII && ($0.properties.isAlphabetic || $0.value < 58) && $0.value > 47
         }

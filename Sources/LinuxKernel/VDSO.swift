@@ -20,7 +20,7 @@ public struct VDSO: Codable, Sendable, Hashable {
     /// Reads that of a process; the bytes are the same in every process of one kernel.
     public init(pid: Int32 = getpid()) throws(KernelError) {
         layout = []
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        var code: [UInt8] = []
         for line in try SmallFile.text("/proc/\(pid)/maps").split(separator: "\n") {
             let words = line.split(separator: " ")
             guard let name = words.last, name.hasPrefix("[vvar") || name == "[vdso]" else { continue }
@@ -32,8 +32,8 @@ public struct VDSO: Codable, Sendable, Hashable {
             var bytes = [UInt8](repeating: 0, count: Int(ends[1] - ends[0]))
             let read = try check(
                 clx_pread(memory.number, &bytes, bytes.count, ends[0]), "reading the vDSO of pid \(pid)")
-            for byte in bytes[..<read] { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
+            code += bytes[..<read]
         }
-        digest = String(hash, radix: 16)
+        digest = String(FNV1a.long(code), radix: 16)
     }
 }

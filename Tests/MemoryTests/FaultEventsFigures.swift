@@ -26,7 +26,7 @@ struct FaultEventsFigures {
                     defer { writer.end() }
                     try writer.track()
                     var text = "off"
-                    let ended = Flag(), done = Semaphore()
+                    let ended = Flag(), done = DispatchSemaphore(value: 0)
                     var batches = Box()
                     if let source = way.source {
                         text = "\(source), event of \(way.pages)"

@@ -1,5 +1,6 @@
 // A process that writes pages on command, in a cgroup of its own, its memory tracked.
 import CLinux
+import Dispatch
 import Glibc
 import LinuxKernel
 import Synchronization
@@ -168,7 +169,7 @@ func waitWhile(_ events: FaultEvents, milliseconds: Int = 10_000, _ action: @esc
     -> FaultBatch?
 {
     let giveUp = FileDescriptor(owning: clx_eventfd())
-    let done = Semaphore(), returned = Flag(), gaveUp = Flag()
+    let done = DispatchSemaphore(value: 0), returned = Flag(), gaveUp = Flag()
     try OwnThread.start("test-action") {
         usleep(50_000)
         action()

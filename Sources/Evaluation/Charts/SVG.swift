@@ -1,4 +1,5 @@
 // SVG as text: the few elements that charts need, everything escaped.
+import LinuxKernel
 
 /// A drawing that grows element by element. Coordinates are pixels from the top left corner.
 struct SVG {
@@ -68,11 +69,8 @@ struct SVG {
     }
 
     mutating func clipped(_ x: Double, _ y: Double, _ width: Double, _ height: Double, _ draw: (inout SVG) -> Void) {
-        // A page holds many drawings: names must not repeat in it, and be the same whenever it is written (FNV-1a).
-        let drawn = "\(body) \(x) \(y)".utf8.reduce(14_695_981_039_346_656_037 as UInt64) {
-            ($0 ^ UInt64($1)) &* 1_099_511_628_211
-        }
-        let id = "clip" + String(drawn, radix: 16)
+        // A page holds many drawings: names must not repeat in it, and be the same whenever it is written.
+        let id = "clip" + String(FNV1a.long("\(body) \(x) \(y)".utf8), radix: 16)
         body += "<clipPath id=\"\(id)\"><rect x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(width))\" "
         body += "height=\"\(number(height))\"/></clipPath><g clip-path=\"url(#\(id))\">"
         draw(&self)

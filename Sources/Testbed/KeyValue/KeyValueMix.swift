@@ -1,6 +1,7 @@
 // What a client of a key-value store asks for: YCSB's core workloads A, B and C (Cooper et al. 2010).
 
 import Glibc
+import LinuxKernel
 
 /// How many requests read; the others write a whole record anew.
 public enum KeyValueMix: String, Codable, Sendable, CaseIterable {
@@ -82,12 +83,8 @@ struct KeyChooser {
 
     /// FNV-1a of the number's eight bytes, without its sign.
     static func hash(_ number: UInt64) -> UInt64 {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for shift in stride(from: UInt64(0), to: 64, by: 8) {
-            hash ^= number >> shift & 0xFF
-            hash = hash &* 0x100_0000_01B3
-        }
-        return Int64(bitPattern: hash).magnitude
+        let bytes = (0..<8).lazy.map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+        return Int64(bitPattern: FNV1a.long(bytes)).magnitude
     }
 
     /// The sum of 1 / i^exponent for i of 1...count: the first terms one by one, the rest by Euler and Maclaurin.

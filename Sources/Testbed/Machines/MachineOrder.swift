@@ -193,12 +193,12 @@ public struct MachineOrder: Codable, Sendable {
 /// Names and identifiers of the tunnels of one host. Both ends must come to the same identifier, and two testbeds on
 /// the same machines to different ones.
 struct Tunnels {
-    /// FNV-1a of the instance's name.
+    /// Of the instance's name.
     private let digest: UInt32
     private let number: Int
 
     init(instance: String, number: Int) {
-        digest = instance.utf8.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
+        digest = FNV1a.short(instance.utf8)
         self.number = number
     }
 

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Containers
+import Dispatch
 import Glibc
 import LinuxKernel
 import Logging
@@ -154,7 +155,7 @@ struct AgentCommand: ParsableCommand {
 
     /// Runs asynchronous work from this thread, which waits.
     private func wait(_ body: @escaping @Sendable () async throws -> Void) throws {
-        let done = Semaphore()
+        let done = DispatchSemaphore(value: 0)
         // SAFETY: written before the semaphore is signalled, read after it was waited for.
         nonisolated(unsafe) var result: Result<Void, any Error>?
         Task.detached {

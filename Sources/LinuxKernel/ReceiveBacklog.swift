@@ -2,14 +2,17 @@
 import Glibc
 
 public enum ReceiveBacklog {
-    /// Waits until each processor has been seen without frames in its backlog, at most for `microseconds`.
+    /// Waits until each processor has been seen without frames in its backlog, at most for so many milliseconds.
     ///
     /// A softirq usually empties it at once; one put off to its thread waits for a processor, and a frame on its way
     /// into or out of a port that is muted meanwhile would be lost.
     /// - Returns: whether all of them were seen empty.
-    @discardableResult
-    public static func drain(microseconds: Int64 = 2000) throws(KernelError) -> Bool {
-        let deadline = monotonicNow() + microseconds * 1000
+    public static func drain(milliseconds: Double) throws(KernelError) -> Bool {
+        try drain(milliseconds: milliseconds, lengths)
+    }
+
+    static func drain(milliseconds: Double, _ lengths: () throws(KernelError) -> [Int]) throws(KernelError) -> Bool {
+        let deadline = monotonicNow() + Int64(milliseconds * 1e6)
         var busy: Set<Int>?
         while true {
             let now = Set(try lengths().enumerated().filter { $0.element > 0 }.map(\.offset))

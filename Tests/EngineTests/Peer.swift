@@ -85,7 +85,9 @@ extension Mover {
         try time("accept (B)") { try destination.accept() }
         for (fd, image) in zip(fresh, images) { try UDPSocket.restore(fd, image) }
         try time("redirect (A)") { try source.redirect() }
-        try time("backlog (A)") { _ = try ReceiveBacklog.drain() }
+        try time("backlog (A)") {
+            guard try ReceiveBacklog.drain(milliseconds: 50) else { throw KernelError("draining", .timedOut) }
+        }
         try time("silence (A)") { try source.silence() }
         try time("capture") {
             for (index, fd) in sockets.enumerated() { images[index].queue = try UDPSocket.captureQueue(fd) }

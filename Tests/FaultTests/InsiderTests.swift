@@ -27,7 +27,8 @@ struct InsiderTests {
             print("\(pairs) pairs, \(technique): \(report)")
             usleep(200_000)
             let before = hosts.log(place[0]).split(separator: "\n").count
-            let pid = try #require(place[0].processes(of: hosts.container).first)
+            let pid = try #require(
+                place[0].processes(of: hosts.container).first, "it has ended: \(hosts.log(place[0]).suffix(2000))")
             kill(pid, SIGUSR1)
             try await wait(seconds: 15) { hosts.log(place[0]).split(separator: "\n").count > before }
             let verdict = hosts.log(place[0]).split(separator: "\n").last ?? ""

@@ -55,8 +55,9 @@ struct CopyPhaseTests {
     @Test(arguments: [1, 2, 4]) func maxRoundsAreSoMany(_ rounds: Int) throws {
         var plan = plan(.preCopy)
         (plan.maxRounds, plan.runUp, plan.readyWithin) = (rounds, 0, 0.001)
-        // Time for the program to write something in each round: a round that finds nothing is the last one.
-        plan.roundInterval = 30
+        // Time for the program to write something in each round, on a busy machine too: a round that finds nothing is
+        // the last one.
+        plan.roundInterval = 100
         let report = try move(plan, rate: 20_000)
         #expect(report.passes.count == rounds + 1, "\(report.passes)")
     }
@@ -73,11 +74,11 @@ struct CopyPhaseTests {
         plan.roundInterval = 50
         plan.apply(.fixedInterval)
         let report = try move(plan, rate: 2000, triggerAfter: 500_000)
-        // Some 10 until the trigger, and more while the handover is prepared; each 50 ms after the one before, give or
-        // take what looking for its pages takes.
+        // Some 10 until the trigger, and more while the handover is prepared; one in 50 ms in the mean, and each after
+        // the one before, give or take what looking for its pages takes.
         let starts = report.passes.dropLast().map(\.start)
         #expect(starts.count >= 4, "\(starts)")
-        #expect(zip(starts.dropFirst(), starts).allSatisfy { $0 - $1 >= 40 }, "\(starts)")
+        #expect(starts.last! - starts.first! >= 45 * Double(starts.count - 1), "\(starts)")
     }
 
     /// 5,000 pages a second for 700 ms are not left to the freeze: the next round is made at once.
@@ -89,19 +90,19 @@ struct CopyPhaseTests {
         #expect(report.passes[1].pages > 1500, "\(report.passes)")
     }
 
-    /// Of 50 rounds that the plan allows, each of which finds some hundred pages.
+    /// Of 20 rounds that the plan allows, each of which finds some hundred pages.
     @Test func eachStopRuleEndsTheRounds() throws {
         func passes(_ change: (inout MigrationPlan) -> Void) throws -> Int {
             var plan = plan(.preCopy)
-            (plan.maxRounds, plan.roundInterval, plan.runUp, plan.readyWithin) = (50, 5, 0, 0.001)
+            (plan.maxRounds, plan.roundInterval, plan.runUp, plan.readyWithin) = (20, 30, 0, 0.001)
             change(&plan)
             return try move(plan, rate: 50_000).passes.count
         }
-        #expect(try passes { _ in } == 51)
+        #expect(try passes { _ in } == 21)
         // The first look is below the threshold already.
         #expect(try passes { $0.stopPages = 1_000_000 } == 2)
         // Rounds of equal length vary by more than nothing.
-        #expect(try passes { $0.stopGrowth = 0 } < 40)
+        #expect(try passes { $0.stopGrowth = 0 } < 18)
     }
 
     /// Each by the rule that it is known for.

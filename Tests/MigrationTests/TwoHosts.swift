@@ -304,15 +304,23 @@ final class TwoHosts: Sendable {
 private final class Arrivals: DestinationDelegate {
     private let arrived = Mutex<[String: RunningContainer]>([:])
     private let failed = Mutex<[String: String]>([:])
+    /// Containers that are arriving, by their migrations.
+    private let arriving = Mutex<[String: String]>([:])
 
+    func awaitEnd(ofArrival container: String, from host: String) {
+        for _ in 0..<10_000 where arriving.withLock({ $0.values.contains(container) }) { usleep(1000) }
+    }
     func willReceive(migration: String, container: String, from host: String, plan: MigrationPlan) -> MigrationControl {
-        MigrationControl()
+        arriving.withLock { $0[migration] = container }
+        return MigrationControl()
     }
     func didReceive(migration: String, _ container: RunningContainer, from host: String) {
+        arriving.withLock { $0[migration] = nil }
         arrived.withLock { $0[migration] = container }
     }
     func didFail(migration: String, _ error: any Error) {
         print("destination failed: \(error)")
+        arriving.withLock { $0[migration] = nil }
         failed.withLock { $0[migration] = "\(error)" }
     }
 

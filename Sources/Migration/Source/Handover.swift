@@ -226,12 +226,22 @@ final class Handover {
             FaultPoint.reach(.sourceRedirected)
             try step("capture connections") { try capture!.beginLate() }
             FaultPoint.reach(.sourceRepaired)
-            if capture!.receivesLate { try step("wait for frames") { _ = try ReceiveBacklog.drain() } }
+            if capture!.receivesLate { try step("wait for frames") { try awaitFrames() } }
             try step("mute port") { try network.silence() }
             FaultPoint.reach(.sourceSilenced)
             try step("check connections") { try checkConnections(network) }
         }
         if !imageGoesAhead { try sendImage() }
+    }
+
+    /// A datagram that was sent before and is not in its socket yet would be lost.
+    private func awaitFrames() throws {
+        guard try ReceiveBacklog.drain(milliseconds: limit.left(atMost: 50)) else {
+            throw Postponed(
+                why:
+                    "this host's kernel has frames that it has not come to, datagrams of the container's may be among them",
+                advice: "move it when the host's processors are less busy")
+        }
     }
 
     /// The port is silent: what moved since the capture is captured again, what was not read is, and nothing may be

@@ -20,11 +20,15 @@ struct InsiderTests {
         var place = [hosts.a, hosts.b]
         for technique in pairs > 100 ? [Technique.preCopy] : Technique.allCases {
             usleep(200_000)
-            let report = try await place[0].client.migrate(
+            let id = try await place[0].client.migrate(
                 hosts.container, to: place[1].name, plan: MigrationPlan(technique: technique))
             try await wait(seconds: 20) { (try? hosts.place()) === place[1] && hosts.mistakes().isEmpty }
+            let report = try await place[0].client.migration(id).report
             place.reverse()
-            print("\(pairs) pairs, \(technique): \(report)")
+            let frames = report?.steps.filter { $0.name == "wait for frames" }.map { Int($0.duration) } ?? []
+            print(
+                "\(pairs) pairs, \(technique): \(report?.engineDowntime ?? 0) ms, \(report?.handovers.count ?? 0) handovers, "
+                    + "waited \(frames) µs for frames")
             usleep(200_000)
             let before = hosts.log(place[0]).split(separator: "\n").count
             let pid = try #require(

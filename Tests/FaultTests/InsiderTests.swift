@@ -22,7 +22,8 @@ struct InsiderTests {
             usleep(200_000)
             let id = try await place[0].client.migrate(
                 hosts.container, to: place[1].name, plan: MigrationPlan(technique: technique))
-            try await wait(seconds: 20) { (try? hosts.place()) === place[1] && hosts.mistakes().isEmpty }
+            // On a busy machine a move of 1,200 ends takes long, and so does the program's look at all of them.
+            try await wait(seconds: 60) { (try? hosts.place()) === place[1] && hosts.mistakes().isEmpty }
             let report = try await place[0].client.migration(id).report
             place.reverse()
             let frames = report?.steps.filter { $0.name == "wait for frames" }.map { Int($0.duration) } ?? []
@@ -32,9 +33,10 @@ struct InsiderTests {
             usleep(200_000)
             let before = hosts.log(place[0]).split(separator: "\n").count
             let pid = try #require(
-                place[0].processes(of: hosts.container).first, "it has ended: \(hosts.log(place[0]).suffix(2000))")
+                place[0].processes(of: hosts.container).first,
+                "\(hosts.mistakes()); log: \(hosts.log(place[0]).suffix(2000))")
             kill(pid, SIGUSR1)
-            try await wait(seconds: 15) { hosts.log(place[0]).split(separator: "\n").count > before }
+            try await wait(seconds: 90) { hosts.log(place[0]).split(separator: "\n").count > before }
             let verdict = hosts.log(place[0]).split(separator: "\n").last ?? ""
             #expect(verdict.contains("\"oracle\":\"ok\""), "\(technique): \(verdict)")
         }

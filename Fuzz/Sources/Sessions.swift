@@ -101,7 +101,7 @@ enum Sessions {
         case .offer:
             return Frames.changed(payload, WireOffer.self) {
                 ($0.pid, $0.boot) = (own($0.pid), Frames.own($0.boot))
-                // What was found with an earlier version is still worth its run.
+                // Inputs that were found with earlier versions of the protocol (4 and 5) still reach what they reached.
                 if $0.protocolVersion > 3 { $0.protocolVersion = sessionProtocolVersion }
             }
         case .stage:

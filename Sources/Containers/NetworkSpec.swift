@@ -81,7 +81,7 @@ public struct NetworkAttachment: Codable, Sendable, Hashable {
     /// At most 15 characters: the beginning of the name for people, a hash of all of it and of the host's
     /// folder against collisions: several agents may share a network namespace.
     static func portName(_ container: String, on folder: String) -> String {
-        let hash = FNV1a.short((container + "\n" + folder).utf8)
+        let hash = FNV1a.hash32((container + "\n" + folder).utf8)
         let plain = container.unicodeScalars.filter {
             $0.isASCII && ($0.properties.isAlphabetic || $0.value < 58) && $0.value > 47
         }

@@ -52,9 +52,11 @@ public struct CheckedImage: Sendable {
 
     /// Adds what was captured last, by the index of its file.
     public mutating func complete(_ late: [UInt32: LateState]) throws(EngineError) {
-        for (index, state) in late {
-            guard Int(index) < image.files.count, try Self.complete(&image.files[Int(index)], with: state) else {
-                throw .invalidImage("late state of file \(index), which cannot have it")
+        try image.editFiles { (files) throws(EngineError) in
+            for (index, state) in late {
+                guard Int(index) < files.count, try Self.complete(&files[Int(index)], with: state) else {
+                    throw .invalidImage("late state of file \(index), which cannot have it")
+                }
             }
         }
     }

@@ -2,13 +2,11 @@
 // protection against forgery.
 
 public enum FNV1a {
-    /// 32 bits.
-    public static func short(_ bytes: some Sequence<UInt8>) -> UInt32 {
+    public static func hash32(_ bytes: some Sequence<UInt8>) -> UInt32 {
         bytes.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
     }
 
-    /// 64 bits.
-    public static func long(_ bytes: some Sequence<UInt8>) -> UInt64 {
+    public static func hash64(_ bytes: some Sequence<UInt8>) -> UInt64 {
         bytes.reduce(14_695_981_039_346_656_037) { ($0 ^ UInt64($1)) &* 1_099_511_628_211 }
     }
 }

@@ -34,6 +34,6 @@ public struct VDSO: Codable, Sendable, Hashable {
                 clx_pread(memory.number, &bytes, bytes.count, ends[0]), "reading the vDSO of pid \(pid)")
             code += bytes[..<read]
         }
-        digest = String(FNV1a.long(code), radix: 16)
+        digest = String(FNV1a.hash64(code), radix: 16)
     }
 }

@@ -54,7 +54,9 @@ private final class Region: PageSource, PageSink {
 
     private func batches(_ source: Region, _ ranges: [AddressRange], areComplete: Bool = true) throws -> [[UInt8]] {
         var batches: [[UInt8]] = []
-        try PageEncoder(source, memory).encode(AddressRanges(ranges), areComplete: areComplete, between: {}) {
+        try PageEncoder(source, memory, name: "a region").encode(
+            AddressRanges(ranges), areComplete: areComplete, between: {}
+        ) {
             batches.append([UInt8]($0))
         }
         return batches
@@ -124,7 +126,8 @@ private final class Region: PageSource, PageSink {
         let source = Region(range(1, 2)), sink = Region(range(1, 1))
         source.pages[0x2000]![0] = 1
         let batches = try batches(source, [range(1, 2)])
-        #expect(throws: InvalidPages.self) { try write(batches, with: PageWriter(sink)) }
+        let error = #expect(throws: InvalidPages.self) { try write(batches, with: PageWriter(sink)) }
+        #expect(error?.description.contains("0x2000") == true, "\(String(describing: error))")
     }
 
     @Test func aBatchThatCannotBeIsRefused() throws {

@@ -70,7 +70,7 @@ struct SVG {
 
     mutating func clipped(_ x: Double, _ y: Double, _ width: Double, _ height: Double, _ draw: (inout SVG) -> Void) {
         // A page holds many drawings: names must not repeat in it, and be the same whenever it is written.
-        let id = "clip" + String(FNV1a.long("\(body) \(x) \(y)".utf8), radix: 16)
+        let id = "clip" + String(FNV1a.hash64("\(body) \(x) \(y)".utf8), radix: 16)
         body += "<clipPath id=\"\(id)\"><rect x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(width))\" "
         body += "height=\"\(number(height))\"/></clipPath><g clip-path=\"url(#\(id))\">"
         draw(&self)

@@ -21,11 +21,16 @@ public enum PageCodec {
 public final class PageEncoder {
     private let source: any PageSource
     private let memory: MemoryIdentity
+    /// What the memory is called in errors: "pid 12".
+    private let name: String
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: PageCodec.longestBatch, alignment: 4096)
-    /// Pages encoded with content, and those that are all zero.
-    public private(set) var pages: UInt64 = 0, zeroPages: UInt64 = 0
+    /// Pages encoded with content: those that are all zero do not count.
+    public private(set) var pages: UInt64 = 0
 
-    public init(_ source: any PageSource, _ memory: MemoryIdentity) { (self.source, self.memory) = (source, memory) }
+    /// - Parameter name: what the memory is called in errors: "pid 12".
+    public init(_ source: any PageSource, _ memory: MemoryIdentity, name: String) {
+        (self.source, self.memory, self.name) = (source, memory, name)
+    }
     deinit { buffer.deallocate() }
 
     /// Contents lie after the room for the most runs there can be, so that they need not move.
@@ -68,7 +73,7 @@ public final class PageEncoder {
         let target = UnsafeMutableRawBufferPointer(start: contents, count: count * Int(pageSize))
         if try source.read(chunk, into: target) { return try send(batch(chunk)) }
         if areComplete {
-            throw KernelError("reading pages of memory \(memory.number) for the last time", Errno(EFAULT))
+            throw KernelError("reading pages of \(name) for the last time", Errno(EFAULT))
         }
         // Some of these are not mapped any more.
         for range in chunk {
@@ -92,9 +97,7 @@ public final class PageEncoder {
                 } else {
                     runs.append((page, 1, zero))
                 }
-                if zero {
-                    zeroPages += 1
-                } else {
+                if !zero {
                     if kept != from { kept.copyMemory(from: from, byteCount: Int(pageSize)) }
                     kept += Int(pageSize)
                     pages += 1

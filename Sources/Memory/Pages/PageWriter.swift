@@ -13,7 +13,7 @@ public final class PageWriter {
     public func write(_ batch: PageBatch) throws {
         if !batch.content.isEmpty {
             guard try sink.write(batch.content, from: batch.contents) else {
-                throw InvalidPages("for memory that is not laid out")
+                throw InvalidPages("from \(Self.text(batch.content[0].lowerBound)) on, of which not all is laid out")
             }
             for range in batch.content { filled.insert(range) }
         }
@@ -26,11 +26,13 @@ public final class PageWriter {
             let one = page..<page + pageSize
             guard filled.overlaps(one) || sink.hasContentUnwritten(at: page) else { continue }
             guard try zeros.withUnsafeBytes({ try sink.write([one], from: $0) }) else {
-                throw InvalidPages("of zeros for memory that is not laid out")
+                throw InvalidPages("with zeros at \(Self.text(page)), where nothing is laid out")
             }
             filled.insert(one)
         }
     }
+
+    private static func text(_ address: UInt64) -> String { "0x" + String(address, radix: 16) }
 
     /// Drops content of pages; those that never had any cost nothing.
     public func discard(_ ranges: [AddressRange]) throws {

@@ -1,5 +1,5 @@
-// The end at the source: its copy ends, because the container runs at the destination. After the promise that is the
-// destination's word, and it is asked for until there is one.
+// The end at the source: its copy ends, because the container runs at the destination. Whether it does, only the
+// destination can tell after the promise: where the connection fails, the source asks until it has an answer.
 import Containers
 import Engine
 import Glibc

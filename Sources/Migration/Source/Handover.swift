@@ -41,7 +41,7 @@ final class Handover {
         limit = FreezeLimit(source.plan)
     }
 
-    /// Hands over, to the destination's word that the container runs there.
+    /// Hands over, and returns once the destination has said that the container runs there.
     ///
     /// - Throws: `Postponed` if it cannot be now.
     func run() throws {
@@ -251,7 +251,8 @@ final class Handover {
         try network.checkDrained()
     }
 
-    /// Gives the container away: from here on nothing but the other side's word ends it, however long that takes.
+    /// Promises the destination that the container does not run here any more. From here on the source waits for the
+    /// destination's answer, however long that takes.
     private func promise() throws {
         // What is sent to the process past Apus counts until here.
         let signals = try step("read signals again") { try process.lateSignals(since: capture!.image) }

@@ -30,7 +30,7 @@ final class SourceContext {
     let steps = StepClock()
     var report: MigrationReport
     private(set) var state = SessionState.offered
-    /// Set once the promise is given: from then on only the other side's word ends it.
+    /// The promise has been given: only the destination's answer, or an operator, decides where the container runs.
     var isPromised = false
 
     /// - Parameter connection: to the destination's agent.

@@ -9,9 +9,9 @@ final class PageSender {
     private let encoder: PageEncoder
     private let connection: Connection
 
-    init(_ source: any PageSource, _ memory: MemoryIdentity, _ connection: Connection) {
+    init(_ source: ProcessMemory, _ memory: MemoryIdentity, _ connection: Connection) {
         (self.memory, self.connection) = (memory, connection)
-        encoder = PageEncoder(source, memory)
+        encoder = PageEncoder(source, memory, name: "pid \(source.pid)")
     }
 
     /// Pages sent with content.

@@ -84,7 +84,7 @@ struct KeyChooser {
     /// FNV-1a of the number's eight bytes, without its sign.
     static func hash(_ number: UInt64) -> UInt64 {
         let bytes = (0..<8).lazy.map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
-        return Int64(bitPattern: FNV1a.long(bytes)).magnitude
+        return Int64(bitPattern: FNV1a.hash64(bytes)).magnitude
     }
 
     /// The sum of 1 / i^exponent for i of 1...count: the first terms one by one, the rest by Euler and Maclaurin.

@@ -198,7 +198,7 @@ struct Tunnels {
     private let number: Int
 
     init(instance: String, number: Int) {
-        digest = FNV1a.short(instance.utf8)
+        digest = FNV1a.hash32(instance.utf8)
         self.number = number
     }
 

@@ -18,7 +18,7 @@ public struct NamedNetwork: Sendable, Hashable {
     /// Makes the namespace and binds it to its name. IPv6 is off before any link
     /// exists (no duplicate address detection, no router solicitations in a measurement), `lo` is not up yet.
     func create() throws {
-        try makeFolders(Self.folder)
+        try Self.prepareFolder()
         let fresh = try NetworkNamespace.create(at: path)
         for group in ["all", "default"] where fileExists("/proc/sys/net/ipv6") {
             try fresh.setSysctl("net/ipv6/conf/\(group)/disable_ipv6", "1")
@@ -28,10 +28,23 @@ public struct NamedNetwork: Sendable, Hashable {
         try fresh.setSysctl("net/ipv4/tcp_wmem", "4096 65536 33554432")
     }
 
+    /// Makes the folder a shared mount of its own, as `ip netns add` does when it is first called. Were that to come
+    /// after our names, it would mount the folder over them, and nobody could take them away any more.
+    private static func prepareFolder() throws {
+        try makeFolders(folder)
+        func share() -> Int32 { clx_mount("", folder, nil, UInt(MS_SHARED | MS_REC), nil) }
+        if share() == 0 { return }
+        // EINVAL: not a mount.
+        try check(clx_mount(folder, folder, nil, UInt(MS_BIND | MS_REC), nil), "mounting \(folder) on itself")
+        try check(share(), "sharing \(folder)")
+    }
+
     /// Takes the name away; the namespace ends with its last holder. What is not there is no error.
     func delete() {
         while clx_umount(path, 2 /* MNT_DETACH */) == 0 {}
         unlink(path)
+        // The last name takes the folder's mount along; `ip netns add` makes it again.
+        if fileNames(Self.folder).isEmpty { _ = clx_umount(Self.folder, 0) }
     }
 
     /// Runs a closure on a thread of its own inside the namespace.
@@ -77,3 +90,5 @@ private let CLONE_NEWNET: Int32 = 0x4000_0000
 private let CLONE_NEWNS: Int32 = 0x0002_0000
 private let MS_REC = 16384
 private let MS_PRIVATE = 1 << 18
+private let MS_SHARED = 1 << 20
+private let MS_BIND = 4096

@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 import PackageDescription
 
 // Arrows point only downwards: a target never depends on one that stands above it in this list.
@@ -10,6 +10,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
@@ -35,6 +36,7 @@ let package = Package(
             name: "Testbed",
             dependencies: [
                 "Agent", "Migration", "Memory", "Containers", "LinuxKernel", "CLinux",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Yams", package: "Yams"),
             ]),
@@ -69,7 +71,7 @@ let package = Package(
         .testTarget(
             name: "AgentTests",
             dependencies: [
-                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "apus",
+                "Agent", "Containers", "Engine", "LinuxKernel", "Migration", "Testbed", "apus",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
@@ -121,4 +123,8 @@ if Context.environment["APUS_FUZZ"] != nil {
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], path: "Fuzz/Sources"),
     ]
+}
+
+for target in package.targets where target.type != .system {
+    target.swiftSettings = (target.swiftSettings ?? []) + [.treatAllWarnings(as: .error)]
 }

@@ -174,8 +174,7 @@ public struct KernelProbe: Codable, Sendable {
         else {
             return add("ptrace", false, "no sleep(1) to try it on", why, "install coreutils")
         }
-        var pidfd: Int32 = -1
-        let pid = Self.spawn(program, ["sleep", "60"], &pidfd)
+        let (pid, pidfd) = SpawnPlan(path: program, arguments: ["sleep", "60"]).spawn()
         guard pid > 0 else {
             return add("ptrace", false, "starting a child: \(Errno(-pid))", why, "free some memory or PIDs")
         }
@@ -215,26 +214,6 @@ public struct KernelProbe: Codable, Sendable {
             "needs CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN and CONFIG_PID_NS"
         ) { () throws(KernelError) in
             try check(clx_try_set_tid(4711), "making a child with a chosen PID")
-        }
-    }
-
-    private static func spawn(_ path: String, _ arguments: [String], _ pidfd: inout Int32) -> Int32 {
-        // SAFETY: the strings live until clx_spawn has returned; the child is a copy of this address space.
-        var strings: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        var environment: [UnsafeMutablePointer<CChar>?] = [nil]
-        defer { strings.forEach { free($0) } }
-        return path.withCString { path in
-            strings.withUnsafeMutableBufferPointer { strings in
-                environment.withUnsafeMutableBufferPointer { environment in
-                    var plan = clx_spawn_plan()
-                    plan.path = path
-                    plan.argv = UnsafePointer(strings.baseAddress)
-                    plan.envp = UnsafePointer(environment.baseAddress)
-                    plan.fds = (-1, -1, -1)
-                    plan.netns = -1
-                    return clx_spawn(&plan, &pidfd)
-                }
-            }
         }
     }
 

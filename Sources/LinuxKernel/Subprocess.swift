@@ -85,12 +85,12 @@ public enum Subprocess {
         do {
             let outputFile = try Sink(output)
             let errorFile = try Sink(errors)
-            var pidfd: Int32 = -1
-            let pid = withPlan(
-                path: path, command: command, environment: variables.map { "\($0.key)=\($0.value)" },
-                workingDirectory: workingDirectory, networkNamespace: networkNamespace ?? -1,
-                descriptors: (input ?? -1, outputFile.descriptor, errorFile.descriptor), newSession: killsChildren,
-                pidfd: &pidfd)
+            var plan = SpawnPlan(
+                path: path, arguments: command, environment: variables.map { "\($0.key)=\($0.value)" })
+            (plan.workingDirectory, plan.networkNamespace) = (workingDirectory, networkNamespace ?? -1)
+            plan.descriptors = (input ?? -1, outputFile.descriptor, errorFile.descriptor)
+            plan.hasNewSession = killsChildren
+            let (pid, pidfd) = plan.spawn()
             if pid < 0 { throw fail(.notStarted(Errno(-pid))) }
             let handle = FileDescriptor(owning: pidfd)
             let inTime = try waitUntilReadable(handle, timeLimit)
@@ -166,37 +166,6 @@ public enum Subprocess {
             let count = try check(clx_pread(memory.number, &bytes, size, 0), "reading a memfd")
             bytes.removeSubrange(count...)
             return bytes
-        }
-    }
-
-    private static func withPlan(
-        path: String, command: [String], environment: [String], workingDirectory: String?, networkNamespace: Int32,
-        descriptors: (Int32, Int32, Int32), newSession: Bool, pidfd: inout Int32
-    ) -> Int32 {
-        // SAFETY: the strings live until they are freed below, after clx_spawn has returned: by then the child
-        // has either exec'd or ended, and it never shared this memory (no CLONE_VM).
-        var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
-        var variables: [UnsafeMutablePointer<CChar>?] = environment.map { strdup($0) } + [nil]
-        let folder = workingDirectory.map { strdup($0) } ?? nil
-        defer {
-            arguments.forEach { free($0) }
-            variables.forEach { free($0) }
-            free(folder)
-        }
-        return path.withCString { path in
-            arguments.withUnsafeMutableBufferPointer { arguments in
-                variables.withUnsafeMutableBufferPointer { variables in
-                    var plan = clx_spawn_plan()
-                    plan.path = path
-                    plan.argv = UnsafePointer(arguments.baseAddress!)
-                    plan.envp = UnsafePointer(variables.baseAddress!)
-                    plan.cwd = UnsafePointer(folder)
-                    plan.fds = descriptors
-                    plan.netns = networkNamespace
-                    plan.new_session = newSession ? 1 : 0
-                    return clx_spawn(&plan, &pidfd)
-                }
-            }
         }
     }
 

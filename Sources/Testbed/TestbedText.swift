@@ -54,10 +54,11 @@ extension Testbed {
     /// A table of links, two lines each.
     public static func text(_ links: [TestbedLinkStatus]) -> String {
         var table = TextTable([
-            .init("kind", left: true), .init("from", left: true), .init("to", left: true), .init("rate"),
-            .init("delay", "ms"), .init("jitter", "ms"), .init("loss", "%"), .init("reorder", "%"), .init("frames"),
-            .init("lost"), .init("over-", "flowed"),
-            .init("remark", left: true),
+            .init("kind"), .init("from"), .init("to"), .init("rate", .right),
+            .init("delay\nms", .right), .init("jitter\nms", .right), .init("loss\n%", .right),
+            .init("reorder\n%", .right), .init("frames", .right),
+            .init("lost", .right), .init("over-\nflowed", .right),
+            .init("remark"),
         ])
         for status in links {
             let link = status.link
@@ -67,7 +68,7 @@ extension Testbed {
                 func count(_ path: KeyPath<LinkCounters, UInt64>) -> String {
                     counters.map { "\($0[keyPath: path])" } ?? ""
                 }
-                table.rows.append([
+                table.add([
                     isForward ? link.kind.rawValue : "", isForward ? link.a : link.b, isForward ? link.b : link.a,
                     "\(quality.rate)", plain(quality.delay), plain(quality.jitter), plain(quality.loss),
                     plain(quality.reorder), count(\.frames), count(\.lost), count(\.overflowed),
@@ -76,13 +77,5 @@ extension Testbed {
             }
         }
         return table.lines(indent: "").joined(separator: "\n")
-    }
-}
-
-extension String {
-    /// Filled with blanks to a width, at the right (or, for numbers, at the left).
-    func padded(_ width: Int, left: Bool = false) -> String {
-        let blanks = String(repeating: " ", count: max(0, width - count))
-        return left ? blanks + self : self + blanks
     }
 }

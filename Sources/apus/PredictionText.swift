@@ -1,5 +1,6 @@
 // What `apus predict` shows.
 import Evaluation
+import Testbed
 
 /// Predictions as tables for people.
 struct PredictionText {
@@ -35,7 +36,7 @@ struct PredictionText {
     }
 
     private var models: String {
-        var table = Table([
+        var table = TextTable([
             .init("TECHNIQUE"), .init("MODEL"), .init("MIGRATION TIME", .right), .init("DOWNTIME", .right),
             .init("TRAFFIC", .right), .init("OVERHEAD", .right),
         ])
@@ -50,7 +51,7 @@ struct PredictionText {
     }
 
     private var published: String {
-        var table = Table([
+        var table = TextTable([
             .init("TECHNIQUE"), .init("MIGRATION TIME", .right), .init("", .left), .init("DOWNTIME", .right),
             .init("", .left), .init("TRAFFIC", .right), .init("", .left),
         ])

@@ -2,6 +2,7 @@
 import Agent
 import Glibc
 import Migration
+import Testbed
 
 struct ProgressLine {
     private let shown = isatty(2) == 1

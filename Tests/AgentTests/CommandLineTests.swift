@@ -5,6 +5,7 @@ import Engine
 import Foundation
 import LinuxKernel
 import Migration
+import Testbed
 import Testing
 
 @testable import apus
@@ -23,7 +24,7 @@ import Testing
     }
 
     @Test func tablesAlign() {
-        var table = Table([.init("NAME"), .init("PAGES", .right), .init("NOTE")])
+        var table = TextTable([.init("NAME"), .init("PAGES", .right), .init("NOTE")])
         table.add(["redis", "12", ""])
         table.add(["a", "123456", "x"])
         #expect(table.text == "NAME    PAGES  NOTE\nredis      12  -\na      123456  x")

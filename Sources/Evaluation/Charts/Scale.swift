@@ -1,5 +1,6 @@
 // From values to pixels, and which values get a tick.
 import Glibc
+import Testbed
 
 /// An axis: its name with the unit, and how values lie on it.
 struct Axis {
@@ -101,17 +102,6 @@ func tickText(_ value: Double) -> String {
     var scale = 1.0
     while scale < 1e6, abs((size * scale).rounded() / scale - size) > size * 1e-6 { scale *= 10 }
     return "\((value * scale).rounded() / scale)"
-}
-
-/// A whole number with commas.
-func grouped(_ value: Double) -> String {
-    let digits = String(Int64(abs(value).rounded()))
-    var result = ""
-    for (index, digit) in digits.enumerated() {
-        if index > 0, (digits.count - index) % 3 == 0 { result += "," }
-        result.append(digit)
-    }
-    return (value < 0 ? "-" : "") + result
 }
 
 /// A measured value for a reader: three digits that count, commas from a thousand on.

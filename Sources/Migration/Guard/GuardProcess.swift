@@ -31,26 +31,11 @@ final class GuardProcess: Sendable {
         socket = FileDescriptor(owning: ends[0])
         let theirs = FileDescriptor(owning: ends[1])
         let arguments = command.arguments + ["--journal", journal, "--agent", String(getpid())]
-        let variables = Subprocess.ownEnvironment().map { "\($0.key)=\($0.value)" }
-        // SAFETY: the strings live until they are freed below, after clx_spawn has returned.
-        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        var envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
-        defer { (argv + envp).forEach { free($0) } }
-        var handle: Int32 = -1
-        let result = command.executable.withCString { path in
-            argv.withUnsafeMutableBufferPointer { argv in
-                envp.withUnsafeMutableBufferPointer { envp in
-                    var plan = clx_spawn_plan()
-                    plan.path = path
-                    plan.argv = UnsafePointer(argv.baseAddress!)
-                    plan.envp = UnsafePointer(envp.baseAddress!)
-                    plan.fds = (theirs.number, -1, 2)
-                    plan.netns = -1
-                    plan.new_session = 1
-                    return clx_spawn(&plan, &handle)
-                }
-            }
-        }
+        var plan = SpawnPlan(
+            path: command.executable, arguments: arguments,
+            environment: Subprocess.ownEnvironment().map { "\($0.key)=\($0.value)" })
+        (plan.descriptors, plan.hasNewSession) = ((theirs.number, -1, 2), true)
+        let (result, handle) = withExtendedLifetime(theirs) { plan.spawn() }
         pid = try check(result, "starting a guard (\(command.executable))")
         pidfd = FileDescriptor(owning: handle)
     }

@@ -32,9 +32,9 @@ extension BenchCase {
         var lines = ["", "━━ \(name): \(title) · load \(load.prefix { $0 != " " })", ""]
         if !figures.isEmpty {
             var table = TextTable([
-                .init("", left: true), .init("median"), .init("min"), .init("max"), .init("n"),
-                .init("unit", left: true),
-                .init("aim", left: true), .init("", left: true),
+                .init(""), .init("median", .right), .init("min", .right), .init("max", .right), .init("n", .right),
+                .init("unit"),
+                .init("aim"), .init(""),
             ])
             for figure in figures {
                 let single = figure.values.count == 1
@@ -43,7 +43,7 @@ extension BenchCase {
                     ? ["–", "", ""]
                     : [figure.median].map { grouped($0, digits: figure.digits) }
                         + (single ? ["", ""] : [figure.min, figure.max].map { grouped($0, digits: figure.digits) })
-                table.rows.append(
+                table.add(
                     [figure.name] + numbers + [
                         "\(figure.values.count)", figure.unit, figure.aim?.text ?? "", figure.mark,
                     ])

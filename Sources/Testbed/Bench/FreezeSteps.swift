@@ -64,8 +64,8 @@ extension FreezeSteps {
     static func table(_ kinds: [FreezeSteps]) -> [String] {
         if kinds.count == 1 { return spread(kinds[0]) }
         var table = TextTable(
-            [.init("the freeze, µs, medians", left: true), .init("side", left: true)]
-                + kinds.map { TextTable.Column($0.title) })
+            [.init("the freeze, µs, medians"), .init("side")]
+                + kinds.map { TextTable.Column($0.title, .right) })
         // In the order of the kind that has the most steps; what only others have comes where it begins there.
         var order: [Step] = []
         for kind in kinds.sorted(by: { $0.steps.count > $1.steps.count }) {
@@ -76,14 +76,14 @@ extension FreezeSteps {
             }
         }
         for step in order {
-            table.rows.append(
+            table.add(
                 [step.name, step.side]
                     + kinds.map { kind in
                         kind.steps.first { same($0, step) }.map { grouped($0.median) } ?? "–"
                     })
         }
-        table.rows.append(["in no step of the source", ""] + kinds.map { grouped($0.uncovered) })
-        table.rows.append(["engine downtime", ""] + kinds.map { grouped($0.downtime) })
+        table.add(["in no step of the source", ""] + kinds.map { grouped($0.uncovered) })
+        table.add(["engine downtime", ""] + kinds.map { grouped($0.downtime) })
         return table.lines()
     }
 
@@ -91,16 +91,16 @@ extension FreezeSteps {
 
     private static func spread(_ kind: FreezeSteps) -> [String] {
         var table = TextTable([
-            .init("the freeze, µs: \(kind.title)", left: true), .init("side", left: true), .init("begins at"),
-            .init("median"), .init("min"), .init("max"),
+            .init("the freeze, µs: \(kind.title)"), .init("side"), .init("begins at", .right),
+            .init("median", .right), .init("min", .right), .init("max", .right),
         ])
         for step in kind.steps {
-            table.rows.append([
+            table.add([
                 step.name, step.side, grouped(step.start), grouped(step.median), grouped(step.min), grouped(step.max),
             ])
         }
-        table.rows.append(["in no step of the source", "", "", grouped(kind.uncovered), "", ""])
-        table.rows.append(["engine downtime", "", "", grouped(kind.downtime), "", ""])
+        table.add(["in no step of the source", "", "", grouped(kind.uncovered), "", ""])
+        table.add(["engine downtime", "", "", grouped(kind.downtime), "", ""])
         return table.lines()
     }
 }

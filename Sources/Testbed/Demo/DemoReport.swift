@@ -103,13 +103,15 @@ extension DemoReport {
 
     private func movesTable() -> [String] {
         var table = TextTable([
-            .init("technique", left: true), .init("from → to", left: true), .init("engine", "downtime", "ms"),
-            .init("workload", "downtime", "ms"), .init("client", "downtime", "ms"), .init("migration", "time", "ms"),
-            .init("rounds", "or syncs"), .init("pages", "sent"), .init("sent", "MiB"), .init("over-", "head", "%"),
-            .init("slowest", "request", "ms"),
+            .init("technique"), .init("from → to"), .init("engine\ndowntime\nms", .right),
+            .init("workload\ndowntime\nms", .right), .init("client\ndowntime\nms", .right),
+            .init("migration\ntime\nms", .right),
+            .init("rounds\nor syncs", .right), .init("pages\nsent", .right), .init("sent\nMiB", .right),
+            .init("over-\nhead\n%", .right),
+            .init("slowest\nrequest\nms", .right),
         ])
         for move in moves {
-            table.rows.append([
+            table.add([
                 move.technique.rawValue, "\(short(move.source)) → \(short(move.destination))",
                 grouped(move.engineDowntime, digits: 2),
                 grouped(move.workloadDowntime, digits: 2), grouped(move.clientDowntime, digits: 2),
@@ -129,9 +131,10 @@ extension DemoReport {
     /// Median and worst of each technique.
     private func summaryTable() -> [String] {
         var table = TextTable([
-            .init("technique", left: true), .init("moves"), .init("engine ms", "median"), .init("worst"),
-            .init("workload ms", "median"), .init("worst"), .init("client ms", "median"), .init("worst"),
-            .init("migration ms", "median"), .init("timeouts"),
+            .init("technique"), .init("moves", .right), .init("engine ms\nmedian", .right), .init("worst", .right),
+            .init("workload ms\nmedian", .right), .init("worst", .right), .init("client ms\nmedian", .right),
+            .init("worst", .right),
+            .init("migration ms\nmedian", .right), .init("timeouts", .right),
         ])
         for technique in Technique.allCases {
             let own = moves.filter { $0.technique == technique }
@@ -143,7 +146,7 @@ extension DemoReport {
             }
             row.append(grouped(median(own.map(\.migrationTime).sorted())))
             row.append("\(own.reduce(0) { $0 + $1.client.timeouts })")
-            table.rows.append(row)
+            table.add(row)
         }
         return table.lines()
     }
@@ -160,9 +163,9 @@ extension DemoReport {
         for move in shown { for phase in move.phases where !names.contains(phase.name) { names.append(phase.name) } }
         guard !names.isEmpty else { return [] }
         var table = TextTable(
-            [.init("phases, ms", left: true)] + names.map { TextTable.Column($0) } + [.init("ready at")])
+            [.init("phases, ms")] + names.map { TextTable.Column($0, .right) } + [.init("ready at", .right)])
         for move in shown {
-            table.rows.append(
+            table.add(
                 [move.technique.rawValue]
                     + names.map { name in
                         move.phases.first { $0.name == name }.map { grouped($0.duration, digits: 1) } ?? "–"

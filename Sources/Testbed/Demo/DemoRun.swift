@@ -4,7 +4,7 @@ import Glibc
 extension Demo {
     /// A line of progress with the seconds since the start.
     public static func progressLine(_ seconds: Double, _ line: String) -> String {
-        "[\(grouped(seconds, digits: 1).padded(6, left: true)) s] \(line)"
+        "[\(grouped(seconds, digits: 1).padded(6, .right)) s] \(line)"
     }
 
     /// Makes a testbed with agents, runs the demo on it and takes it down, whatever happens: error, Ctrl-C, SIGTERM.

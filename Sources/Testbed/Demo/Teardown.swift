@@ -1,19 +1,22 @@
 // An end by Ctrl-C, SIGTERM or SIGHUP removes the testbed as any other end does.
 import Glibc
 import LinuxKernel
+import Synchronization
 
 // Written once before the handler is installed; a handler may call write(2).
 nonisolated(unsafe) private var signalPipe: Int32 = -1
 
 /// Runs an action once, when the program is told to end, and then ends it.
-public final class Teardown: @unchecked Sendable {
-    private let lock = Lock()
-    private var action: (@Sendable () -> Void)?
-    private var ending = false
+public final class Teardown: Sendable {
+    private struct State {
+        var action: (@Sendable () -> Void)?
+        var isEnding = false
+    }
+    private let state: Mutex<State>
 
     /// Installs the handlers; one object a process.
     public init(_ action: @escaping @Sendable () -> Void) throws {
-        self.action = action
+        state = Mutex(State(action: action))
         var ends: [Int32] = [-1, -1]
         try checkC(pipe(&ends), "making a pipe")
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -23,9 +26,9 @@ public final class Teardown: @unchecked Sendable {
             var number: UInt8 = 0
             while read(reader.number, &number, 1) != 1 {}
             // Taking the lock waits for a step under way; none begins after it.
-            let action = lock.locked { () -> (@Sendable () -> Void)? in
-                ending = true
-                return self.action
+            let action = state.withLock { state -> (@Sendable () -> Void)? in
+                state.isEnding = true
+                return state.action
             }
             guard let action else { return }
             print("\ninterrupted: removing the testbed ...")
@@ -44,17 +47,20 @@ public final class Teardown: @unchecked Sendable {
 
     /// Makes something that the action removes; throws instead once the end has begun.
     public func making<T>(_ body: () throws -> T) throws -> T {
-        try lock.locked {
-            guard !ending else { throw TestbedError("interrupted") }
-            return try body()
+        // What is made stays with the caller's thread: the lock only keeps the end away meanwhile.
+        nonisolated(unsafe) var made: T?
+        try state.withLock { state in
+            guard !state.isEnding else { throw TestbedError("interrupted") }
+            made = try body()
         }
+        return made!
     }
 
     /// The ordinary end: does the action now. When a signal has begun it, this waits for the end of the process.
     public func finish() {
-        let (begun, action) = lock.locked { () -> (Bool, (@Sendable () -> Void)?) in
-            defer { if !ending { self.action = nil } }
-            return (ending, self.action)
+        let (begun, action) = state.withLock { state -> (Bool, (@Sendable () -> Void)?) in
+            defer { if !state.isEnding { state.action = nil } }
+            return (state.isEnding, state.action)
         }
         while begun { sleep(1000) }
         action?()
@@ -63,13 +69,13 @@ public final class Teardown: @unchecked Sendable {
     /// Forgets the action: a signal only ends the process.
     public func abandon() {
         for number in [SIGINT, SIGTERM, SIGHUP] { signal(number, SIG_DFL) }
-        let begun = lock.locked { () -> Bool in
-            if !ending { action = nil }
-            return ending
+        let begun = state.withLock { state -> Bool in
+            if !state.isEnding { state.action = nil }
+            return state.isEnding
         }
         while begun { sleep(1000) }
     }
 
     /// Whether a signal has begun the end.
-    public var isEnding: Bool { lock.locked { ending } }
+    public var isEnding: Bool { state.withLock { $0.isEnding } }
 }

@@ -1,5 +1,6 @@
 // The client of a key-value store: fills it, asks by a YCSB-like mix, judges every answer, checks everything at the
 // end.
+import DequeModule
 import Glibc
 
 /// Asks a store at a steady rate over several TCP connections (`SteadyClient`). Reads go to the connections in turn, a
@@ -66,7 +67,7 @@ private final class KeyValueConversation: Conversation {
     private let options: KeyValueProbe.Options
     private var chooser: KeyChooser
     private var connections: [KeyValueConnection] = []
-    private var pending: [Fifo<Pending>] = []
+    private var pending: [Deque<Pending>] = []
     private var asked = 0
     var oracle: KeyValueOracle
 
@@ -79,7 +80,7 @@ private final class KeyValueConversation: Conversation {
 
     func connect() throws -> [ClientConnection] {
         connections = try (0..<options.connections).map { _ in try KeyValueConnection(server, timeout: 5) }
-        pending = Array(repeating: Fifo(), count: connections.count)
+        pending = Array(repeating: [], count: connections.count)
         return connections
     }
 
@@ -101,7 +102,7 @@ private final class KeyValueConversation: Conversation {
 
     func take(_ lane: Int) throws -> Bool {
         guard let reply = try connections[lane].takeReply() else { return false }
-        guard let request = pending[lane].take() else { throw RESPReader.Malformed() }
+        guard let request = pending[lane].popFirst() else { throw RESPReader.Malformed() }
         switch (request.write, reply) {
         case (let version?, .stored): oracle.acknowledge(request.key, version)
         case (nil, .value(let bytes)): oracle.judge(bytes, of: request.key, least: request.least)

@@ -2,12 +2,13 @@
 import FoundationEssentials
 import Glibc
 import LinuxKernel
+import Synchronization
 
 /// What `apus link FOLDER` runs.
 public final class LinkServer: @unchecked Sendable {
     private let service: LinkService
     // Everything below is touched under the lock only: by the control thread and by the traces' threads.
-    private let lock = Lock()
+    private let lock = Mutex(())
     private var links: [String: StandingLink] = [:]
     private var order: [String] = []
 
@@ -44,21 +45,23 @@ public final class LinkServer: @unchecked Sendable {
     private func answer(_ request: LinkRequest) -> LinkAnswer {
         do {
             switch request {
-            case .status: return LinkAnswer(links: lock.locked { order.map { links[$0]!.status } })
+            case .status: return LinkAnswer(links: locked { order.map { links[$0]!.status } })
             case .change(let name, let direction, let change):
                 var forward = LinkChange()
                 var backward = LinkChange()
                 if direction != .backward { forward = change }
                 if direction != .forward { backward = change }
-                try lock.locked { try link(name).change(forward: forward, backward: backward) }
+                try locked { try link(name).change(forward: forward, backward: backward) }
             case .play(let name, let trace, let repeated): try play(trace, on: name, repeated)
-            case .stop(let name): try lock.locked { _ = try link(name).play(nil) }
+            case .stop(let name): try locked { _ = try link(name).play(nil) }
             }
             return LinkAnswer()
         } catch {
             return LinkAnswer(error: "\(error)")
         }
     }
+
+    private func locked<T: Sendable>(_ body: () throws -> T) rethrows -> T { try lock.withLock { _ in try body() } }
 
     private func link(_ name: String) throws -> StandingLink {
         guard let link = links[name] else {
@@ -70,7 +73,7 @@ public final class LinkServer: @unchecked Sendable {
     /// Every step is tried on a copy first: a trace is played as a whole or not at all.
     private func play(_ trace: LinkTrace, on name: String, _ repeated: Bool) throws {
         if repeated && trace.length <= 0 { throw TestbedError("\(trace.file): one instant cannot be repeated") }
-        let playing = try lock.locked {
+        let playing = try locked {
             let link = try link(name)
             var plan = link.plan
             for step in trace.steps {
@@ -87,7 +90,7 @@ public final class LinkServer: @unchecked Sendable {
             repeat {
                 for step in trace.steps {
                     Self.sleep(until: start + Int64(step.time * 1e9))
-                    let goesOn = lock.locked {
+                    let goesOn = locked {
                         guard let link = links[name], link.playing == playing else { return false }
                         do { try link.change(forward: step.forward, backward: step.backward) } catch {
                             link.problem = "\(trace.file), at \(plain(step.time)) s: \(error)"
@@ -99,7 +102,7 @@ public final class LinkServer: @unchecked Sendable {
                 }
                 start += Int64(trace.length * 1e9)
             } while repeated
-            lock.locked { if let link = links[name], link.playing == playing { link.play(nil) } }
+            locked { if let link = links[name], link.playing == playing { link.play(nil) } }
         }
     }
 

@@ -1,5 +1,6 @@
 // A client that asks at a steady rate over several TCP connections, whatever it says on them.
 import CLinux
+import DequeModule
 import Glibc
 import LinuxKernel
 
@@ -18,12 +19,12 @@ protocol Conversation: AnyObject {
 }
 
 /// Holds a conversation, open-loop: it sends on while answers are outstanding, and a request counts from when it was
-/// due. It runs on a thread of its own, in the real-time class where that is permitted: it stands for other machines.
+/// due.
 final class SteadyClient: @unchecked Sendable {
     private struct Lane {
         let connection: ClientConnection
         /// Requests in flight.
-        var pending = Fifo<Int>()
+        var pending = Deque<Int>()
         var watch: RetransmissionWatch
     }
 
@@ -32,51 +33,29 @@ final class SteadyClient: @unchecked Sendable {
     private let rate: Double
     /// How long `stop` waits for outstanding answers, seconds.
     private let patience: Double
-    private let lock = Lock()
-    // Under `lock` until the thread has ended.
-    private var stopping = false
-    private var connected: Result<Void, any Error>?
     // Only the thread touches these while it runs; `stop` reads them after joining it.
     private var requests = ChunkedList<(lane: Int, request: ProbeRequest)>()
     private var answered = 0
     private var lanes: [Lane] = []
     private var closed: String?
-    private var thread: OwnThread?
+    private var thread: ClientThread?
 
     /// Connects and begins to ask.
     ///
     /// - Parameter namespace: the client's network namespace; nil: this process's own.
     init(_ conversation: any Conversation, in namespace: NamedNetwork?, rate: Double, patience: Double = 10) throws {
         (self.conversation, self.rate, self.patience) = (conversation, rate, patience)
-        let network = try namespace?.open()
-        thread = try OwnThread("steady-client") { [self] in
-            do {
-                if let network {
-                    try check(
-                        clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")
-                }
+        thread = try ClientThread(
+            "steady-client", in: namespace, to: "a client", patience: 30,
+            connect: { [self] in
                 lanes = try self.conversation.connect().map { Lane(connection: $0, watch: RetransmissionWatch($0.tcp)) }
-                lock.locked { connected = .success(()) }
-            } catch {
-                lock.locked { connected = .failure(error) }
-                return
-            }
-            do { try run() } catch { closed = "\(error)" }
-        }
-        _ = waitUntil(seconds: 30, interval: 1) { lock.locked { connected != nil } }
-        switch lock.locked({ connected }) {
-        case .success: break
-        case .failure(let error):
-            thread?.join()
-            throw error
-        case nil: throw TestbedError("a client has no connection after 30 s")
-        }
+            },
+            run: { [self] thread, _ in do { try run(thread) } catch { closed = "\(error)" } })
     }
 
     /// Waits for outstanding answers and closes the connections. To be called once.
     func stop() -> SteadyRecording {
-        lock.locked { stopping = true }
-        thread?.join()
+        thread?.stop()
         let all = requests.all
         var byConnection = [[ProbeRequest]](repeating: [], count: lanes.count)
         for (lane, request) in all { byConnection[lane].append(request) }
@@ -86,10 +65,7 @@ final class SteadyClient: @unchecked Sendable {
             closed: closed, retransmissions: lanes.flatMap(\.watch.events))
     }
 
-    private func run() throws {
-        if clx_sched_set(0, SCHED_FIFO, 1) != 0 { _ = clx_setpriority(0, -15) }
-        // Wake-ups to the microsecond instead of the default 50 µs.
-        _ = clx_prctl(29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0)
+    private func run(_ thread: ClientThread) throws {
         let period = 1e9 / rate
         let begin = Double(monotonicNow())
         func due(_ number: Int) -> Int64 { Int64(begin + Double(number + 1) * period) }
@@ -98,7 +74,7 @@ final class SteadyClient: @unchecked Sendable {
         var entries = lanes.map { pollfd(fd: $0.connection.descriptor.number, events: 0, revents: 0) }
         while true {
             let now = monotonicNow()
-            let mayEnd = lock.locked { stopping }
+            let mayEnd = thread.isStopping
             if mayEnd && giveUp == Int64.max { giveUp = now + Int64(patience * 1e9) }
             if mayEnd && (answered == requests.count || now > giveUp) { return }
             while !mayEnd && due(requests.count) <= now {
@@ -131,7 +107,7 @@ final class SteadyClient: @unchecked Sendable {
     private func takeAnswers(_ index: Int) throws {
         let now = monotonicNow()
         while try conversation.take(index) {
-            guard let request = lanes[index].pending.take() else {
+            guard let request = lanes[index].pending.popFirst() else {
                 throw ClientConnection.Closed(description: "an answer that nobody asked for")
             }
             requests[request].request.answered = now

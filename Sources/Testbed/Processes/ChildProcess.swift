@@ -2,6 +2,7 @@
 import CLinux
 import Glibc
 import LinuxKernel
+import Synchronization
 
 /// The thread that starts every child. PR_SET_PDEATHSIG counts for the *thread* that spawned, so a child that is to
 /// die with this process must come from a thread that lives as long as it.
@@ -26,8 +27,8 @@ private final class Spawner: @unchecked Sendable {
         }
     }
 
-    func run(_ job: @escaping @Sendable () -> Int32) -> Int32 {
-        nonisolated(unsafe) var result: Int32?
+    func run<T: Sendable>(_ job: @escaping @Sendable () -> T) -> T {
+        nonisolated(unsafe) var result: T?
         pthread_mutex_lock(mutex)
         jobs.append { [self] in
             let value = job()
@@ -44,12 +45,12 @@ private final class Spawner: @unchecked Sendable {
 }
 
 /// A running program that this process started.
-public final class ChildProcess: @unchecked Sendable {
+public final class ChildProcess: Sendable {
     public let name: String
     public let pid: Int32
     private let pidfd: FileDescriptor
-    private let lock = Lock()
-    private var status: Int32?
+    /// As waitpid(2) gives it; nil: not collected yet.
+    private let status = Mutex<Int32?>(nil)
 
     /// Starts a program (see `clx_spawn`).
     ///
@@ -71,26 +72,13 @@ public final class ChildProcess: @unchecked Sendable {
         } else {
             variables = Self.ownEnvironment()
         }
-        nonisolated(unsafe) var descriptor: Int32 = -1
-        let pid = Spawner.shared.run {
-            withCStrings([program] + arguments) { argv in
-                withCStrings(variables) { envp in
-                    program.withCString { path in
-                        withOptionalCString(folder) { cwd in
-                            var plan = clx_spawn_plan()
-                            plan.path = path
-                            plan.argv = argv
-                            plan.envp = envp
-                            plan.cwd = cwd
-                            plan.fds = (input?.number ?? -1, output?.number ?? -1, output?.number ?? -1)
-                            plan.netns = network?.number ?? -1
-                            plan.new_session = 1
-                            plan.die_with_parent = diesWithParent ? 1 : 0
-                            return clx_spawn(&plan, &descriptor)
-                        }
-                    }
-                }
-            }
+        var plan = SpawnPlan(path: program, arguments: [program] + arguments, environment: variables)
+        plan.workingDirectory = folder
+        plan.descriptors = (input?.number ?? -1, output?.number ?? -1, output?.number ?? -1)
+        plan.networkNamespace = network?.number ?? -1
+        (plan.hasNewSession, plan.diesWithParent) = (true, diesWithParent)
+        let (pid, descriptor) = withExtendedLifetime((network, input, output)) {
+            Spawner.shared.run { [plan] in plan.spawn() }
         }
         try check(pid, "starting \(program)")
         self.name = program
@@ -103,7 +91,7 @@ public final class ChildProcess: @unchecked Sendable {
 
     /// Waits for the end; the status as waitpid(2) gives it, nil when the time is up.
     public func wait(seconds: Double) -> Int32? {
-        lock.locked {
+        status.withLock { status in
             if let status { return status }
             var entry = pollfd(fd: pidfd.number, events: Int16(POLLIN), revents: 0)
             while poll(&entry, 1, Int32(seconds * 1000)) < 0 && errno == EINTR {}
@@ -168,32 +156,3 @@ func runProgram(
 }
 
 private let MFD_CLOEXEC = 1
-
-/// A null-terminated array of C strings for the length of a call.
-private func withCStrings<T>(_ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> T) -> T {
-    var copies: [UnsafeMutablePointer<CChar>?] = strings.map { strdup($0) }
-    copies.append(nil)
-    defer { for copy in copies { free(copy) } }
-    // SAFETY: the strings live until `defer` frees them, after the body.
-    return copies.withUnsafeBufferPointer { body($0.baseAddress!) }
-}
-
-private func withOptionalCString<T>(_ string: String?, _ body: (UnsafePointer<CChar>?) -> T) -> T {
-    guard let string else { return body(nil) }
-    return string.withCString { body($0) }
-}
-
-/// A pthread mutex as an object.
-final class Lock: @unchecked Sendable {
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    init() { pthread_mutex_init(mutex, nil) }
-    deinit {
-        pthread_mutex_destroy(mutex)
-        mutex.deallocate()
-    }
-    func locked<T>(_ body: () throws -> T) rethrows -> T {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return try body()
-    }
-}

@@ -2,6 +2,7 @@
 import CLinux
 import Glibc
 import LinuxKernel
+import Synchronization
 
 /// One request and its answer. Times are CLOCK_MONOTONIC nanoseconds.
 public struct ProbeSample: Sendable {
@@ -42,11 +43,7 @@ public final class RedisProbe: @unchecked Sendable {
 
     let endpoint: RedisEndpoint
     let options: Options
-    private let lock = Lock()
-    // Under `lock` until the thread has ended.
-    private var stopping = false
-    private var connectResult: Result<Void, any Error>?
-    private var failureNoted: String?
+    private let failureNoted = Mutex<String?>(nil)
     // Only the thread touches these while it runs; `stop` reads them after joining it.
     private var samples = SampleStore()
     private var oracle: RedisOracle
@@ -55,50 +52,36 @@ public final class RedisProbe: @unchecked Sendable {
     private var closed: (at: Int64, why: String)?
     private var unanswered = 0
     private var realTime = false
-    private var thread: OwnThread?
+    private var connection: RedisConnection?
+    private var thread: ClientThread?
 
     /// Connects and begins to ask.
     public init(_ endpoint: RedisEndpoint, options: Options = Options()) throws {
         self.endpoint = endpoint
         self.options = options
         oracle = RedisOracle(name: options.name, keys: options.keys, valueSize: options.valueSize)
-        let network = try endpoint.namespace?.open()
-        thread = try OwnThread("redis-probe") { [self] in
-            do {
-                if let network {
-                    try check(
-                        clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")
-                }
+        thread = try ClientThread(
+            "redis-probe", in: endpoint.namespace, to: "redis at \(endpoint.address):\(endpoint.port)", patience: 30,
+            connect: { [self] in
                 let connection = try RedisConnection(endpoint, timeout: 5)
                 try oracle.prepare(connection)
-                let before = try TCPCounters.here()
-                lock.locked { connectResult = .success(()) }
-                run(connection)
-                counters = try TCPCounters.here() - before
-            } catch {
-                lock.locked {
-                    if connectResult == nil { connectResult = .failure(error) } else { failureNoted = "\(error)" }
-                }
-            }
-        }
-        _ = waitUntil(seconds: 30, interval: 1) { lock.locked { connectResult != nil } }
-        switch lock.locked({ connectResult }) {
-        case .success: break
-        case .failure(let error):
-            thread?.join()
-            throw error
-        case nil: throw TestbedError("redis at \(endpoint.address):\(endpoint.port): no connection in 30 s")
-        }
+                (self.connection, counters) = (connection, try TCPCounters.here())
+            },
+            run: { [self] thread, isRealTime in
+                realTime = isRealTime
+                run(connection!, thread)
+                do { counters = try TCPCounters.here() - counters } catch { failureNoted.withLock { $0 = "\(error)" } }
+                connection = nil
+            })
     }
 
     /// What is wrong so far, nil while all is well; for a look in between.
-    public var failure: String? { lock.locked { failureNoted } }
+    public var failure: String? { failureNoted.withLock { $0 } }
 
     /// Ends the client: waits for outstanding answers, then asks (over a second connection) for everything that was
     /// acknowledged. To be called once.
     public func stop() -> RedisRecording {
-        lock.locked { stopping = true }
-        thread?.join()
+        thread?.stop()
         var recording = RedisRecording(
             period: 1e9 / options.rate, samples: samples.all(), unanswered: unanswered, closed: closed?.why,
             closedAt: closed?.at, timeoutEvents: retransmissions.events, counters: counters, realTime: realTime)
@@ -118,11 +101,7 @@ public final class RedisProbe: @unchecked Sendable {
         return recording
     }
 
-    private func run(_ connection: RedisConnection) {
-        realTime = clx_sched_set(0, SCHED_FIFO, 1) == 0
-        if !realTime { _ = clx_setpriority(0, -15) }
-        // Wake-ups to the microsecond instead of the default 50 µs.
-        _ = clx_prctl(29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0)
+    private func run(_ connection: RedisConnection, _ thread: ClientThread) {
         let period = Int64(1e9 / options.rate)
         var next = monotonicNow() + period
         retransmissions = RetransmissionWatch(connection.tcp)
@@ -131,7 +110,7 @@ public final class RedisProbe: @unchecked Sendable {
         do {
             while true {
                 var now = monotonicNow()
-                let mayEnd = lock.locked { stopping }
+                let mayEnd = thread.isStopping
                 if mayEnd && giveUp == Int64.max { giveUp = now + Int64(options.patience * 1e9) }
                 if mayEnd && (samples.answered == samples.count || now > giveUp) { break }
                 if !mayEnd && now >= next {
@@ -160,7 +139,7 @@ public final class RedisProbe: @unchecked Sendable {
             // What arrived before the end still counts.
             try? takeReplies(connection)
             closed = (monotonicNow(), "\(error)")
-            lock.locked { failureNoted = "connection lost: \(error)" }
+            failureNoted.withLock { $0 = "connection lost: \(error)" }
         }
         unanswered = samples.count - samples.answered
     }
@@ -188,7 +167,7 @@ public final class RedisProbe: @unchecked Sendable {
                 samples.answer(now)
                 oracle.judge(reply)
                 if let problem = oracle.problems.first {
-                    lock.locked { if failureNoted == nil { failureNoted = problem } }
+                    failureNoted.withLock { $0 = $0 ?? problem }
                 }
                 half = true
             }

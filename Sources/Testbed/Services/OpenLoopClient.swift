@@ -16,47 +16,23 @@ protocol OpenLoopTraffic: AnyObject {
     var outstanding: (all: Int, overTCP: Int) { get }
 }
 
-/// Runs a traffic against a service, from a network namespace, in the real-time class where that is permitted: it
-/// stands for other machines, so its own scheduling must not look like the service's delay.
+/// Runs a traffic against a service.
 final class OpenLoopClient: @unchecked Sendable {
     /// How long `stop` waits for answers over TCP, and for datagrams, nanoseconds.
     private static let (patience, datagramPatience) = (Int64(10_000_000_000), Int64(500_000_000))
 
     private let traffic: any OpenLoopTraffic
-    private let lock = Lock()
-    // Under `lock`.
-    private var stopping = false
-    private var started: Result<Void, any Error>?
     // Only the thread touches these while it runs; `stop` reads them after joining it.
     private var links: [ServiceLink] = []
-    private var thread: OwnThread?
+    private var thread: ClientThread?
 
     /// Opens the links and begins to send.
     init(_ traffic: any OpenLoopTraffic, to endpoint: ServiceEndpoint, name: String) throws {
         self.traffic = traffic
-        let network = try endpoint.namespace?.open()
-        thread = try OwnThread(name) { [self] in
-            do {
-                if let network {
-                    try check(
-                        clx_setns(network.number, 0x4000_0000 /* CLONE_NEWNET */), "entering a network namespace")
-                }
-                links = try self.traffic.transports.map { try ServiceLink(endpoint, $0) }
-                lock.locked { started = .success(()) }
-            } catch {
-                lock.locked { started = .failure(error) }
-                return
-            }
-            run()
-        }
-        _ = waitUntil(seconds: 60, interval: 1) { lock.locked { started != nil } }
-        switch lock.locked({ started }) {
-        case .success: break
-        case .failure(let error):
-            thread?.join()
-            throw error
-        case nil: throw TestbedError("no connection to \(endpoint.address):\(endpoint.port) in 60 s")
-        }
+        thread = try ClientThread(
+            name, in: endpoint.namespace, to: "\(endpoint.address):\(endpoint.port)", patience: 60,
+            connect: { [self] in links = try self.traffic.transports.map { try ServiceLink(endpoint, $0) } },
+            run: { [self] thread, _ in run(thread) })
     }
 
     /// Ends the client after what is outstanding has come, or will not. To be called once; the traffic is complete
@@ -64,21 +40,17 @@ final class OpenLoopClient: @unchecked Sendable {
     ///
     /// - Returns: why connections ended before.
     func stop() -> [String] {
-        lock.locked { stopping = true }
-        thread?.join()
+        thread?.stop()
         return links.compactMap(\.closed)
     }
 
-    private func run() {
-        if clx_sched_set(0, SCHED_FIFO, 1) != 0 { _ = clx_setpriority(0, -15) }
-        // Wake-ups to the microsecond instead of the default 50 µs.
-        _ = clx_prctl(29 /* PR_SET_TIMERSLACK */, 1, 0, 0, 0)
+    private func run(_ thread: ClientThread) {
         var entries = links.map { pollfd(fd: $0.descriptor.number, events: Int16(POLLIN), revents: 0) }
         var next = monotonicNow() + traffic.period
         var ended: Int64?
         while true {
             var now = monotonicNow()
-            if ended == nil && lock.locked({ stopping }) { ended = now }
+            if ended == nil && thread.isStopping { ended = now }
             if let ended, isOver(after: now - ended) { return }
             while ended == nil && next <= now {
                 traffic.send(due: next, over: links)

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Containers
 import LinuxKernel
+import Testbed
 
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -17,7 +18,7 @@ struct DoctorCommand: ParsableCommand {
     }
 
     static func text(_ probe: KernelProbe) -> String {
-        var table = Table([.init("CHECK"), .init("STATE"), .init("FOUND")])
+        var table = TextTable([.init("CHECK"), .init("STATE"), .init("FOUND")])
         for finding in probe.findings { table.add([finding.name, finding.state.rawValue, finding.found]) }
         var text = table.text + "\n"
         for finding in probe.findings where finding.state != .ok {

@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import Engine
+import Testbed
 
 struct InspectCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -33,16 +34,16 @@ struct InspectCommand: AsyncParsableCommand {
     }
 
     static func text(_ report: InspectReport) -> String {
-        var processes = Table([
+        var processes = TextTable([
             .init("PID", .right), .init("INNER", .right), .init("PARENT", .right), .init("NAME"),
             .init("THREADS", .right),
             .init("DESCRIPTORS", .right), .init("RESIDENT", .right),
         ])
-        var memory = Table([
+        var memory = TextTable([
             .init("PID", .right), .init("MEMORY"), .init("AREAS", .right), .init("SIZE", .right),
             .init("RESIDENT", .right),
         ])
-        var descriptors = Table([.init("PID", .right), .init("FD", .right), .init("KIND"), .init("DETAIL")])
+        var descriptors = TextTable([.init("PID", .right), .init("FD", .right), .init("KIND"), .init("DETAIL")])
         for process in report.processes {
             let pid = String(process.pid)
             processes.add([

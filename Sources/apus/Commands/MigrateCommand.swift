@@ -2,6 +2,7 @@ import Agent
 import ArgumentParser
 import Glibc
 import Migration
+import Testbed
 
 struct MigrateCommand: AsyncParsableCommand, Interruptible {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import Testbed
 
 struct PsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -35,7 +36,7 @@ struct PsCommand: AsyncParsableCommand {
     }
 
     static func containers(_ reports: [HostReport]) -> String {
-        var table = Table([
+        var table = TextTable([
             .init("HOST"), .init("CONTAINER"), .init("STATUS"), .init("PID", .right), .init("ADDRESSES"), .init("FROM"),
             .init("SINCE"), .init("COMMAND"),
         ])
@@ -56,7 +57,7 @@ struct PsCommand: AsyncParsableCommand {
     }
 
     static func migrations(_ reports: [HostReport]) -> String {
-        var table = Table([
+        var table = TextTable([
             .init("HOST"), .init("MIGRATION"), .init("CONTAINER"), .init("DIRECTION"), .init("PEER"),
             .init("TECHNIQUE"),
             .init("STATE"),

@@ -1,5 +1,6 @@
 // The report's section on requests: how long they took, and which were too late.
 import GRDB
+import Testbed
 
 extension EvaluationReport {
     func requests(_ places: Places) throws -> ReportSection {

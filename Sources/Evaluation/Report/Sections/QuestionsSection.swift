@@ -1,5 +1,6 @@
 // The report's section that answers the questions which were asked, each from the data or not at all.
 import GRDB
+import Testbed
 
 /// One question with what the runs say to it.
 struct Answered {

@@ -1,4 +1,5 @@
 // What the distributed application must answer: each of its services adds what the client can work out by itself.
+import DequeModule
 
 /// A message as the services speak it; `Workloads/distributed.h` says who sets what.
 struct DistributedMessage: Equatable {
@@ -39,7 +40,7 @@ struct DistributedOracle {
         /// Over the words sent: the worker's, once it has served them all.
         var digest: UInt64 = 0
         var lastNumber: UInt64 = 0
-        var expected = Fifo<DistributedMessage>()
+        var expected = Deque<DistributedMessage>()
     }
     private var sessions: [Session]
     private var words: UInt64 = 0
@@ -77,7 +78,7 @@ struct DistributedOracle {
 
     mutating func judge(_ answer: DistributedMessage, of session: Int) {
         answers += 1
-        guard let expected = sessions[session].expected.take() else {
+        guard let expected = sessions[session].expected.popFirst() else {
             note("gateway", "an answer for session \(session) that nobody asked for")
             return
         }

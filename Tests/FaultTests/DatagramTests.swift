@@ -31,18 +31,30 @@ struct DatagramTests {
             try await run(hosts, rest: 20)
             let clients = try (0..<3).map { try NumberingClient(user, FaultHosts.address, UInt16(5000 + $0)) }
             usleep(300_000)
+            var moves: [ClosedRange<Int64>] = []
             for (from, to) in [(hosts.a, hosts.b), (hosts.b, hosts.a)] {
+                let begin = monotonicNow()
                 _ = try await from.client.migrate(
                     hosts.container, to: to.name, plan: MigrationPlan(technique: technique))
                 try await wait(seconds: 20) { (try? hosts.place()) === to && hosts.mistakes().isEmpty }
                 #expect(hosts.mistakes() == [], "\(from.words)\n\(to.words)")
                 usleep(200_000)
+                moves.append(begin...monotonicNow())
             }
             for client in clients {
                 let (sent, answers) = client.end()
                 #expect(sent.count > 500)
-                let isExact = answers == Array(0..<sent.count)
-                #expect(isExact, "\(technique), port \(client.port): \(Self.difference(sent.count, answers))")
+                let difference = Self.difference(sent.count, answers)
+                #expect(answers.sorted() == Array(0..<sent.count), "\(technique), port \(client.port): \(difference)")
+                // At a handover frames take another way. On a busy machine one that took the old way may come after
+                // those that took the new one.
+                let overtaken = zip(answers, answers.dropFirst()).filter { $0 >= $1 }.map { sent[$0.1] }
+                let isOrdered =
+                    overtaken.count <= moves.count
+                    && overtaken.allSatisfy { at in
+                        moves.contains { $0.contains(at) }
+                    }
+                #expect(isOrdered, "\(technique), port \(client.port): \(difference)")
                 #expect(client.refusals == 0, "a closed port was told of")
             }
             #expect(!hosts.log(hosts.a).contains("echoer:"), "\(hosts.log(hosts.a))")
@@ -68,7 +80,8 @@ struct DatagramTests {
             try await wait(seconds: 10) { hosts.mistakes().isEmpty }
             #expect(hosts.mistakes() == [])
             #expect(try hosts.place() === hosts.a)
-            usleep(1_000_000)
+            try await wait(seconds: 20) { clients.allSatisfy { $0.isAnswered(since: hit.at) } }
+            usleep(500_000)
             for client in clients {
                 let (sent, answers) = client.end()
                 let lost = Set(sent.indices).subtracting(answers)
@@ -80,8 +93,6 @@ struct DatagramTests {
                 let calm = answers.filter { sent[$0] < hit.at - margin || sent[$0] > hit.at + 20 * margin }
                 #expect(zip(calm, calm.dropFirst()).allSatisfy(<), "\(point): \(Self.disorder(calm))")
                 #expect(Set(answers).count == answers.count)
-                let last = try #require(answers.last), next = try #require(sent.firstIndex { $0 > hit.at })
-                #expect(last > next)
                 print("\(point), port \(client.port): \(lost.count) of \(sent.count) lost at the other host")
             }
         }
@@ -137,6 +148,12 @@ private final class NumberingClient: Sendable {
             if poll(&entry, 1, 1000) > 0, recv(fd.number, &byte, 1, Int32(MSG_DONTWAIT)) == 1 { return }
         }
         throw Wrong("no answer from port \(port)")
+    }
+
+    /// Has anything that was sent after this instant been answered?
+    func isAnswered(since instant: Int64) -> Bool {
+        guard let first = sent.withLock({ $0.firstIndex { $0 > instant } }) else { return false }
+        return answers.withLock { $0.last ?? -1 } >= first
     }
 
     /// Stops sending, and waits for what is still on its way.

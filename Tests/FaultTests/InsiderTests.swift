@@ -23,7 +23,11 @@ struct InsiderTests {
             let id = try await place[0].client.migrate(
                 hosts.container, to: place[1].name, plan: MigrationPlan(technique: technique))
             // On a busy machine a move of 1,200 ends takes long, and so does the program's look at all of them.
-            try await wait(seconds: 60) { (try? hosts.place()) === place[1] && hosts.mistakes().isEmpty }
+            // In a long freeze it seems to be there before it is.
+            try await wait(seconds: 120) {
+                let isOver = try await place[0].client.migration(id).isOver
+                return isOver && (try? hosts.place()) === place[1] && hosts.mistakes().isEmpty
+            }
             let report = try await place[0].client.migration(id).report
             place.reverse()
             let frames = report?.steps.filter { $0.name == "wait for frames" }.map { Int($0.duration) } ?? []

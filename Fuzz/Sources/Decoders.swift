@@ -29,6 +29,7 @@ enum Decoders {
         ("address", { _ = PeerAddress(String(decoding: $0, as: UTF8.self)) }),
         ("network", { _ = try JSONDecoder().decode(NetworkSpec.self, from: Data($0)).mistakes }),
         ("plan", { _ = try JSONDecoder().decode(MigrationPlan.self, from: Data($0)).mistakes }),
+        ("threads", { try threads($0) }),
     ]
 
     nonisolated(unsafe) private static var runs = [Int](repeating: 0, count: all.count)
@@ -84,12 +85,12 @@ enum Decoders {
 
     private static func stage(_ bytes: UnsafeRawBufferPointer) throws {
         let stage = try message(bytes, WireStage.self)
-        try use(try CheckedLayout(stage.areas))
+        for space in stage.spaces { try use(try CheckedLayout(space.areas)) }
         if stage.hasClocks { _ = (stage.clocks.clocks + Clocks.now()).text }
     }
 
     private static func layout(_ bytes: UnsafeRawBufferPointer) throws {
-        try use(try CheckedLayout(try message(bytes, WireLayout.self).areas))
+        try use(try CheckedLayout(try message(bytes, WireLayout.self).space.areas))
     }
 
     /// From nothing to the layout, from each half of it to the other, and back.
@@ -104,14 +105,23 @@ enum Decoders {
 
     private static func handover(_ bytes: UnsafeRawBufferPointer) throws {
         let handover = try message(bytes, WireHandover.self)
-        try use(try CheckedImage(handover.image))
+        try use(try CheckedTree(handover.tree))
         if handover.hasClocks { _ = handover.clocks.clocks - (Clocks.now() + Clocks.now()) }
     }
 
-    private static func use(_ checked: CheckedImage) throws {
-        let image = checked.image
-        for thread in image.threads { _ = ThreadRestore.batch(thread, of: image).size }
-        for case .udp(let socket) in image.files.compactMap(\.kind) { use(socket.queue, UDPAddress(socket.local)) }
+    private static func threads(_ bytes: UnsafeRawBufferPointer) throws {
+        var tree = try CheckedTree(Seeds.tree())
+        try tree.add(try message(bytes, WireThreads.self).processes)
+        try use(tree)
+    }
+
+    private static func use(_ checked: CheckedTree) throws {
+        let tree = checked.tree
+        for process in tree.processes {
+            for thread in process.threads { _ = ThreadRestore.batch(thread, boundingSet: .max).size }
+        }
+        for index in tree.processes.indices { _ = checked.parts(of: index).descriptors.count }
+        for case .udp(let socket) in tree.files.compactMap(\.kind) { use(socket.queue, UDPAddress(socket.local)) }
     }
 
     private static func use(_ queue: DatagramQueue, _ local: UDPAddress) {
@@ -128,9 +138,11 @@ enum Decoders {
 
     private static func promise(_ bytes: UnsafeRawBufferPointer) throws {
         let promise = try message(bytes, WirePromise.self)
-        var image = try CheckedImage(Seeds.image())
-        try image.complete(promise.files)
-        try use(image)
+        var tree = try CheckedTree(Seeds.tree())
+        try tree.add([Seeds.threads()])
+        try tree.complete(promise.files)
+        try tree.check(promise.signals.mapValues(LateSignals.init))
+        try use(tree)
     }
 
     private static func released(_ bytes: UnsafeRawBufferPointer) throws {

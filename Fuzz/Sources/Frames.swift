@@ -61,6 +61,16 @@ enum Handled {
         Connection.witness = { state, kind in counts[state, default: [:]][kind, default: 0] += 1 }
     }
 
+    /// Ends the program as failed if of many sessions none came to a promise: then the inputs do not fit the protocol any
+    /// more, and fuzzing them finds nothing.
+    static func requirePromises(of sessions: Int) {
+        let promises = counts.values.reduce(0) { $0 + ($1[.promise] ?? 0) + ($1[.released] ?? 0) }
+        if sessions < 1000 || promises > 0 { return }
+        print("none of \(sessions) sessions came as far as a promise: the inputs do not fit the protocol")
+        fflush(nil)
+        _exit(1)
+    }
+
     /// Every row of the table for this sender, those that no session has come to as well.
     static func show(from sender: Side) {
         print("frames that were taken, by the state in which they came:")

@@ -37,13 +37,14 @@ enum Seeds {
             seed(
                 "stage",
                 WireStage.with {
-                    ($0.areas, $0.threads, $0.clocks, $0.neighbours) = (areas(), [1], clocks, Data("[]".utf8))
+                    ($0.spaces, $0.processes) = ([space(areas())], [outline()])
+                    ($0.clocks, $0.neighbours) = (clocks, Data("[]".utf8))
                 }),
-            seed("staged", WireStaged.with { $0.durationNs = 1 }),
-            seed("layout", WireLayout.with { $0.areas = areas() }),
+            seed("staged", WireStaged()),
+            seed("layout", WireLayout.with { $0.space = space(areas()) }),
             seed("pass end", WirePassEnd.with { ($0.number, $0.began) = (1, 1) }),
             seed("pass applied", WirePassApplied.with { ($0.number, $0.began) = (1, 1) }),
-            seed("handover", WireHandover.with { ($0.image, $0.clocks) = (image(), clocks) }),
+            seed("handover", WireHandover.with { ($0.tree, $0.clocks) = (tree(), clocks) }),
             seed("promise", promise()),
             seed("released", WireReleased.with { $0.steps = [WireStep.with { ($0.name, $0.start) = ("step", 1) }] }),
             seed("inquiry", inquiry()), seed("verdict", WireVerdict.with { $0.state = "released" }),
@@ -55,7 +56,7 @@ enum Seeds {
                 Array(
                     #"{"mac":"02:00:00:00:00:01","addresses":["10.0.0.2/24"],"gateways":[],"mtu":1500,"interface":"eth0"}"#
                         .utf8)),
-            seed("plan", plan),
+            seed("plan", plan), seed("threads", WireThreads.with { $0.processes = [threads()] }),
         ]
     }
 
@@ -103,11 +104,22 @@ enum Seeds {
         }
     }
 
-    static func image() -> ProcessImage {
-        let address = Data([2, 0, 0, 80, 10, 0, 0, 2]) + Data(count: 8)
-        return ProcessImage.with { image in
-            (image.version, image.pid, image.executable) = (ProcessImage.currentVersion, 1, "/p")
-            image.threads = [
+    static func space(_ areas: [MemoryArea]) -> WireSpaceLayout { WireSpaceLayout.with { $0.areas = areas } }
+    static func outline() -> WireProcessOutline { WireProcessOutline.with { ($0.pid, $0.threads) = (1, [1]) } }
+
+    static func process() -> ProcessImage {
+        ProcessImage.with { process in
+            process.pid = 1
+            process.settings.workingDirectory = Data("/".utf8)
+            process.signals.actions = Data(count: 2048)
+            process.timers.posix = [PosixTimer.with { ($0.clock, $0.signal, $0.remainingNs) = (1, 14, 5) }]
+        }
+    }
+
+    static func threads() -> ProcessThreads {
+        ProcessThreads.with { process in
+            process.pid = 1
+            process.threads = [
                 ThreadImage.with {
                     ($0.tid, $0.name, $0.timerSlackNs) = (1, Data("p".utf8), 50_000)
                     ($0.registers, $0.xstate) = (Data(count: MemoryLayout<user_regs_struct>.size), Data(count: 576))
@@ -116,10 +128,16 @@ enum Seeds {
                     )
                 }
             ]
-            image.settings.workingDirectory = Data("/".utf8)
-            image.signals.actions = Data(count: 2048)
-            image.timers.posix = [PosixTimer.with { ($0.clock, $0.signal, $0.remainingNs) = (1, 14, 5) }]
-            image.files = [
+        }
+    }
+
+    static func tree() -> TreeImage {
+        let address = Data([2, 0, 0, 80, 10, 0, 0, 2]) + Data(count: 8)
+        return TreeImage.with { tree in
+            tree.version = TreeImage.currentVersion
+            tree.processes = [process()]
+            tree.spaces = [AddressSpace.with { $0.executable = "/p" }]
+            tree.files = [
                 OpenFile.with { $0.path = PathFile.with { ($0.path, $0.offset) = ("/f", 3) } },
                 OpenFile.with { $0.tcp = TCPConnection.with { $0.family = 2 } },
                 OpenFile.with {
@@ -134,9 +152,13 @@ enum Seeds {
                 OpenFile.with { $0.epoll = EpollSet.with { $0.watches = [EpollSet.Watch.with { $0.descriptor = 3 }] } },
                 OpenFile.with { $0.event = EventCounter.with { $0.count = 1 } },
             ]
-            image.descriptors = image.files.indices.map { index in
-                Descriptor.with { ($0.number, $0.file) = (Int32(index) + 3, UInt32(index)) }
-            }
+            tree.tables = [
+                DescriptorTableImage.with { table in
+                    table.descriptors = tree.files.indices.map { index in
+                        Descriptor.with { ($0.number, $0.file) = (Int32(index) + 3, UInt32(index)) }
+                    }
+                }
+            ]
         }
     }
 

@@ -106,14 +106,29 @@ enum Sessions {
             }
         case .stage:
             return Frames.changed(payload, WireStage.self) {
-                $0.threads = $0.threads.map(own)
-                $0.areas = own($0.areas)
+                for index in $0.processes.indices {
+                    $0.processes[index].pid = own($0.processes[index].pid)
+                    $0.processes[index].threads = $0.processes[index].threads.map(own)
+                }
+                for index in $0.spaces.indices { $0.spaces[index].areas = own($0.spaces[index].areas) }
             }
-        case .layout: return Frames.changed(payload, WireLayout.self) { $0.areas = own($0.areas) }
+        case .layout: return Frames.changed(payload, WireLayout.self) { $0.space.areas = own($0.space.areas) }
         case .handover:
             return Frames.changed(payload, WireHandover.self) {
-                $0.image.pid = own($0.image.pid)
-                for index in $0.image.threads.indices { $0.image.threads[index].tid = own($0.image.threads[index].tid) }
+                for index in $0.tree.processes.indices {
+                    $0.tree.processes[index].pid = own($0.tree.processes[index].pid)
+                }
+            }
+        case .threads:
+            return Frames.changed(payload, WireThreads.self) {
+                $0.processes = $0.processes.map { process in
+                    var process = process
+                    process.pid = own(process.pid)
+                    for index in process.threads.indices {
+                        process.threads[index].tid = own(process.threads[index].tid)
+                    }
+                    return process
+                }
             }
         default: return payload
         }
@@ -138,16 +153,21 @@ enum Sessions {
         for piece in FileTreeSender.exampleStream() { tree += Frames.make(.files, piece) }
         let stage = try Frames.make(
             .stage,
-            WireStage.with { ($0.areas, $0.threads, $0.log) = ([area, vdso], [1], Data("begun\n".utf8)) })
+            WireStage.with {
+                ($0.spaces, $0.processes) = ([Seeds.space([area, vdso])], [Seeds.outline()])
+                $0.log = Data("begun\n".utf8)
+            })
         let pages = Frames.make(.pages, Seeds.words([0, 1, 0x20000, 1 << 1]) + [UInt8](repeating: 7, count: 4096))
         let copy =
             try Frames.make(.passEnd, WirePassEnd.with { $0.number = 1 }) + pages
             + Frames.make(.discard, Seeds.words([0, 0x20000, 0x22000]))
             + Frames.make(.clockProbe, WireClockProbe())
-            + Frames.make(.layout, WireLayout.with { $0.areas = [area, vdso] })
+            + Frames.make(.layout, WireLayout.with { $0.space = Seeds.space([area, vdso]) })
         let frozen = try Frames.make(.frozen, WireFrozen())
         let thawed = try Frames.make(.thawed, WireFrozen())
-        let handover = try Frames.make(.handover, WireHandover.with { $0.image = processImage() })
+        let handover =
+            try Frames.make(.handover, WireHandover.with { $0.tree = Self.tree() })
+            + Frames.make(.threads, WireThreads.with { $0.processes = [Self.threads()] })
         let promise = try Frames.make(.promise, WirePromise()), retired = try Frames.make(.retired, WireRetired())
         let probe = try Frames.make(.clockProbe, WireClockProbe())
         let abort = try Frames.make(.abort, WireAbort.with { $0.reason = "no" })
@@ -160,7 +180,7 @@ enum Sessions {
         }
         let staged = offer + probe + tree + stage, copied = staged + temporary + probe + copy + changes
         let rest =
-            try changes + Frames.make(.layout, WireLayout.with { $0.areas = [area, vdso] }) + pages
+            try changes + Frames.make(.layout, WireLayout.with { $0.space = Seeds.space([area, vdso]) }) + pages
             + Frames.make(.discard, Seeds.words([0, 0x20000, 0x22000]))
         let whole =
             copied + frozen + rest + handover + pages + Frames.make(.discard, Seeds.words([0, 0x22000, 0x24000]))
@@ -177,31 +197,36 @@ enum Sessions {
     }
 
     /// What a stub can become: no file that is not there, no socket.
-    private static func processImage() -> ProcessImage {
-        var image = Seeds.image()
-        image.executable = ContainerConfig.stubPath
-        image.addressSpace = AddressSpace.with {
+    private static func tree() -> TreeImage {
+        var tree = Seeds.tree()
+        let space = AddressSpace.with {
+            $0.executable = ContainerConfig.stubPath
             ($0.startCode, $0.endCode, $0.startData, $0.endData) = (0x20000, 0x21000, 0x21000, 0x22000)
             ($0.startBrk, $0.brk, $0.startStack) = (0x30000, 0x30000, 0x2f000)
             ($0.argStart, $0.argEnd, $0.envStart, $0.envEnd) = (0x2f000, 0x2f010, 0x2f010, 0x2f020)
         }
-        var registers = user_regs_struct()
-        (registers.rip, registers.rsp, registers.cs, registers.ss) = (0x20000, 0x2f000, 0x33, 0x2b)
-        image.threads[0].registers = withUnsafeBytes(of: registers) { Data($0) }
-        // Longer than any processor's.
-        image.threads[0].xstate = Data(count: 16384)
-        image.files = image.files.filter {
+        tree.spaces = [space]
+        tree.files = tree.files.filter {
             switch $0.kind {
             case .pipe, .event: true
             default: false
             }
         }
         // A pipe has both ends.
-        image.files.append(OpenFile.with { $0.pipe.writeEnd = true })
-        image.descriptors = image.files.indices.map { index in
+        tree.files.append(OpenFile.with { $0.pipe.writeEnd = true })
+        tree.tables[0].descriptors = tree.files.indices.map { index in
             Descriptor.with { ($0.number, $0.file) = (Int32(index) + 3, UInt32(index)) }
         }
-        return image
+        return tree
+    }
+
+    private static func threads() -> ProcessThreads {
+        var process = Seeds.threads(), registers = user_regs_struct()
+        (registers.rip, registers.rsp, registers.cs, registers.ss) = (0x20000, 0x2f000, 0x33, 0x2b)
+        process.threads[0].registers = withUnsafeBytes(of: registers) { Data($0) }
+        // Longer than any processor's.
+        process.threads[0].xstate = Data(count: 16384)
+        return process
     }
 
     static func finish() {
@@ -210,6 +235,7 @@ enum Sessions {
         for (state, count) in ends.sorted(by: { $0.value > $1.value }) { print("  \(state): \(count)") }
         print("stubs: \(container.made) made, \(container.released) of them let go")
         Handled.show(from: .source)
+        Handled.requirePromises(of: ends.values.reduce(0, +))
     }
 }
 

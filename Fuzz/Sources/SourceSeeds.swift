@@ -27,7 +27,7 @@ extension Sources {
         let numbers = needs.flatMap { need in withUnsafeBytes(of: need) { Array($0) } }
         return Frames.make(.files, Seeds.words([UInt64(numbers.count)]) + numbers) + Frames.make(.files, [end])
     }
-    private static func staged() throws -> [UInt8] { try Frames.make(.staged, WireStaged.with { $0.durationNs = 1 }) }
+    private static func staged() throws -> [UInt8] { try Frames.make(.staged, WireStaged()) }
     private static func muted() throws -> [UInt8] { try Frames.make(.muted, WireMuted()) }
     private static func applied(_ number: UInt64, began: Int64 = 1) throws -> [UInt8] {
         try Frames.make(.passApplied, WirePassApplied.with { ($0.number, $0.began) = (number, began) })

@@ -41,7 +41,8 @@ public final class AddressSpaceReader {
     private var flagsAreOld = false
     /// Which bytes of each shared memory object are mapped, as far as they have been seen.
     private var shared: [UInt64: [AddressRange]] = [:]
-    private var verified: [MappedFile: VerifiedFile] = [:]
+    /// Whether the file at its path is the one that is mapped, as far as it was looked at.
+    private var verified: [MappedFile: Bool] = [:]
     /// The engine's own mapping in the process, which is none of the program's.
     public var excluded: AddressRange?
     /// As of the last `refresh`.
@@ -51,7 +52,6 @@ public final class AddressSpaceReader {
     public private(set) var generation: UInt64 = 0
 
     private struct MappedFile: Hashable { var device, inode: UInt64, path: String }
-    private struct VerifiedFile { var size: UInt64, mtime: Int64, same: Bool }
     private struct AreaFlags: Equatable {
         var range: AddressRange
         var advice: AreaAdvice
@@ -168,19 +168,17 @@ public final class AddressSpaceReader {
         if entry.name.unicodeScalars.contains("\u{fffd}") {
             return obstruct(entry, "mapping of a file whose name is not UTF-8, \(entry.name), not carried yet")
         }
-        let file = verify(MappedFile(device: entry.device, inode: entry.inode, path: entry.name))
+        let isAtItsPath = isSame(MappedFile(device: entry.device, inode: entry.inode, path: entry.name))
         // A file may also have a name that ends so.
-        if !file.same, entry.name.hasSuffix(" (deleted)") {
+        if !isAtItsPath, entry.name.hasSuffix(" (deleted)") {
             return obstruct(entry, "mapping of a deleted file, \(entry.name)")
         }
         if entry.shared, entry.writable || known?.mayWrite == true {
             return obstruct(entry, "shared writable mapping of \(entry.name), not carried yet")
         }
-        guard file.same else {
-            return obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root")
+        if !isAtItsPath {
+            obstruct(entry, "mapping of \(entry.name), which is not that file in the container's root")
         }
-        area.fileSize = file.size
-        area.fileMtimeNs = file.mtime
     }
 
     private func obstruct(_ entry: MapEntry, _ reason: String) {
@@ -189,17 +187,13 @@ public final class AddressSpaceReader {
     }
 
     /// Is the file at this path in the container's root the one that is mapped?
-    private func verify(_ identity: MappedFile) -> VerifiedFile {
-        if let known = verified[identity] { return known }
-        let found = FileIdentity.status(of: identity.path, inRootOf: pid)
-        let status = found ?? stat()
+    private func isSame(_ file: MappedFile) -> Bool {
+        if let known = verified[file] { return known }
         // Overlay file systems show another device number in maps than in stat: the inode decides there.
-        let result = VerifiedFile(
-            size: UInt64(status.st_size),
-            mtime: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
-            same: found != nil && UInt64(status.st_ino) == identity.inode)
-        verified[identity] = result
-        return result
+        let found = FileIdentity.status(of: file.path, inRootOf: pid)
+        let isSame = found.map { UInt64($0.st_ino) == file.inode } ?? false
+        verified[file] = isSame
+        return isSame
     }
 
     // ---- smaps ---------------------------------------------------------------------------------------------

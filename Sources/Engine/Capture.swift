@@ -1,27 +1,49 @@
-// The whole of a stopped process as an image, but its pages.
+// The whole of a stopped process tree as an image, but its pages.
 import Glibc
 import LinuxKernel
 import Memory
 
-/// A capture of a stopped process; keeps copies of its descriptors until it goes.
+/// A capture of a stopped process tree; keeps copies of its descriptors until it goes.
 public struct Capture {
-    public internal(set) var image: ProcessImage
+    /// The processes without their threads.
+    public private(set) var tree: TreeImage
+    /// Their threads, and the signals that wait; empty until `SourceProcess.captureThreads`.
+    public fileprivate(set) var threads: [ProcessThreads] = []
+    /// What the threads have answered already.
+    fileprivate var answers: ThreadAnswers?
     /// What is captured last, a kind of open file each.
-    var late: [any LateCapture]
-    /// Inodes of the regular files that the process has open for writing.
+    private var late: [any LateCapture]
+    /// Inodes of the regular files that are open for writing.
     public let writtenFiles: Set<UInt64>
 
+    fileprivate init(
+        _ tree: TreeImage, _ answers: ThreadAnswers, late: [any LateCapture], writtenFiles: Set<UInt64>
+    ) {
+        (self.tree, self.answers, self.late, self.writtenFiles) = (tree, answers, late, writtenFiles)
+    }
+
     /// Frames for the container go elsewhere: begins to capture what the network may change until the end.
-    public mutating func beginLate() throws { for index in late.indices { try late[index].begin(&image) } }
+    public mutating func beginLate() throws {
+        try editLate { capture, files in try capture.begin(&files) }
+    }
 
     /// Nothing reaches the container and nothing leaves it any more: captures the rest of it.
     ///
     /// - Throws: `EngineError.obstacles` if something of it cannot be carried.
-    public mutating func settleLate() throws { for index in late.indices { try late[index].settle(&image) } }
+    public mutating func settleLate() throws {
+        try editLate { capture, files in try capture.settle(&files) }
+    }
+
+    private mutating func editLate(_ edit: (inout any LateCapture, inout [OpenFile]) throws -> Void) throws {
+        var captures: [any LateCapture] = []
+        swap(&captures, &late)
+        defer { late = captures }
+        try tree.editFiles { files in for index in captures.indices { try edit(&captures[index], &files) } }
+    }
 
     /// What was captured last, to send after the rest of the image, by the file's index there.
     public var lateStates: [UInt32: LateState] {
-        late.reduce(into: [:]) { states, capture in states.merge(capture.states(image)) { first, _ in first } }
+        late.reduce(into: [:]) { states, capture in states.merge(capture.states(tree.files)) { first, _ in first } }
     }
 
     /// Frames that were sent before may still be on their way into the container's sockets.
@@ -37,22 +59,29 @@ public struct Capture {
     }
 }
 
+/// What is known of a process's threads before they are captured.
+private struct ThreadAnswers {
+    let context: CaptureContext
+    let threadCapture: ThreadCapture, uncarried: UncarriedSettings, credentials: CredentialsCheck
+    var expiries: TimerSignals
+    /// By thread, the leader first.
+    let answers: [CallResults]
+    let seccompFilters: Int?
+    /// Without its threads.
+    let process: ProcessImage
+}
+
 extension SourceProcess {
-    /// Captures everything but page contents. The process must be stopped.
+    /// Captures everything but page contents and threads. The process must be stopped.
     ///
-    /// `note` is told when each part began and ended. `threadsAreStill` is called when no call is injected any more: a
-    /// scan of the memory before would take the processor from them, and the lock of the address space, which brk
-    /// takes.
+    /// - Parameters:
+    ///   - threadsAreStill: called when no call is injected any more: a scan of the memory before would take the
+    ///     processor from them, and the lock of the address space, which brk takes.
+    ///   - note: told when each part began and ended.
     public func capture(
-        _ layout: AddressSpaceReader, _ context: DescriptorContext, threadsAreStill: () -> Void = {},
-        note: (_ part: String, Int64, Int64) -> Void
+        _ context: DescriptorContext, threadsAreStill: () -> Void = {}, note: PartNote
     ) throws -> Capture {
-        var begun = monotonicNow()
-        func part(_ name: String) {
-            let now = monotonicNow()
-            note(name, begun, now)
-            begun = now
-        }
+        var clock = PartClock()
         let status = try ProcessStatus(pid: pid)
         let capture = CaptureContext(process: self, status: status)
         // The same questions for every thread, put together once.
@@ -63,7 +92,7 @@ extension SourceProcess {
         credentialsCheck.ask(&questions)
         var batches = [CallBatch](repeating: questions, count: threads.count)
         let inner = Int32(status.numbers("NStgid").last ?? 0)
-        let expiries = try TimerSignals(of: self, inner: inner)
+        var expiries = try TimerSignals(of: self, inner: inner)
 
         var resources = processResources.map { $0.init() as any ProcessResource }
         for index in resources.indices { try resources[index].ask(capture, &batches[0]) }
@@ -71,8 +100,9 @@ extension SourceProcess {
         let numbers = openFiles.files.flatMap { $0 }, most = 10_000
         let asked = DescriptorTable.ask(numbers.prefix(most), &batches[0])
 
-        part("ask")
+        clock.note("ask", note)
         let answers = try run(batches)
+        expiries.timersHaveTold()
         var flags: [Int32: Int64] = [:]
         for (number, question) in zip(numbers, asked) { flags[number] = answers[0][question] }
         for start in stride(from: most, to: numbers.count, by: most) {
@@ -81,33 +111,45 @@ extension SourceProcess {
             let asked = DescriptorTable.ask(rest, &batch), answers = try run([batch])[0]
             for (number, question) in zip(rest, asked) { flags[number] = answers[question] }
         }
-        part("injected calls")
+        clock.note("injected calls", note)
         threadsAreStill()
 
-        var image = ProcessImage()
-        image.version = ProcessImage.currentVersion
-        image.pid = inner
-        for resource in resources { try resource.collect(capture, answers[0], into: &image) }
-        func refuse(_ tid: Int32, _ reasons: [String]) throws {
-            if reasons.isEmpty { return }
-            let subject = tid == pid ? "process" : "thread \(tid)"
-            throw EngineError.obstacles(reasons.map { capture.obstacle(subject, $0) })
-        }
-        try refuse(pid, Uncarried.reasons(status, context.seccompFilters))
+        var parts = ProcessParts()
+        parts.process.pid = inner
+        for resource in resources { try resource.collect(capture, answers[0], into: &parts) }
+        try capture.refuse(pid, Uncarried.reasons(status, context.seccompFilters))
+        clock.note("process", note)
+        let collected = try DescriptorTable.collect(openFiles, pidfd, flags, context, between: whileWaiting)
+        parts.descriptors = collected.descriptors
+        clock.note("descriptors", note)
+        return Capture(
+            TreeImage(parts, files: collected.files),
+            ThreadAnswers(
+                context: capture, threadCapture: threadCapture, uncarried: uncarried, credentials: credentialsCheck,
+                expiries: expiries, answers: answers, seccompFilters: context.seccompFilters, process: parts.process),
+            late: collected.late, writtenFiles: collected.written)
+    }
+
+    /// Captures the threads, which have told what they alone know, and the signals that wait.
+    public func captureThreads(_ capture: inout Capture, note: PartNote) throws {
+        guard let known = capture.answers else { return }
+        var clock = PartClock(), process = known.process
+        let status = known.context.status
         let leader = (fields: CredentialsResource.fields(status), credentials: CredentialsResource.capture(status))
         var captured: [ThreadImage] = []
         captured.reserveCapacity(threads.count)
         for index in threads.indices {
             if index % 64 == 0 { try whileWaiting() }
             let tid = threads[index].tracee.tid
-            try refuse(tid, Uncarried.reasons(threads[index].registers) + Uncarried.reasons(threads[index].tracee))
-            var thread = try threadCapture.collect(threads[index], innerTID(of: tid), answers[index])
-            try refuse(tid, uncarried.reasons(answers[index]))
+            let answers = known.answers[index], tracee = threads[index].tracee
+            try known.context.refuse(tid, Uncarried.reasons(threads[index].registers) + Uncarried.reasons(tracee))
+            var thread = try known.threadCapture.collect(threads[index], innerTID(of: tid), answers)
+            try known.context.refuse(tid, known.uncarried.reasons(answers))
             var credentials = leader.credentials
-            if tid != pid, try !credentialsCheck.isLikeLeader(answers[index], threads[index].tracee, knownThread(tid)) {
+            if tid != pid, try !known.credentials.isLikeLeader(answers, tracee, knownThread(tid)) {
                 let status = try ProcessStatus(pid: pid, task: tid)
                 if CredentialsResource.fields(status) != leader.fields {
-                    try refuse(tid, Uncarried.reasons(status, context.seccompFilters))
+                    try known.context.refuse(tid, Uncarried.reasons(status, known.seccompFilters))
                     credentials = CredentialsResource.capture(status)
                 }
             }
@@ -116,19 +158,28 @@ extension SourceProcess {
             thread.credentials.securebits = securebits
             captured.append(thread)
         }
-        image.threads = captured
-        try expiries.takeBack(in: &image, of: self)
-        image.enterStop(isStoppedBySignal)
-        part("process and threads")
-        let files = try DescriptorTable.collect(self, flags, context, into: &image)
-        part("descriptors")
-        return Capture(image: image, late: files.late, writtenFiles: files.written)
+        process.threads = captured
+        process.signals.pending = try Tracee(tid: pid).pendingSignals(ofProcess: true).map { Bytes($0) }
+        try known.expiries.takeBack(in: &process, of: self)
+        process.enterStop(isStoppedBySignal)
+        (capture.threads, capture.answers) = ([ProcessThreads(of: process)], nil)
+        clock.note("threads", note)
     }
 }
 
-extension ProcessImage {
-    /// The format this code writes and reads.
-    public static let currentVersion: UInt32 = 1
+/// Told of a part of a longer step: when it began and ended, CLOCK_MONOTONIC nanoseconds.
+public typealias PartNote = (_ part: String, _ began: Int64, _ ended: Int64) -> Void
+
+/// Times the parts of a step, one after another.
+struct PartClock {
+    private var began = monotonicNow()
+
+    /// The part that ends now began where the one before it ended.
+    mutating func note(_ name: String, _ note: PartNote) {
+        let now = monotonicNow()
+        note(name, began, now)
+        began = now
+    }
 }
 
 /// Finds what cannot be carried, without stopping anything.

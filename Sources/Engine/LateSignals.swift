@@ -3,7 +3,7 @@ import Foundation
 import Glibc
 import LinuxKernel
 
-/// Signals that wait and that the image does not have, as siginfo_t records of 128 bytes.
+/// Signals that wait for a process and that its image does not have, as siginfo_t records of 128 bytes.
 public struct LateSignals: Sendable {
     /// Those for the process as a whole.
     public var ofProcess: [Data] = []
@@ -31,17 +31,19 @@ public struct LateSignals: Sendable {
 extension SourceProcess {
     /// Reads the signals again that wait for the process and its threads, which must be stopped; the cgroup may be
     /// frozen.
-    public func lateSignals(since image: ProcessImage) throws -> LateSignals {
+    ///
+    /// - Returns: what waits besides what was captured, by the process's PID in the container.
+    public func lateSignals(since capture: Capture) throws -> [Int32: LateSignals] {
+        let inner = try innerTID(of: pid), image = capture.threads.first { $0.pid == inner } ?? ProcessThreads()
         var late = LateSignals()
-        late.ofProcess = Self.added(
-            try Tracee(tid: pid).pendingSignals(ofProcess: true), to: image.signals.pending)
+        late.ofProcess = Self.added(try Tracee(tid: pid).pendingSignals(ofProcess: true), to: image.pending)
         let known = Dictionary(image.threads.map { ($0.tid, $0.pending) }) { first, _ in first }
         for thread in threads {
             let tid = try innerTID(of: thread.tracee.tid)
             let added = Self.added(try thread.tracee.pendingSignals(ofProcess: false), to: known[tid] ?? [])
             if !added.isEmpty { late.ofThreads[tid] = added }
         }
-        return late
+        return late.isEmpty ? [:] : [inner: late]
     }
 
     /// What waits besides what was known. The destination's timers tell of their expiries by themselves, so the timers'
@@ -62,18 +64,18 @@ extension SourceProcess {
 extension StubProcess {
     /// Queues them after those of the image. Only a thread itself may queue a signal that looks as if another process
     /// had sent it.
-    func queue(_ late: LateSignals, _ image: ProcessImage) throws {
+    func queue(_ late: LateSignals, of pid: Int32) throws {
         if !late.ofProcess.isEmpty {
             var batch = CallBatch()
             for info in late.ofProcess {
                 let record = batch.bytes(info), signal = info.first ?? 0
                 batch.call(
-                    .rtSigqueueinfo, .int(image.pid), .int(signal), .address(record), doing: "queueing signal \(signal)"
+                    .rtSigqueueinfo, .int(pid), .int(signal), .address(record), doing: "queueing signal \(signal)"
                 )
             }
             _ = try run(batch)
         }
-        try queue(late.ofThreads.map { ($0.key, $0.value) }, of: image.pid)
+        try queue(late.ofThreads.map { ($0.key, $0.value) }, of: pid)
     }
 
     /// Queues signals for threads, in all of them at the same time.

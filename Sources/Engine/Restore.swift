@@ -4,41 +4,60 @@ import LinuxKernel
 extension StubProcess {
     /// Lays out what can be laid out while the source still runs: the address space and the threads, as they are now.
     ///
-    /// - Parameter clocks: what its clocks show besides the kernel's; nil: what this process's do.
-    public func stage(_ layout: CheckedLayout, threads tids: [Int32], clocks: Clocks? = nil) throws {
+    /// - Parameters:
+    ///   - capabilities: the most that a thread of the container can have, as a mask.
+    ///   - clocks: what its clocks show besides the kernel's; nil: what this process's do.
+    public func stage(_ layout: CheckedLayout, threads tids: [Int32], capabilities: UInt64, clocks: Clocks? = nil)
+        throws
+    {
         try prepare(for: layout.areas)
         if let clocks { try setClocks(clocks) }
         try liftDescriptorLimit()
         try change(to: layout)
+        try limitBoundingSet(to: capabilities)
         try setThreads(tids)
     }
 
-    /// Makes everything of the process but its TCP connections, its memory's last pages and its registers, which may
-    /// still be on their way.
-    public func restore(_ checked: CheckedImage, _ tools: RestoreTools = RestoreTools()) throws {
-        let image = checked.image
-        guard let leader = threads[image.pid], let first = image.threads.firstIndex(where: { $0.tid == image.pid })
-        else {
-            throw EngineError.invalidImage("pid \(image.pid) has no leader here")
+    /// Makes what the threads of the process share, but its TCP connections and its memory's last pages. Its threads
+    /// may still be on their way.
+    ///
+    /// - Parameter note: told when each part began and ended.
+    public func restore(
+        _ checked: CheckedTree, _ tools: RestoreTools = RestoreTools(),
+        note: PartNote = { _, _, _ in }
+    ) throws {
+        var clock = PartClock()
+        let parts = try checked.onlyProcess(), process = parts.process
+        guard threads[process.pid] != nil else {
+            throw EngineError.invalidImage("pid \(process.pid) has no leader here")
         }
-        try setThreads(image.threads.map(\.tid))
         // Where both hosts share processors, an ordinary thread waits behind the engines'.
         for tracee in threads.values { ThreadPriority.realTime.apply(to: tracee.tid) }
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)
-        var shared = try DescriptorTable.make(image, self)
-        for resource in processResources { try resource.restore(image, context, &shared) }
+        var shared = try DescriptorTable.make(parts.descriptors, checked, self)
+        for resource in processResources { try resource.restore(parts, context, &shared) }
+        clock.note("plan", note)
         _ = try run(shared)
-        try DescriptorTable.fill(image, self, tools)
-        let order = [image.threads[first]] + image.threads.filter { $0.tid != image.pid }
-        try queue(image.threads.map { ($0.tid, $0.pending) }, of: image.pid)
-        _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, of: image)) })
-        // 2 (only root may dump) is the kernel's to set, by giving up privileges as just done.
-        if image.settings.dumpable != 2 {
-            var last = CallBatch()
-            last.call(.prctl, .value(4), .int(image.settings.dumpable), doing: "setting PR_SET_DUMPABLE")
-            _ = try run([(leader, last)])
-        }
+        clock.note("files and process", note)
+        try DescriptorTable.fill(parts.descriptors, checked, self, tools)
+        clock.note("state of files", note)
+    }
+
+    /// Makes its threads what they were, but for their registers, and queues the signals that wait.
+    public func restoreThreads(_ checked: CheckedTree, note: PartNote = { _, _, _ in }) throws {
+        var clock = PartClock()
+        let process = try checked.onlyProcess().process, known = Set(threads.keys)
+        try setThreads(process.threads.map(\.tid))
+        for (tid, tracee) in threads where !known.contains(tid) { ThreadPriority.realTime.apply(to: tracee.tid) }
+        let order = process.threads.filter { $0.tid == process.pid } + process.threads.filter { $0.tid != process.pid }
+        try queue(
+            LateSignals(
+                ofProcess: process.signals.pending,
+                ofThreads: Dictionary(process.threads.map { ($0.tid, $0.pending) }) { first, _ in first }),
+            of: process.pid)
+        _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, boundingSet: boundingSet)) })
+        clock.note("threads", note)
     }
 
     /// Files were mapped by their paths while the tree of files still changed: is each the one that is there now?
@@ -54,19 +73,27 @@ extension StubProcess {
     /// The last of it: the connections, what needs every descriptor in its state, and where each thread goes on. From
     /// here the process only has to be released.
     ///
-    /// - Parameter late: signals that came after the image had been captured.
+    /// - Parameters:
+    ///   - late: signals that came after the image had been captured, by the PID of their process.
+    ///   - note: told when each part began and ended.
     public func finish(
-        _ checked: CheckedImage, _ tools: RestoreTools = RestoreTools(), _ late: LateSignals = LateSignals()
+        _ checked: CheckedTree, _ tools: RestoreTools = RestoreTools(), _ late: [Int32: LateSignals] = [:],
+        note: PartNote = { _, _, _ in }
     ) throws {
-        let image = checked.image
-        try DescriptorTable.connect(image, self, tools)
-        var late = late
-        let isStopped = late.takeStop(image.signals.stopped)
-        try queue(late, image)
+        var clock = PartClock()
+        let parts = try checked.onlyProcess(), process = parts.process
+        guard checked.hasThreads else { throw EngineError.invalidImage("a process without its threads") }
+        var last = try DescriptorTable.connect(parts.descriptors, checked, self, tools)
+        clock.note("connections", note)
+        ProcessAttributes.finish(process, &last)
+        var signals = late[process.pid] ?? LateSignals()
+        let isStopped = signals.takeStop(process.signals.stopped)
+        try queue(signals, of: process.pid)
         try protectShared()
-        _ = try run(ProcessAttributes.limits(image))
+        if !last.isEmpty { _ = try run(last) }
         try closeArea()
-        for thread in image.threads {
+        clock.note("last calls", note)
+        for thread in process.threads {
             guard let tracee = threads[thread.tid] else {
                 throw EngineError.invalidImage("thread \(thread.tid) was not made")
             }
@@ -74,5 +101,6 @@ extension StubProcess {
             try ThreadRestore.schedule(thread, tracee)
         }
         if isStopped { try stopBySignal() }
+        clock.note("registers", note)
     }
 }

@@ -440,38 +440,31 @@ public final class SourceProcess {
     /// Runs a batch in each of the stopped threads, or those from `base` on, at the same time; the leader's may be
     /// large.
     func run(_ batches: [CallBatch], from base: Int = 0) throws -> [CallResults] {
-        let area = try openArea()
-        var results: [CallResults] = []
-        var first = 0
-        while first < batches.count {
-            if first > 0 { try whileWaiting() }
-            let wave = first..<min(batches.count, first + InjectionArea.threadSlots)
-            let slots = wave.map { base + $0 == 0 ? area.process : area.thread($0 - first) }
-            let running = threads[base + wave.lowerBound..<base + wave.upperBound]
+        let area = try openArea(), work = zip(threads[base...], batches).map { (thread: $0, batch: $1) }
+        var isFirst = true
+        return try area.run(work, leader: base == 0 ? 0 : nil, tid: \.tracee.tid) { wave in
+            if !isFirst { try whileWaiting() }
+            isFirst = false
             do {
-                for (thread, (index, slot)) in zip(running, zip(wave, slots)) {
-                    try slot.load(
-                        batches[index], returningTo: thread.registers.rewound(signalPending: thread.signalPending),
+                for one in wave {
+                    let thread = one.thread
+                    try one.slot.load(
+                        one.batch, returningTo: thread.registers.rewound(signalPending: thread.signalPending),
                         thread.extendedState, mask: thread.mask)
-                    try thread.tracee.setRegisters(thread.registers.running(slot, blob: area.address))
+                    try thread.tracee.setRegisters(thread.registers.running(one.slot, blob: area.address))
                     try thread.tracee.setSignalMask(Self.allSignals)
                     try thread.tracee.resume()
                 }
-                for (thread, slot) in zip(running, slots) {
-                    try awaitEnd(of: slot, in: thread.tracee)
-                    try thread.tracee.interrupt()
+                for one in wave {
+                    try awaitEnd(of: one.slot, in: one.thread.tracee)
+                    try one.thread.tracee.interrupt()
                 }
-                for thread in running { try bringBack(thread) }
+                for one in wave { try bringBack(one.thread) }
             } catch {
-                giveUp(on: Array(running))
+                giveUp(on: wave.map(\.thread))
                 throw error
             }
-            for (thread, (index, slot)) in zip(running, zip(wave, slots)) {
-                results.append(try batches[index].results(at: slot.local, of: thread.tracee.tid))
-            }
-            first = wave.upperBound
         }
-        return results
     }
 
     /// Waits until a batch has run; what stops its thread on the way is passed.

@@ -15,6 +15,8 @@ public final class StubProcess: PageSink {
     private(set) var area: InjectionArea!
     /// The layout as staged.
     public private(set) var layout: [MemoryArea] = []
+    /// Capabilities that its threads can have: those made later inherit it.
+    private(set) var boundingSet: UInt64 = 0
     /// What `protectShared` has to do.
     private var protections: [LayoutStep] = []
     /// Threads by their TID in the container's PID namespace; the leader is there from the start.
@@ -243,25 +245,15 @@ public final class StubProcess: PageSink {
 
     /// Runs batches in several threads at the same time; the leader's, if it is the first, may be large.
     func run(_ batches: [(Tracee, CallBatch)]) throws -> [CallResults] {
-        var results: [CallResults] = []
-        var first = 0
-        while first < batches.count {
-            let wave = first..<min(batches.count, first + InjectionArea.threadSlots)
-            let slots = wave.map { batches[$0].0 == leader ? area.process : area.thread($0 - first) }
-            for (index, slot) in zip(wave, slots) {
-                let (tracee, batch) = batches[index]
-                try slot.load(batch)
-                try tracee.setRegisters(bareRegisters.running(slot, blob: area.address))
-                try tracee.resume()
+        let work = batches.map { (thread: $0, batch: $1) }
+        return try area.run(work, leader: batches.firstIndex { $0.0 == leader }, tid: \.tid) { wave in
+            for one in wave {
+                try one.slot.load(one.batch)
+                try one.thread.setRegisters(bareRegisters.running(one.slot, blob: area.address))
+                try one.thread.resume()
             }
-            for (index, slot) in zip(wave, slots) {
-                let (tracee, batch) = batches[index]
-                try awaitTrap(of: tracee, "running injected calls")
-                results.append(try batch.results(at: slot.local, of: tracee.tid))
-            }
-            first = wave.upperBound
+            for one in wave { try awaitTrap(of: one.thread, "running injected calls") }
         }
-        return results
     }
 
     private func adoptNewThread(of tracee: Tracee) throws {
@@ -304,6 +296,15 @@ public final class StubProcess: PageSink {
             batch.call(.clone3, .address(arguments), .value(88), doing: "making thread \(tid)")
         }
         _ = try run(batch)
+    }
+
+    /// Drops, before the freeze, the capabilities that no thread of the container can have.
+    func limitBoundingSet(to capabilities: UInt64) throws {
+        boundingSet = try ProcessStatus(pid: pid).hex("CapBnd")
+        var batch = CallBatch()
+        CredentialsResource.limitBoundingSet(boundingSet, to: capabilities, &batch)
+        if !batch.isEmpty { _ = try run(batch) }
+        boundingSet = try ProcessStatus(pid: pid).hex("CapBnd")
     }
 
     private var threadArguments: [UInt8] {

@@ -45,7 +45,8 @@ enum SessionTable {
         case (.frozen, .source, .thawed): .copying
 
         case (.frozen, .source, .handover): .prepared
-        case (.prepared, .source, .discard), (.prepared, .source, .pages), (.prepared, .destination, .passApplied),
+        case (.prepared, .source, .threads), (.prepared, .source, .discard), (.prepared, .source, .pages),
+            (.prepared, .destination, .passApplied),
             (.prepared, .destination, .muted):
             .prepared
         // Its stub has become the process: another one is staged.

@@ -42,64 +42,66 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
 
     // ---- Images ----------------------------------------------------------------------------------------------
 
-    static func image() -> ProcessImage {
-        var image = ProcessImage()
-        (image.version, image.pid, image.executable) = (ProcessImage.currentVersion, 1, "/program")
-        var thread = ThreadImage()
-        thread.tid = 1
+    /// A process of one thread, in the first address space and with the first descriptor table of its tree.
+    static func process(_ pid: Int32 = 1) -> ProcessImage {
+        var process = ProcessImage(), thread = ThreadImage()
+        process.pid = pid
+        thread.tid = pid
         thread.registers = Data(count: MemoryLayout<user_regs_struct>.size)
         thread.xstate = Data(count: 2432)
         thread.credentials.uid = [0, 0, 0, 0]
         thread.credentials.gid = [0, 0, 0, 0]
-        image.threads = [thread]
-        image.settings.workingDirectory = Data("/".utf8)
-        image.signals.actions = Data(count: 2048)
-        var path = PathFile(), file = OpenFile(), descriptor = Descriptor()
-        path.path = "/file"
-        file.path = path
-        image.files = [file]
-        descriptor.number = 3
-        image.descriptors = [descriptor]
-        return image
+        process.threads = [thread]
+        process.settings.workingDirectory = Data("/".utf8)
+        process.signals.actions = Data(count: 2048)
+        return process
+    }
+
+    static func tree() -> TreeImage {
+        var tree = TreeImage(), space = AddressSpace(), file = OpenFile(), table = DescriptorTableImage()
+        tree.version = TreeImage.currentVersion
+        space.executable = "/program"
+        file.path.path = "/file"
+        table.descriptors = [Descriptor.with { $0.number = 3 }]
+        (tree.processes, tree.spaces, tree.files, tree.tables) = ([process()], [space], [file], [table])
+        return tree
     }
 
     @Test func anImageThatCannotBeIsRefused() throws {
-        _ = try CheckedImage(Self.image())
-        func refused(_ what: String, _ change: (inout ProcessImage) -> Void) {
-            var image = Self.image()
-            change(&image)
-            refuses(what) { _ = try CheckedImage(image) }
+        _ = try CheckedTree(Self.tree())
+        func refused(_ what: String, _ change: (inout TreeImage) -> Void) {
+            var tree = Self.tree()
+            change(&tree)
+            refuses(what) { _ = try CheckedTree(tree) }
         }
-        refused("no thread") { $0.threads = [] }
-        refused("two threads of one TID") { $0.threads.append($0.threads[0]) }
-        refused("a negative TID") {
+        func refusedProcess(_ what: String, _ change: (inout ProcessImage) -> Void) {
+            refused(what) { change(&$0.processes[0]) }
+        }
+        refusedProcess("two threads of one TID") { $0.threads.append($0.threads[0]) }
+        refusedProcess("a negative TID") {
             $0.threads.append($0.threads[0])
             $0.threads[1].tid = -1
         }
-        refused("short registers") { $0.threads[0].registers = Data(count: 8) }
-        refused("short register state") { $0.threads[0].xstate = Data(count: 8) }
-        refused("three user IDs") { $0.threads[0].credentials.uid = [0, 0, 0] }
-        refused("no group IDs") { $0.threads[0].credentials.gid = [] }
-        refused("a signal of two bytes") { $0.threads[0].pending = [Data(count: 2)] }
-        refused("signal 0") { $0.signals.pending = [Data(count: 128)] }
-        refused("short actions") { $0.signals.actions = Data(count: 31) }
-        refused("a descriptor without its file") { $0.descriptors[0].file = 7 }
-        refused("descriptor 2^31-1") { $0.descriptors[0].number = .max }
-        refused("a negative descriptor") { $0.descriptors[0].number = -1 }
-        refused("two descriptors of one number") { $0.descriptors.append($0.descriptors[0]) }
+        refusedProcess("short registers") { $0.threads[0].registers = Data(count: 8) }
+        refusedProcess("short register state") { $0.threads[0].xstate = Data(count: 8) }
+        refusedProcess("three user IDs") { $0.threads[0].credentials.uid = [0, 0, 0] }
+        refusedProcess("no group IDs") { $0.threads[0].credentials.gid = [] }
+        refusedProcess("a signal of two bytes") { $0.threads[0].pending = [Data(count: 2)] }
+        refusedProcess("signal 0") { $0.signals.pending = [Data(count: 128)] }
+        refusedProcess("short actions") { $0.signals.actions = Data(count: 31) }
+        refusedProcess("odd limits") { $0.settings.limits = [1, 2, 3] }
+        refused("a descriptor without its file") { $0.tables[0].descriptors[0].file = 7 }
+        refused("descriptor 2^31-1") { $0.tables[0].descriptors[0].number = .max }
+        refused("a negative descriptor") { $0.tables[0].descriptors[0].number = -1 }
+        refused("two descriptors of one number") { $0.tables[0].descriptors.append($0.tables[0].descriptors[0]) }
         refused("a file of no kind") { $0.files[0].kind = nil }
         refused("a path with a zero") { $0.files[0].path.path = "/a\0b" }
-        refused("odd limits") { $0.settings.limits = [1, 2, 3] }
         for edge in edges where edge < 0 {
-            refused("a timer of \(edge) ns") {
-                var timer = PosixTimer()
-                timer.remainingNs = edge
-                $0.timers.posix = [timer]
+            refusedProcess("a timer of \(edge) ns") {
+                $0.timers.posix = [PosixTimer.with { timer in timer.remainingNs = edge }]
             }
-            refused("a timer every \(edge) ns") {
-                var timer = PosixTimer()
-                timer.intervalNs = edge
-                $0.timers.posix = [timer]
+            refusedProcess("a timer every \(edge) ns") {
+                $0.timers.posix = [PosixTimer.with { timer in timer.intervalNs = edge }]
             }
         }
         refused("packets longer than the pipe's content") {
@@ -109,15 +111,68 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         }
     }
 
+    @Test func aTreeWhoseReferencesLeadNowhereIsRefused() throws {
+        var tree = Self.tree()
+        tree.processes = [Self.process(), Self.process(7)]
+        _ = try CheckedTree(tree)
+        func refused(_ what: String, _ change: (inout TreeImage) -> Void) {
+            var changed = tree
+            change(&changed)
+            refuses(what) { _ = try CheckedTree(changed) }
+        }
+        refused("no processes") { $0.processes = [] }
+        refused("an address space that is not there") { $0.processes[1].space = 1 }
+        refused("a descriptor table that is not there") { $0.processes[1].table = .max }
+        refused("an address space of nobody") { $0.spaces.append($0.spaces[0]) }
+        refused("a descriptor table of nobody") { $0.tables.append($0.tables[0]) }
+        refused("two processes of one PID") { $0.processes[1] = $0.processes[0] }
+        refused("a thread of two processes") { $0.processes[1].threads.append($0.processes[0].threads[0]) }
+        refused("a process without its first thread") { $0.processes[1].pid = 8 }
+        refused("an epoll set that watches nothing") { tree in
+            tree.files.append(OpenFile.with { $0.epoll.watches = [EpollSet.Watch.with { $0.file = 9 }] })
+        }
+        let signals = LateSignals(ofThreads: [7: []])
+        try CheckedTree(tree).check([7: signals])
+        refuses("signals for no process") { try CheckedTree(tree).check([8: LateSignals()]) }
+        refuses("signals for another's thread") { try CheckedTree(tree).check([1: signals]) }
+    }
+
+    @Test func threadsThatCannotBeAreRefused() throws {
+        var tree = Self.tree(), threads = ProcessThreads()
+        (threads.pid, threads.threads) = (1, tree.processes[0].threads)
+        tree.processes[0].threads = []
+        let checked = try CheckedTree(tree)
+        #expect(!checked.hasThreads)
+        var complete = checked
+        try complete.add([threads])
+        #expect(complete.hasThreads)
+        refuses("threads that are there") { try complete.add([threads]) }
+        func refused(_ what: String, _ change: (inout ProcessThreads) -> Void) {
+            var changed = threads, tree = checked
+            change(&changed)
+            refuses(what) { try tree.add([changed]) }
+        }
+        refused("threads of another process") { $0.pid = 2 }
+        refused("no threads") { $0.threads = [] }
+        refused("threads without the first") { $0.threads[0].tid = 9 }
+        refused("two threads of one TID") { $0.threads.append($0.threads[0]) }
+        refused("short registers") { $0.threads[0].registers = Data(count: 8) }
+        refused("a signal of two bytes") { $0.pending = [Data(count: 2)] }
+        refuses("no threads at all") {
+            var tree = checked
+            try tree.add([])
+        }
+    }
+
     @Test func connectionsAndDatagramsThatCannotBeAreRefused() throws {
-        var image = Self.image()
+        var tree = Self.tree()
         var connection = TCPConnection(), socket = UDPEndpoint()
         (connection.family, socket.family) = (AF_INET, AF_INET)
-        image.files.append(OpenFile.with { $0.tcp = connection })
-        image.files.append(OpenFile.with { $0.udp = socket })
+        tree.files.append(OpenFile.with { $0.tcp = connection })
+        tree.files.append(OpenFile.with { $0.udp = socket })
         let address = Data([2, 0]) + Data(count: 14)
         (connection.local, connection.remote, connection.window) = (address, address, Data(count: 20))
-        var checked = try CheckedImage(image)
+        var checked = try CheckedTree(tree)
         try checked.complete([1: LateState.with { $0.tcp = connection }])
 
         func refused(_ what: String, _ index: UInt32 = 1, _ change: (inout TCPConnection) -> Void) {
@@ -156,16 +211,29 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
                 _ = try Checked(WireReleased.with { $0.steps = [WireStep.with { $0.duration = edge }] })
             }
         }
-        for edge in edges where edge != -1 {
-            refuses("clocks that differ by \(edge)") {
-                _ = try Checked(
-                    WireStage.with {
-                        $0.threads = [1]
-                        $0.clocks.monotonic = edge
-                    })
-            }
+    }
+
+    @Test func aStageThatCannotBeIsRefused() throws {
+        var stage = WireStage()
+        stage.spaces = [WireSpaceLayout.with { $0.memory = 5 }]
+        stage.processes = [WireProcessOutline.with { ($0.pid, $0.threads, $0.memory) = (1, [1, 2], 5) }]
+        _ = try Checked(stage)
+        func refused(_ what: String, _ change: (inout WireStage) -> Void) {
+            var changed = stage
+            change(&changed)
+            refuses(what) { _ = try Checked(changed) }
         }
-        refuses("a thread of TID -1") { _ = try Checked(WireStage.with { $0.threads = [-1] }) }
+        for edge in edges where edge != -1 {
+            refused("clocks that differ by \(edge)") { $0.clocks.monotonic = edge }
+        }
+        refused("no processes") { $0.processes = [] }
+        refused("a thread of TID -1") { $0.processes[0].threads.append(-1) }
+        refused("a process without its first thread") { $0.processes[0].threads = [2] }
+        refused("a process without its memory") { $0.processes[0].memory = 6 }
+        refused("two layouts of one memory") { $0.spaces.append($0.spaces[0]) }
+        refused("a thread of two processes") { stage in
+            stage.processes.append(WireProcessOutline.with { ($0.pid, $0.threads, $0.memory) = (2, [2], 5) })
+        }
     }
 
     // ---- Memory ----------------------------------------------------------------------------------------------
@@ -220,29 +288,31 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
     }
 
     @Test func tinyThreadsOfALongImageAreCountedByWhatTheyTake() throws {
-        // WireHandover.image (1) with empty threads (5) of two bytes: of a frame's 256 MiB they would make a hundred
-        // GiB.
-        let threads = [UInt16](repeating: 0x002a, count: 1_100_000).withUnsafeBytes { Array($0) }
-        var bytes: [UInt8] = [0x0a]
-        var length = UInt64(threads.count)
-        while length >= 0x80 {
-            bytes.append(UInt8(length & 0x7f) | 0x80)
-            length >>= 7
+        // WireHandover.tree (4) with a process (2) with empty threads (5) of two bytes: of a frame's 256 MiB they would
+        // make a hundred GiB.
+        func field(_ number: UInt8, _ content: [UInt8]) -> [UInt8] {
+            var bytes = [number << 3 | 2], length = UInt64(content.count)
+            while length >= 0x80 {
+                bytes.append(UInt8(length & 0x7f) | 0x80)
+                length >>= 7
+            }
+            return bytes + [UInt8(length)] + content
         }
-        bytes.append(UInt8(length))
-        bytes += threads
+        let threads = [UInt16](repeating: 0x002a, count: 1_100_000).withUnsafeBytes { Array($0) }
+        let bytes = field(4, field(2, threads))
         let weight = try bytes.withUnsafeBytes { try WireHandover.shape.weight(of: $0) }
         #expect(weight > SessionBounds.ofOneSession)
     }
 
     @Test func aRealImageWeighsLittleMoreThanItTakes() throws {
-        var image = Self.image()
-        image.threads = (1...2000).map { tid in
-            var thread = image.threads[0]
+        var tree = Self.tree()
+        let first = tree.processes[0].threads[0]
+        tree.processes[0].threads = (1...2000).map { tid in
+            var thread = first
             thread.tid = Int32(tid)
             return thread
         }
-        let bytes: [UInt8] = try WireHandover.with { $0.image = image }.serializedBytes()
+        let bytes: [UInt8] = try WireHandover.with { $0.tree = tree }.serializedBytes()
         let weight = try bytes.withUnsafeBytes { try WireHandover.shape.weight(of: $0) }
         #expect(weight > bytes.count && weight < 2 * bytes.count)
     }

@@ -70,7 +70,8 @@ struct HostileOfferTests {
                     .mountPointObstacles(in: container.rootfs).count > 0)
             try trees.send(root: true, over: source.connection)
             var stage = WireStage()
-            stage.threads = [1]
+            stage.processes = [WireProcessOutline.with { ($0.pid, $0.threads) = (1, [1]) }]
+            stage.spaces = [WireSpaceLayout()]
             try source.connection.send(.stage, stage)
             var refusal: MigrationError?
             do { _ = try source.connection.expect(.staged, WireStaged.self) } catch {

@@ -77,6 +77,8 @@ protocol DescriptorKind {
     static func capture(_ probe: DescriptorProbe, _ context: DescriptorContext) throws -> OpenFile.OneOf_Kind
     /// Is this image of the kind?
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool
+    /// Can there be such a file? The image may be hostile; what it refers to is checked with the tree.
+    static func validate(_ file: OpenFile) throws(EngineError)
     /// The pair that the file belongs to, and whether it is the second of it; nil: it is made alone.
     static func pair(_ file: OpenFile) -> (number: UInt64, isSecond: Bool)?
     /// Adds the call that makes both files of a pair at the two lowest numbers that are free.
@@ -85,10 +87,11 @@ protocol DescriptorKind {
     static func createPair(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.DataReference
     /// Adds the calls that make the file in the destination's process: one call that gives a number, which is the
     /// lowest that is free, and its result.
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
-        -> CallBatch.Argument
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.Argument
     /// Gives the file its state through a copy of its descriptor in the engine; all descriptors have their numbers.
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws
+    ///
+    /// - Parameter all: the tree's open files.
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws
     /// Does `fill` have anything to do?
     static func needsFilling(_ file: OpenFile) -> Bool
     /// What captures state of such files that the network may change until the end; nil: they have none.
@@ -107,14 +110,16 @@ protocol DescriptorKind {
 
 /// State of the open files of one kind that is captured last, when nothing reaches them any more.
 protocol LateCapture {
-    /// - Parameter files: the kind's, by their index in the image.
+    /// - Parameter files: the kind's, by their index in the tree's files.
     init(_ files: [Int: DescriptorProbe])
     /// Frames for the container go elsewhere.
-    mutating func begin(_ image: inout ProcessImage) throws
+    ///
+    /// - Parameter files: the tree's.
+    mutating func begin(_ files: inout [OpenFile]) throws
     /// Nothing reaches the container and nothing leaves it: makes what was captured final.
-    mutating func settle(_ image: inout ProcessImage) throws
+    mutating func settle(_ files: inout [OpenFile]) throws
     /// What has to be sent, by file.
-    func states(_ image: ProcessImage) -> [UInt32: LateState]
+    func states(_ files: [OpenFile]) -> [UInt32: LateState]
     /// What was sent to them before may still be on its way into them.
     var receivesLate: Bool { get }
     /// Gives the files back to the source's program, each whatever becomes of the others.
@@ -124,14 +129,15 @@ protocol LateCapture {
 }
 
 extension LateCapture {
-    func begin(_ image: inout ProcessImage) throws {}
+    func begin(_ files: inout [OpenFile]) throws {}
     var receivesLate: Bool { false }
     mutating func release() throws {}
 }
 
 extension DescriptorKind {
     static func obstacle(_ probe: DescriptorProbe) -> String? { nil }
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {}
+    static func validate(_ file: OpenFile) throws(EngineError) {}
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {}
     static func needsFilling(_ file: OpenFile) -> Bool { false }
     static var late: (any LateCapture.Type)? { nil }
     static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool { false }
@@ -139,9 +145,7 @@ extension DescriptorKind {
     static var connects: Bool { false }
     static var flagsOfCreation: Int32 { 0 }
     static func pair(_ file: OpenFile) -> (number: UInt64, isSecond: Bool)? { nil }
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) throws
-        -> CallBatch.Argument
-    {
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.Argument {
         throw EngineError.invalidImage("an open file that is not made by a call of its own")
     }
     static func createPair(_ file: OpenFile, _ batch: inout CallBatch) throws -> CallBatch.DataReference {
@@ -174,9 +178,4 @@ public struct DescriptorContext: Sendable {
         try checkC(stat(path, &status), "looking at \(path)")
         streams[FileIdentity(status)] = number
     }
-}
-
-/// What restore knows while it makes descriptors.
-struct DescriptorRestore {
-    let image: ProcessImage
 }

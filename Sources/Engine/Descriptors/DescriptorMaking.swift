@@ -5,27 +5,26 @@ import Glibc
 import LinuxKernel
 
 extension DescriptorTable {
-    /// Makes all files and puts them at their numbers.
+    /// Makes all files and puts them at the numbers of a table.
     ///
     /// - Returns: the last calls of it, which have not run yet: more can be added to them.
-    static func make(_ image: ProcessImage, _ stub: StubProcess) throws -> CallBatch {
-        let kinds = try kinds(of: image)
+    static func make(_ descriptors: [Descriptor], _ checked: CheckedTree, _ stub: StubProcess) throws -> CallBatch {
+        let files = checked.tree.files, kinds = checked.kinds
         let plan: DescriptorPlan
         do throws(DescriptorPlan.Impossible) {
             plan = try DescriptorPlan(
-                open: try openNumbers(of: stub), contents: contents(of: image, kinds), places: places(of: image),
-                items: movedItems(of: image))
+                open: try openNumbers(of: stub), contents: contents(of: files, kinds), places: places(of: descriptors),
+                items: movedItems(of: files, descriptors))
         } catch { throw EngineError.invalidImage(error.why) }
-        let context = DescriptorRestore(image: image)
         var batch = CallBatch()
         for step in plan.steps {
             try makeRoom(in: &batch, stub)
             switch step {
             case .make(let file, let number):
-                let made = try kinds[file].create(image.files[file], context, &batch)
+                let made = try kinds[file].create(files[file], &batch)
                 batch.expect(made, toBe: number)
             case .makePair(let file, let first, let second):
-                let numbers = try kinds[file].createPair(image.files[file], &batch)
+                let numbers = try kinds[file].createPair(files[file], &batch)
                 batch.expect(numbers, toBe: [first, second])
             case .duplicate(let from, let number, let closeOnExec):
                 batch.call(
@@ -36,12 +35,12 @@ extension DescriptorTable {
                     doing: "setting the flags of fd \(number)")
             case .close(let number): batch.call(.close, .int(number), doing: "closing fd \(number), which is done with")
             case .add(let item, let set):
-                EpollKind.add(image.files[item.set].epoll.watches[item.index], to: set, &batch)
+                EpollKind.add(files[item.set].epoll.watches[item.index], to: set, &batch)
             }
         }
         for (index, number) in plan.numbers.enumerated() {
             try makeRoom(in: &batch, stub)
-            if let number { setFlags(of: image.files[index], kinds[index], number, &batch) }
+            if let number { setFlags(of: files[index], kinds[index], number, &batch) }
         }
         return batch
     }
@@ -77,27 +76,25 @@ extension DescriptorTable {
 
     // ---- What the plan asks of an image ----------------------------------------------------------------------
 
-    private static func contents(of image: ProcessImage, _ kinds: [any DescriptorKind.Type])
-        -> [DescriptorPlan.Content]
-    {
-        zip(image.files, kinds).map { file, kind in
+    private static func contents(of files: [OpenFile], _ kinds: [any DescriptorKind.Type]) -> [DescriptorPlan.Content] {
+        zip(files, kinds).map { file, kind in
             if case .stream(let stream) = file.kind { return .stream(Int32(clamping: stream.number)) }
             return kind.pair(file).map { .pair($0.number, isSecond: $0.isSecond) } ?? .single
         }
     }
-    private static func places(of image: ProcessImage) -> [DescriptorPlan.Place] {
-        image.descriptors.map {
+    private static func places(of descriptors: [Descriptor]) -> [DescriptorPlan.Place] {
+        descriptors.map {
             DescriptorPlan.Place(number: $0.number, file: Int($0.file), closeOnExec: $0.closeOnExec)
         }
     }
 
     /// The items of epoll sets whose number leads to another file by now, or to none.
-    private static func movedItems(of image: ProcessImage) -> [DescriptorPlan.Item] {
-        let files = Dictionary(image.descriptors.map { ($0.number, $0.file) }) { first, _ in first }
-        return image.files.enumerated().flatMap { set, file -> [DescriptorPlan.Item] in
+    private static func movedItems(of files: [OpenFile], _ descriptors: [Descriptor]) -> [DescriptorPlan.Item] {
+        let places = Dictionary(descriptors.map { ($0.number, $0.file) }) { first, _ in first }
+        return files.enumerated().flatMap { set, file -> [DescriptorPlan.Item] in
             guard case .epoll(let epoll) = file.kind else { return [] }
             return epoll.watches.enumerated().compactMap { index, watch in
-                if files[watch.descriptor] == watch.file { return nil }
+                if places[watch.descriptor] == watch.file { return nil }
                 return DescriptorPlan.Item(number: watch.descriptor, file: Int(watch.file), set: set, index: index)
             }
         }
@@ -106,51 +103,57 @@ extension DescriptorTable {
     // ---- State ---------------------------------------------------------------------------------------------
 
     /// Gives the files that were made their state, but for connections.
-    static func fill(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        let kinds = try kinds(of: image), numbers = numbers(of: image)
-        for (index, file) in image.files.enumerated() where kinds[index].needsFilling(file) {
+    static func fill(_ descriptors: [Descriptor], _ checked: CheckedTree, _ stub: StubProcess, _ tools: RestoreTools)
+        throws
+    {
+        let files = checked.tree.files, kinds = checked.kinds, numbers = numbers(of: files, descriptors)
+        for (index, file) in files.enumerated() where kinds[index].needsFilling(file) {
             guard let copy = try copy(of: numbers[index], stub) else { continue }
-            try kinds[index].fill(file, copy, image, tools)
+            try kinds[index].fill(file, copy, among: files, tools)
         }
     }
 
     /// Brings to life what the network may reach, a kind after the other, then what watches descriptors.
-    static func connect(_ image: ProcessImage, _ stub: StubProcess, _ tools: RestoreTools) throws {
-        let kinds = try kinds(of: image), numbers = numbers(of: image)
+    ///
+    /// - Returns: the last calls of it, which have not run yet: more can be added to them.
+    static func connect(
+        _ descriptors: [Descriptor], _ checked: CheckedTree, _ stub: StubProcess, _ tools: RestoreTools
+    ) throws -> CallBatch {
+        let files = checked.tree.files, kinds = checked.kinds, numbers = numbers(of: files, descriptors)
         if let reason = EngineDescriptors.reasonAgainst(kinds.count { $0.connects }) {
             throw EngineError.invalidImage(reason)
         }
         for kind in descriptorKinds where kind.connects {
-            var files: [(copy: FileDescriptor, file: OpenFile)] = []
+            var made: [(copy: FileDescriptor, file: OpenFile)] = []
             for index in kinds.indices where ObjectIdentifier(kinds[index]) == ObjectIdentifier(kind) {
                 guard let copy = try copy(of: numbers[index], stub) else { continue }
-                files.append((copy, image.files[index]))
+                made.append((copy, files[index]))
             }
-            try kind.connect(files, tools)
+            try kind.connect(made, tools)
         }
-        try watch(image, numbers, stub)
+        return try watch(files, descriptors, numbers, stub)
     }
 
-    /// Adds the items of epoll sets whose numbers lead to their files.
-    private static func watch(_ image: ProcessImage, _ numbers: [Int32?], _ stub: StubProcess) throws {
-        let files = Dictionary(image.descriptors.map { ($0.number, $0.file) }) { first, _ in first }
+    /// The calls that add the items of epoll sets whose numbers lead to their files.
+    private static func watch(
+        _ files: [OpenFile], _ descriptors: [Descriptor], _ numbers: [Int32?], _ stub: StubProcess
+    ) throws -> CallBatch {
+        let places = Dictionary(descriptors.map { ($0.number, $0.file) }) { first, _ in first }
         var batch = CallBatch()
-        for (file, number) in zip(image.files, numbers) {
+        for (file, number) in zip(files, numbers) {
             guard case .epoll(let set) = file.kind, let number else { continue }
-            for watch in set.watches where files[watch.descriptor] == watch.file {
+            for watch in set.watches where places[watch.descriptor] == watch.file {
                 try makeRoom(in: &batch, stub)
                 EpollKind.add(watch, to: number, &batch)
             }
         }
-        if !batch.isEmpty { _ = try stub.run(batch) }
+        return batch
     }
 
     /// A number by which each file is reached.
-    private static func numbers(of image: ProcessImage) -> [Int32?] {
-        var numbers = [Int32?](repeating: nil, count: image.files.count)
-        for descriptor in image.descriptors where Int(descriptor.file) < numbers.count {
-            numbers[Int(descriptor.file)] = descriptor.number
-        }
+    private static func numbers(of files: [OpenFile], _ descriptors: [Descriptor]) -> [Int32?] {
+        var numbers = [Int32?](repeating: nil, count: files.count)
+        for descriptor in descriptors { numbers[Int(descriptor.file)] = descriptor.number }
         return numbers
     }
 
@@ -159,15 +162,6 @@ extension DescriptorTable {
         guard let number else { return nil }
         return FileDescriptor(
             owning: try check(clx_pidfd_getfd(stub.pidfd.number, number), "taking fd \(number) of pid \(stub.pid)"))
-    }
-
-    private static func kinds(of image: ProcessImage) throws -> [any (DescriptorKind & Sendable).Type] {
-        try image.files.map { file in
-            guard let kind = file.kind, let found = descriptorKinds.first(where: { $0.made(kind) }) else {
-                throw EngineError.invalidImage("an open file of unknown kind")
-            }
-            return found
-        }
     }
 }
 

@@ -11,21 +11,34 @@ enum DescriptorTable {
         numbers.map { batch.call(.fcntl, .int($0), .int(F_GETFD), doing: "reading the flags of fd \($0)") }
     }
 
+    /// What the capture of a descriptor table gives.
+    struct Collected {
+        var files: [OpenFile]
+        /// The table itself.
+        var descriptors: [Descriptor]
+        /// What is captured last.
+        var late: [any LateCapture]
+        /// The inodes of the regular files that are open for writing.
+        var written: Set<UInt64>
+    }
+
     /// Captures the open files of a stopped process, and which numbers lead to each.
     ///
-    /// - Parameter flags: what F_GETFD says of each number.
-    /// - Returns: what is captured last, and the inodes of the regular files that are open for writing.
+    /// - Parameters:
+    ///   - flags: what F_GETFD says of each number.
+    ///   - between: called now and then; what it throws ends the capture.
     static func collect(
-        _ process: SourceProcess, _ flags: [Int32: Int64], _ context: DescriptorContext, into image: inout ProcessImage
-    ) throws -> (late: [any LateCapture], written: Set<UInt64>) {
-        let files = process.openFiles.files
+        _ open: OpenFiles, _ pidfd: FileDescriptor, _ flags: [Int32: Int64], _ context: DescriptorContext,
+        between: () throws -> Void
+    ) throws -> Collected {
+        let files = open.files, pid = open.pid
         var late: [ObjectIdentifier: [Int: DescriptorProbe]] = [:], written: Set<UInt64> = []
         var index: [Int32: Int] = [:], census = DescriptorCensus()
         var images: [OpenFile] = [], descriptors: [Descriptor] = []
         images.reserveCapacity(files.count)
         for (file, numbers) in files.enumerated() {
-            if file % 64 == 0 { try process.whileWaiting() }
-            let probe = try DescriptorProbe(numbers[0], of: process.pid, process.pidfd)
+            if file % 64 == 0 { try between() }
+            let probe = try DescriptorProbe(numbers[0], of: pid, pidfd)
             let kind = try carriedKind(of: probe, context)
             images.append(try capture(probe, kind, context))
             if kind.late != nil { late[ObjectIdentifier(kind), default: [:]][file] = probe }
@@ -44,18 +57,17 @@ enum DescriptorTable {
         }
         for (file, numbers) in files.enumerated() {
             guard case .epoll(var set) = images[file].kind else { continue }
-            if let item = EpollKind.resolve(&set, number: numbers[0], process.openFiles, index: index) {
-                throw EngineError.obstacles([EpollKind.orphan(item, of: numbers[0], process.pid)])
+            if let item = EpollKind.resolve(&set, number: numbers[0], open, index: index) {
+                throw EngineError.obstacles([EpollKind.orphan(item, of: numbers[0], pid)])
             }
             images[file].epoll = set
         }
-        (image.files, image.descriptors) = (images, descriptors)
         let obstacles = census.obstacles
         if !obstacles.isEmpty { throw EngineError.obstacles(obstacles) }
         let captures = descriptorKinds.compactMap { kind in
             late[ObjectIdentifier(kind)].flatMap { files in kind.late.map { $0.init(files) } }
         }
-        return (captures, written)
+        return Collected(files: images, descriptors: descriptors, late: captures, written: written)
     }
 
     private static func capture(

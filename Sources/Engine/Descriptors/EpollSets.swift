@@ -24,7 +24,7 @@ enum EpollKind: DescriptorKind {
         if case .epoll = kind { true } else { false }
     }
 
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         .result(batch.call(.epollCreate1, .int(O_CLOEXEC), doing: "making an epoll set"))
     }
 

@@ -23,7 +23,7 @@ enum EventCounterKind: DescriptorKind {
 
     static var flagsOfCreation: Int32 { O_NONBLOCK }
 
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         let flags = (file.event.semaphore ? 1 : 0) | Int32(bitPattern: file.flags) & O_NONBLOCK | O_CLOEXEC
         return .result(
             batch.call(.eventfd2, .int(Self.first(of: file.event)), .int(flags), doing: "making an eventfd"))
@@ -34,7 +34,7 @@ enum EventCounterKind: DescriptorKind {
 
     static func needsFilling(_ file: OpenFile) -> Bool { file.event.count > UInt64(first(of: file.event)) }
 
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {
         let rest = file.event.count - UInt64(first(of: file.event))
         try withUnsafeBytes(of: rest) { try copy.write($0) }
     }

@@ -76,8 +76,6 @@ enum PathFileKind: DescriptorKind {
         }
         var file = PathFile()
         file.path = probe.link
-        file.type = probe.type
-        file.device = UInt64(probe.status.st_rdev)
         let offset = probe.type == S_IFCHR ? 0 : UInt64(max(0, lseek(probe.copy.number, 0, SEEK_CUR)))
         if probe.type == S_IFDIR { file.atEnd = offset != 0 } else { file.offset = offset }
         return .path(file)
@@ -87,7 +85,12 @@ enum PathFileKind: DescriptorKind {
         if case .path = kind { true } else { false }
     }
 
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    static func validate(_ file: OpenFile) throws(EngineError) {
+        try ImageCheck.path(file.path.path)
+        try ImageCheck.need(file.path.offset <= UInt64(Int64.max), "a file's offset of \(file.path.offset)")
+    }
+
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         let image = file.path
         let path = batch.string(image.path)
         let flags = Int32(bitPattern: file.flags) & ~(O_CREAT | O_EXCL | O_TRUNC) | O_NOCTTY | O_CLOEXEC
@@ -102,7 +105,7 @@ enum PathFileKind: DescriptorKind {
 
     static func needsFilling(_ file: OpenFile) -> Bool { file.path.atEnd }
 
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {
         try FolderOffset.moveToEnd(copy, file.path.path)
     }
 }

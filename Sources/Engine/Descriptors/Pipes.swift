@@ -57,14 +57,23 @@ enum PipeKind: DescriptorKind {
         if case .pipe = kind { true } else { false }
     }
 
+    static func validate(_ file: OpenFile) throws(EngineError) {
+        let end = file.pipe
+        try ImageCheck.need(end.capacity <= 1 << 30, "a pipe of \(end.capacity) bytes")
+        try ImageCheck.need(end.content.count <= Int(end.capacity), "a pipe that holds more than it can")
+        let packets = end.packets.reduce(into: UInt64(0)) { $0 += UInt64($1) }
+        try ImageCheck.need(
+            end.packets.isEmpty || packets == UInt64(end.content.count), "packets that are not their pipe's content")
+    }
+
     static func needsFilling(_ file: OpenFile) -> Bool { !file.pipe.writeEnd }
 
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {
         let end = file.pipe
         try check(clx_fcntl(copy.number, 1031, Int(end.capacity)), "sizing a pipe to \(end.capacity) bytes")
         if end.content.isEmpty { return }
         // A read end of one's own can be opened for writing through /proc.
-        let packetMode = image.files.contains {
+        let packetMode = all.contains {
             guard case .pipe(let other) = $0.kind else { return false }
             return other.pipe == end.pipe && other.writeEnd && Int32($0.flags) & O_DIRECT_ != 0
         }

@@ -14,4 +14,7 @@ enum StreamKind: DescriptorKind {
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .stream = kind { true } else { false }
     }
+    static func validate(_ file: OpenFile) throws(EngineError) {
+        try ImageCheck.need(file.stream.number <= 2, "standard stream \(file.stream.number)")
+    }
 }

@@ -13,11 +13,17 @@ enum TCPListenerKind: DescriptorKind {
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .tcpListener = kind { true } else { false }
     }
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    static func validate(_ file: OpenFile) throws(EngineError) {
+        let listener = file.tcpListener
+        try ImageCheck.socketFamily(listener.family)
+        try ImageCheck.socketAddress(listener.address, of: listener.family)
+        try ImageCheck.socketOptions(listener.options)
+    }
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         TCPKinds.socket(family: file.tcpListener.family, &batch)
     }
     static func needsFilling(_ file: OpenFile) -> Bool { true }
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {
         try TCPSocket.restoreListener(copy.number, file.tcpListener)
     }
 }
@@ -35,7 +41,19 @@ enum TCPConnectionKind: DescriptorKind {
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .tcp = kind { true } else { false }
     }
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    /// The rest of it comes last.
+    static func validate(_ file: OpenFile) throws(EngineError) { try ImageCheck.socketFamily(file.tcp.family) }
+    private static func validate(_ connection: TCPConnection) throws(EngineError) {
+        try ImageCheck.socketAddress(connection.local, of: connection.family)
+        try ImageCheck.socketAddress(connection.remote, of: connection.family)
+        try ImageCheck.socketOptions(connection.options)
+        try ImageCheck.need(connection.window.count == 20, "a TCP window of \(connection.window.count) bytes")
+        try ImageCheck.need(
+            Int(connection.unsent) <= connection.sendQueue.count, "more unsent than there is to send")
+        try ImageCheck.need(
+            connection.sendWindowScale <= 14 && connection.receiveWindowScale <= 14, "a TCP window's scale above 14")
+    }
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         TCPKinds.socket(family: file.tcp.family, &batch)
     }
 
@@ -45,7 +63,7 @@ enum TCPConnectionKind: DescriptorKind {
         guard connection.family == place.family else {
             throw .invalidImage("a connection of another family than its socket")
         }
-        try CheckedImage.check(connection)
+        try validate(connection)
         file.tcp = connection
         return true
     }
@@ -90,47 +108,42 @@ struct TCPLateCapture: LateCapture {
         let repair: TCPSocket.Repair
     }
     private let connections: [Int: DescriptorProbe]
-    /// By their index in the image's files.
+    /// By their index in the tree's files.
     var repaired: [Int: Repaired] = [:]
 
     init(_ files: [Int: DescriptorProbe]) { connections = files }
 
     /// Puts the connections under repair and captures them; what the port still delivers until it is silent is read by
     /// `settle`.
-    mutating func begin(_ image: inout ProcessImage) throws {
+    mutating func begin(_ files: inout [OpenFile]) throws {
         // All before the first is read: under repair they send each other nothing more.
         for (index, probe) in connections {
             repaired[index] = Repaired(copy: probe.copy, repair: try TCPSocket.beginRepair(probe.copy.number))
         }
-        try image.editFiles { [repaired] files in
-            for (index, connection) in repaired {
-                files[index].tcp = try TCPSocket.captureConnection(connection.copy.number, connection.repair)
-            }
+        for (index, connection) in repaired {
+            files[index].tcp = try TCPSocket.captureConnection(connection.copy.number, connection.repair)
         }
     }
 
     /// Connections of the container with itself have no port between them: what one sends again reaches the other, and
     /// both have to be seen at the same instant. Once nothing has moved since the pass before, they were.
-    mutating func settle(_ image: inout ProcessImage) throws {
-        let ends = Set(repaired.keys.map { UDPAddress(image.files[$0].tcp.local) })
-        let meetsItself = repaired.keys.contains { ends.contains(UDPAddress(image.files[$0].tcp.remote)) }
+    mutating func settle(_ files: inout [OpenFile]) throws {
+        let ends = Set(repaired.keys.map { UDPAddress(files[$0].tcp.local) })
+        let meetsItself = repaired.keys.contains { ends.contains(UDPAddress(files[$0].tcp.remote)) }
         for pass in 0..<20 {
-            let moved = try image.editFiles { [repaired] files in
-                var moved = false
-                for (index, connection) in repaired {
-                    let has = try TCPSocket.settle(connection.copy.number, connection.repair, &files[index].tcp)
-                    moved = moved || has
-                }
-                return moved
+            var moved = false
+            for (index, connection) in repaired {
+                let has = try TCPSocket.settle(connection.copy.number, connection.repair, &files[index].tcp)
+                moved = moved || has
             }
             if !meetsItself || pass > 0 && !moved { return }
         }
         throw KernelError("capturing TCP connections: they do not come to rest", .again)
     }
 
-    func states(_ image: ProcessImage) -> [UInt32: LateState] {
+    func states(_ files: [OpenFile]) -> [UInt32: LateState] {
         var states: [UInt32: LateState] = [:]
-        for index in repaired.keys { states[UInt32(index), default: LateState()].tcp = image.files[index].tcp }
+        for index in repaired.keys { states[UInt32(index), default: LateState()].tcp = files[index].tcp }
         return states
     }
 

@@ -15,21 +15,39 @@ enum UDPKind: DescriptorKind {
     static func made(_ kind: OpenFile.OneOf_Kind) -> Bool {
         if case .udp = kind { true } else { false }
     }
-    static func create(_ file: OpenFile, _ context: DescriptorRestore, _ batch: inout CallBatch) -> CallBatch.Argument {
+    static func validate(_ file: OpenFile) throws(EngineError) {
+        let socket = file.udp
+        try ImageCheck.socketFamily(socket.family)
+        if !socket.local.isEmpty { try ImageCheck.socketAddress(socket.local, of: socket.family) }
+        if !socket.remote.isEmpty { try ImageCheck.socketAddress(socket.remote, of: socket.family) }
+        try ImageCheck.socketOptions(socket.options)
+        for datagram in socket.queue.datagrams { try validate(datagram) }
+    }
+    private static func validate(_ datagram: Datagram) throws(EngineError) {
+        try ImageCheck.need(
+            datagram.source.count == 16 || datagram.source.count == 28, "a datagram without its sender")
+        // What an IP packet of the largest size has room for.
+        try ImageCheck.need(datagram.content.count <= 65527, "a datagram of \(datagram.content.count) bytes")
+        try ImageCheck.need(datagram.segment <= 65527, "a datagram in pieces of \(datagram.segment) bytes")
+        try ImageCheck.need(
+            !datagram.hasDestination || [4, 16].contains(datagram.destination.count),
+            "a datagram to an address of \(datagram.destination.count) bytes")
+    }
+    static func create(_ file: OpenFile, _ batch: inout CallBatch) -> CallBatch.Argument {
         .result(
             batch.call(
                 .socket, .int(file.udp.family), .int(Int32(SOCK_DGRAM.rawValue) | O_CLOEXEC), .int(IPPROTO_UDP),
                 doing: "making a UDP socket"))
     }
     static func needsFilling(_ file: OpenFile) -> Bool { true }
-    static func fill(_ file: OpenFile, _ copy: FileDescriptor, _ image: ProcessImage, _ tools: RestoreTools) throws {
+    static func fill(_ file: OpenFile, _ copy: FileDescriptor, among all: [OpenFile], _ tools: RestoreTools) throws {
         try UDPSocket.restore(copy.number, file.udp)
     }
 
     static var late: (any LateCapture.Type)? { UDPLateCapture.self }
     static func complete(_ file: inout OpenFile, with late: LateState) throws(EngineError) -> Bool {
         guard case .udp = file.kind, case .datagrams(let queue)? = late.kind else { return false }
-        for datagram in queue.datagrams { try CheckedImage.check(datagram) }
+        for datagram in queue.datagrams { try validate(datagram) }
         file.udp.queue = queue
         return true
     }
@@ -49,29 +67,27 @@ enum UDPKind: DescriptorKind {
 
 /// The UDP sockets of the container, whose queues are read when the port is silent.
 struct UDPLateCapture: LateCapture {
-    /// By their index in the image's files.
+    /// By their index in the tree's files.
     private let sockets: [Int: DescriptorProbe]
 
     init(_ files: [Int: DescriptorProbe]) { sockets = files }
 
     var receivesLate: Bool { !sockets.isEmpty }
 
-    mutating func settle(_ image: inout ProcessImage) throws {
-        try image.editFiles { [sockets] files in
-            for (index, probe) in sockets {
-                do { files[index].udp.queue = try UDPSocket.captureQueue(probe.copy.number) } catch let error
-                    as UDPSocket.Uncarried
-                {
-                    throw EngineError.obstacles([DescriptorTable.named(probe, error.why)])
-                }
+    mutating func settle(_ files: inout [OpenFile]) throws {
+        for (index, probe) in sockets {
+            do { files[index].udp.queue = try UDPSocket.captureQueue(probe.copy.number) } catch let error
+                as UDPSocket.Uncarried
+            {
+                throw EngineError.obstacles([DescriptorTable.named(probe, error.why)])
             }
         }
     }
 
-    func states(_ image: ProcessImage) -> [UInt32: LateState] {
+    func states(_ files: [OpenFile]) -> [UInt32: LateState] {
         var states: [UInt32: LateState] = [:]
-        for index in sockets.keys where !image.files[index].udp.queue.datagrams.isEmpty {
-            states[UInt32(index), default: LateState()].datagrams = image.files[index].udp.queue
+        for index in sockets.keys where !files[index].udp.queue.datagrams.isEmpty {
+            states[UInt32(index), default: LateState()].datagrams = files[index].udp.queue
         }
         return states
     }

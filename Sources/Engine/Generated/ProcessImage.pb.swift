@@ -29,17 +29,35 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
   typealias Version = _2
 }
 
-/// One process: its address space, its threads and everything they share.
-public nonisolated struct ProcessImage: @unchecked Sendable {
+/// The processes of a container. What the kernel lets processes share is in a list of the tree, and a process refers to
+/// it by its place there; those who refer to the same place share it.
+public nonisolated struct TreeImage: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// Format of this message, see ProcessImage.currentVersion.
-  public var version: UInt32 {
-    get {_storage._version}
-    set {_uniqueStorage()._version = newValue}
-  }
+  /// Format of this message, see TreeImage.currentVersion.
+  public var version: UInt32 = 0
+
+  /// The container's first process comes first.
+  public var processes: [ProcessImage] = []
+
+  public var spaces: [AddressSpace] = []
+
+  public var tables: [DescriptorTableImage] = []
+
+  public var files: [OpenFile] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// One process: its threads, what they share, and what it refers to.
+public nonisolated struct ProcessImage: @unchecked Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
 
   /// PID in the container's PID namespace.
   public var pid: Int32 {
@@ -47,34 +65,9 @@ public nonisolated struct ProcessImage: @unchecked Sendable {
     set {_uniqueStorage()._pid = newValue}
   }
 
-  /// Path of the executable as the container sees it.
-  public var executable: String {
-    get {_storage._executable}
-    set {_uniqueStorage()._executable = newValue}
-  }
-
-  public var addressSpace: AddressSpace {
-    get {_storage._addressSpace ?? AddressSpace()}
-    set {_uniqueStorage()._addressSpace = newValue}
-  }
-  /// Returns true if `addressSpace` has been explicitly set.
-  public var hasAddressSpace: Bool {_storage._addressSpace != nil}
-  /// Clears the value of `addressSpace`. Subsequent reads from it will return its default value.
-  public mutating func clearAddressSpace() {_uniqueStorage()._addressSpace = nil}
-
   public var threads: [ThreadImage] {
     get {_storage._threads}
     set {_uniqueStorage()._threads = newValue}
-  }
-
-  public var descriptors: [Descriptor] {
-    get {_storage._descriptors}
-    set {_uniqueStorage()._descriptors = newValue}
-  }
-
-  public var files: [OpenFile] {
-    get {_storage._files}
-    set {_uniqueStorage()._files = newValue}
   }
 
   public var settings: ProcessSettings {
@@ -104,11 +97,44 @@ public nonisolated struct ProcessImage: @unchecked Sendable {
   /// Clears the value of `timers`. Subsequent reads from it will return its default value.
   public mutating func clearTimers() {_uniqueStorage()._timers = nil}
 
+  /// Index into TreeImage.spaces.
+  public var space: UInt32 {
+    get {_storage._space}
+    set {_uniqueStorage()._space = newValue}
+  }
+
+  /// Index into TreeImage.tables.
+  public var table: UInt32 {
+    get {_storage._table}
+    set {_uniqueStorage()._table = newValue}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
   fileprivate var _storage = _StorageClass.defaultInstance
+}
+
+/// What of a process is captured after the rest of it: its threads, and the signals that wait.
+public nonisolated struct ProcessThreads: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// The process's PID.
+  public var pid: Int32 = 0
+
+  public var threads: [ThreadImage] = []
+
+  /// As in SignalState.
+  public var pending: [Data] = []
+
+  public var stopped: Bool = false
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct AddressSpace: Sendable {
@@ -143,6 +169,9 @@ public nonisolated struct AddressSpace: Sendable {
 
   /// PR_SET_THP_DISABLE.
   public var thpDisabled: Bool = false
+
+  /// Path of the executable as the container sees it.
+  public var executable: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -182,11 +211,6 @@ public nonisolated struct MemoryArea: Sendable {
 
   /// Shared anonymous memory: equal numbers mean the same memory object.
   public var object: UInt64 = 0
-
-  /// Of a file mapping: size and modification time, compared at the destination before anything is staged.
-  public var fileSize: UInt64 = 0
-
-  public var fileMtimeNs: Int64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -405,7 +429,19 @@ public nonisolated struct ThreadImage: @unchecked Sendable {
   fileprivate var _storage = _StorageClass.defaultInstance
 }
 
-/// A number in the descriptor table and the open file behind it; duplicates name the same file.
+public nonisolated struct DescriptorTableImage: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var descriptors: [Descriptor] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// A number in a descriptor table and the open file behind it; duplicates name the same file.
 public nonisolated struct Descriptor: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -415,7 +451,7 @@ public nonisolated struct Descriptor: Sendable {
 
   public var closeOnExec: Bool = false
 
-  /// Index into ProcessImage.files.
+  /// Index into TreeImage.files.
   public var file: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -530,12 +566,6 @@ public nonisolated struct PathFile: Sendable {
 
   public var offset: UInt64 = 0
 
-  /// S_IFMT bits of st_mode.
-  public var type: UInt32 = 0
-
-  /// Device number of a character device.
-  public var device: UInt64 = 0
-
   /// A directory that has been read to its end.
   public var atEnd: Bool = false
 
@@ -574,9 +604,6 @@ public nonisolated struct PipeEnd: Sendable {
 
   /// Packet mode: length of each packet.
   public var packets: [UInt32] = []
-
-  /// Owner of a named pipe or "" for an anonymous one.
-  public var path: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -618,7 +645,7 @@ public nonisolated struct EpollSet: Sendable {
 
     public var data: UInt64 = 0
 
-    /// The file that it watches, an index into ProcessImage.files: the number may be closed by now, or lead elsewhere.
+    /// The file that it watches, an index into TreeImage.files: the number may be closed by now, or lead elsewhere.
     public var file: UInt32 = 0
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -983,8 +1010,6 @@ public nonisolated struct Credentials: Sendable {
 
   public var noNewPrivs: Bool = false
 
-  public var keepCaps: Bool = false
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -997,8 +1022,6 @@ public nonisolated struct ProcessSettings: Sendable {
 
   /// A path as the container sees it: bytes, which need not be text.
   public var workingDirectory: Data = Data()
-
-  public var rootDirectory: String = String()
 
   public var umask: UInt32 = 0
 
@@ -1014,15 +1037,6 @@ public nonisolated struct ProcessSettings: Sendable {
   public var personality: UInt32 = 0
 
   public var coredumpFilter: UInt32 = 0
-
-  /// Session and process group in the container's PID namespace.
-  public var session: Int32 = 0
-
-  public var processGroup: Int32 = 0
-
-  public var ioPriority: Int32 = 0
-
-  public var seccompMode: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1085,8 +1099,6 @@ public nonisolated struct PosixTimer: Sendable {
   /// Time left; 0: disarmed.
   public var remainingNs: Int64 = 0
 
-  public var overrun: UInt32 = 0
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1096,21 +1108,68 @@ public nonisolated struct PosixTimer: Sendable {
 
 fileprivate nonisolated let _protobuf_package = "apus"
 
+nonisolated extension TreeImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".TreeImage"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}processes\0\u{1}spaces\0\u{1}tables\0\u{1}files\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.version) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.processes) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.spaces) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.files) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.version != 0 {
+      try visitor.visitSingularUInt32Field(value: self.version, fieldNumber: 1)
+    }
+    if !self.processes.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.processes, fieldNumber: 2)
+    }
+    if !self.spaces.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.spaces, fieldNumber: 3)
+    }
+    if !self.tables.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 4)
+    }
+    if !self.files.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.files, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: TreeImage, rhs: TreeImage) -> Bool {
+    if lhs.version != rhs.version {return false}
+    if lhs.processes != rhs.processes {return false}
+    if lhs.spaces != rhs.spaces {return false}
+    if lhs.tables != rhs.tables {return false}
+    if lhs.files != rhs.files {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ProcessImage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}version\0\u{1}pid\0\u{1}executable\0\u{3}address_space\0\u{1}threads\0\u{1}descriptors\0\u{1}files\0\u{2}\u{2}settings\0\u{1}signals\0\u{1}timers\0\u{c}\u{8}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{2}pid\0\u{2}\u{3}threads\0\u{2}\u{4}settings\0\u{1}signals\0\u{1}timers\0\u{1}space\0\u{1}table\0\u{c}\u{1}\u{1}\u{c}\u{3}\u{1}\u{c}\u{4}\u{1}\u{c}\u{6}\u{1}\u{c}\u{7}\u{1}\u{c}\u{8}\u{1}")
 
   fileprivate class _StorageClass {
-    var _version: UInt32 = 0
     var _pid: Int32 = 0
-    var _executable: String = String()
-    var _addressSpace: AddressSpace? = nil
     var _threads: [ThreadImage] = []
-    var _descriptors: [Descriptor] = []
-    var _files: [OpenFile] = []
     var _settings: ProcessSettings? = nil
     var _signals: SignalState? = nil
     var _timers: TimerState? = nil
+    var _space: UInt32 = 0
+    var _table: UInt32 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1121,16 +1180,13 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
     private init() {}
 
     init(copying source: _StorageClass) {
-      _version = source._version
       _pid = source._pid
-      _executable = source._executable
-      _addressSpace = source._addressSpace
       _threads = source._threads
-      _descriptors = source._descriptors
-      _files = source._files
       _settings = source._settings
       _signals = source._signals
       _timers = source._timers
+      _space = source._space
+      _table = source._table
     }
   }
 
@@ -1149,16 +1205,13 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
         // allocates stack space for every case branch when no optimizations are
         // enabled. https://github.com/apple/swift-protobuf/issues/1034
         switch fieldNumber {
-        case 1: try { try decoder.decodeSingularUInt32Field(value: &_storage._version) }()
         case 2: try { try decoder.decodeSingularInt32Field(value: &_storage._pid) }()
-        case 3: try { try decoder.decodeSingularStringField(value: &_storage._executable) }()
-        case 4: try { try decoder.decodeSingularMessageField(value: &_storage._addressSpace) }()
         case 5: try { try decoder.decodeRepeatedMessageField(value: &_storage._threads) }()
-        case 6: try { try decoder.decodeRepeatedMessageField(value: &_storage._descriptors) }()
-        case 7: try { try decoder.decodeRepeatedMessageField(value: &_storage._files) }()
         case 9: try { try decoder.decodeSingularMessageField(value: &_storage._settings) }()
         case 10: try { try decoder.decodeSingularMessageField(value: &_storage._signals) }()
         case 11: try { try decoder.decodeSingularMessageField(value: &_storage._timers) }()
+        case 12: try { try decoder.decodeSingularUInt32Field(value: &_storage._space) }()
+        case 13: try { try decoder.decodeSingularUInt32Field(value: &_storage._table) }()
         default: break
         }
       }
@@ -1171,26 +1224,11 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
       // allocates stack space for every if/case branch local when no optimizations
       // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
       // https://github.com/apple/swift-protobuf/issues/1182
-      if _storage._version != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._version, fieldNumber: 1)
-      }
       if _storage._pid != 0 {
         try visitor.visitSingularInt32Field(value: _storage._pid, fieldNumber: 2)
       }
-      if !_storage._executable.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._executable, fieldNumber: 3)
-      }
-      try { if let v = _storage._addressSpace {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
-      } }()
       if !_storage._threads.isEmpty {
         try visitor.visitRepeatedMessageField(value: _storage._threads, fieldNumber: 5)
-      }
-      if !_storage._descriptors.isEmpty {
-        try visitor.visitRepeatedMessageField(value: _storage._descriptors, fieldNumber: 6)
-      }
-      if !_storage._files.isEmpty {
-        try visitor.visitRepeatedMessageField(value: _storage._files, fieldNumber: 7)
       }
       try { if let v = _storage._settings {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
@@ -1201,6 +1239,12 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
       try { if let v = _storage._timers {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
       } }()
+      if _storage._space != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._space, fieldNumber: 12)
+      }
+      if _storage._table != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._table, fieldNumber: 13)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1210,16 +1254,13 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
       let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
         let _storage = _args.0
         let rhs_storage = _args.1
-        if _storage._version != rhs_storage._version {return false}
         if _storage._pid != rhs_storage._pid {return false}
-        if _storage._executable != rhs_storage._executable {return false}
-        if _storage._addressSpace != rhs_storage._addressSpace {return false}
         if _storage._threads != rhs_storage._threads {return false}
-        if _storage._descriptors != rhs_storage._descriptors {return false}
-        if _storage._files != rhs_storage._files {return false}
         if _storage._settings != rhs_storage._settings {return false}
         if _storage._signals != rhs_storage._signals {return false}
         if _storage._timers != rhs_storage._timers {return false}
+        if _storage._space != rhs_storage._space {return false}
+        if _storage._table != rhs_storage._table {return false}
         return true
       }
       if !storagesAreEqual {return false}
@@ -1229,9 +1270,54 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 }
 
+nonisolated extension ProcessThreads: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessThreads"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pid\0\u{1}threads\0\u{1}pending\0\u{1}stopped\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt32Field(value: &self.pid) }()
+      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.threads) }()
+      case 3: try { try decoder.decodeRepeatedBytesField(value: &self.pending) }()
+      case 4: try { try decoder.decodeSingularBoolField(value: &self.stopped) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.pid != 0 {
+      try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 1)
+    }
+    if !self.threads.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.threads, fieldNumber: 2)
+    }
+    if !self.pending.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.pending, fieldNumber: 3)
+    }
+    if self.stopped != false {
+      try visitor.visitSingularBoolField(value: self.stopped, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: ProcessThreads, rhs: ProcessThreads) -> Bool {
+    if lhs.pid != rhs.pid {return false}
+    if lhs.threads != rhs.threads {return false}
+    if lhs.pending != rhs.pending {return false}
+    if lhs.stopped != rhs.stopped {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".AddressSpace"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{4}\u{2}start_code\0\u{3}end_code\0\u{3}start_data\0\u{3}end_data\0\u{3}start_brk\0\u{1}brk\0\u{3}start_stack\0\u{3}arg_start\0\u{3}arg_end\0\u{3}env_start\0\u{3}env_end\0\u{1}auxv\0\u{3}thp_disabled\0\u{c}\u{1}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{4}\u{2}start_code\0\u{3}end_code\0\u{3}start_data\0\u{3}end_data\0\u{3}start_brk\0\u{1}brk\0\u{3}start_stack\0\u{3}arg_start\0\u{3}arg_end\0\u{3}env_start\0\u{3}env_end\0\u{1}auxv\0\u{3}thp_disabled\0\u{1}executable\0\u{c}\u{1}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1252,6 +1338,7 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 12: try { try decoder.decodeSingularUInt64Field(value: &self.envEnd) }()
       case 13: try { try decoder.decodeSingularBytesField(value: &self.auxv) }()
       case 14: try { try decoder.decodeSingularBoolField(value: &self.thpDisabled) }()
+      case 15: try { try decoder.decodeSingularStringField(value: &self.executable) }()
       default: break
       }
     }
@@ -1297,6 +1384,9 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.thpDisabled != false {
       try visitor.visitSingularBoolField(value: self.thpDisabled, fieldNumber: 14)
     }
+    if !self.executable.isEmpty {
+      try visitor.visitSingularStringField(value: self.executable, fieldNumber: 15)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1314,6 +1404,7 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.envEnd != rhs.envEnd {return false}
     if lhs.auxv != rhs.auxv {return false}
     if lhs.thpDisabled != rhs.thpDisabled {return false}
+    if lhs.executable != rhs.executable {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1321,7 +1412,7 @@ nonisolated extension AddressSpace: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension MemoryArea: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".MemoryArea"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}start\0\u{1}end\0\u{1}kind\0\u{1}protection\0\u{1}offset\0\u{1}path\0\u{1}name\0\u{1}advice\0\u{1}locked\0\u{3}no_reserve\0\u{1}object\0\u{3}file_size\0\u{3}file_mtime_ns\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}start\0\u{1}end\0\u{1}kind\0\u{1}protection\0\u{1}offset\0\u{1}path\0\u{1}name\0\u{1}advice\0\u{1}locked\0\u{3}no_reserve\0\u{1}object\0\u{c}\u{c}\u{1}\u{c}\u{d}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1340,8 +1431,6 @@ nonisolated extension MemoryArea: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 9: try { try decoder.decodeSingularBoolField(value: &self.locked) }()
       case 10: try { try decoder.decodeSingularBoolField(value: &self.noReserve) }()
       case 11: try { try decoder.decodeSingularUInt64Field(value: &self.object) }()
-      case 12: try { try decoder.decodeSingularUInt64Field(value: &self.fileSize) }()
-      case 13: try { try decoder.decodeSingularInt64Field(value: &self.fileMtimeNs) }()
       default: break
       }
     }
@@ -1381,12 +1470,6 @@ nonisolated extension MemoryArea: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if self.object != 0 {
       try visitor.visitSingularUInt64Field(value: self.object, fieldNumber: 11)
     }
-    if self.fileSize != 0 {
-      try visitor.visitSingularUInt64Field(value: self.fileSize, fieldNumber: 12)
-    }
-    if self.fileMtimeNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.fileMtimeNs, fieldNumber: 13)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1402,8 +1485,6 @@ nonisolated extension MemoryArea: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs.locked != rhs.locked {return false}
     if lhs.noReserve != rhs.noReserve {return false}
     if lhs.object != rhs.object {return false}
-    if lhs.fileSize != rhs.fileSize {return false}
-    if lhs.fileMtimeNs != rhs.fileMtimeNs {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1644,6 +1725,36 @@ nonisolated extension ThreadImage: SwiftProtobuf.Message, SwiftProtobuf._Message
   }
 }
 
+nonisolated extension DescriptorTableImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".DescriptorTableImage"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}descriptors\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.descriptors) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.descriptors.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.descriptors, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: DescriptorTableImage, rhs: DescriptorTableImage) -> Bool {
+    if lhs.descriptors != rhs.descriptors {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Descriptor: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Descriptor"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}number\0\u{3}close_on_exec\0\u{1}file\0")
@@ -1870,7 +1981,7 @@ nonisolated extension OpenFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
 
 nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PathFile"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}offset\0\u{1}type\0\u{1}device\0\u{4}H\u{2}at_end\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}path\0\u{1}offset\0\u{4}J\u{2}at_end\0\u{c}\u{3}\u{1}\u{c}\u{4}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1880,8 +1991,6 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.path) }()
       case 2: try { try decoder.decodeSingularUInt64Field(value: &self.offset) }()
-      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.type) }()
-      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.device) }()
       case 140: try { try decoder.decodeSingularBoolField(value: &self.atEnd) }()
       default: break
       }
@@ -1895,12 +2004,6 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if self.offset != 0 {
       try visitor.visitSingularUInt64Field(value: self.offset, fieldNumber: 2)
     }
-    if self.type != 0 {
-      try visitor.visitSingularUInt32Field(value: self.type, fieldNumber: 3)
-    }
-    if self.device != 0 {
-      try visitor.visitSingularUInt64Field(value: self.device, fieldNumber: 4)
-    }
     if self.atEnd != false {
       try visitor.visitSingularBoolField(value: self.atEnd, fieldNumber: 140)
     }
@@ -1910,8 +2013,6 @@ nonisolated extension PathFile: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
   public static func ==(lhs: PathFile, rhs: PathFile) -> Bool {
     if lhs.path != rhs.path {return false}
     if lhs.offset != rhs.offset {return false}
-    if lhs.type != rhs.type {return false}
-    if lhs.device != rhs.device {return false}
     if lhs.atEnd != rhs.atEnd {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
@@ -1950,7 +2051,7 @@ nonisolated extension StandardStream: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension PipeEnd: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PipeEnd"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pipe\0\u{3}write_end\0\u{1}capacity\0\u{1}content\0\u{1}packets\0\u{1}path\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pipe\0\u{3}write_end\0\u{1}capacity\0\u{1}content\0\u{1}packets\0\u{c}\u{6}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1963,7 +2064,6 @@ nonisolated extension PipeEnd: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.capacity) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.content) }()
       case 5: try { try decoder.decodeRepeatedUInt32Field(value: &self.packets) }()
-      case 6: try { try decoder.decodeSingularStringField(value: &self.path) }()
       default: break
       }
     }
@@ -1985,9 +2085,6 @@ nonisolated extension PipeEnd: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
     if !self.packets.isEmpty {
       try visitor.visitPackedUInt32Field(value: self.packets, fieldNumber: 5)
     }
-    if !self.path.isEmpty {
-      try visitor.visitSingularStringField(value: self.path, fieldNumber: 6)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1997,7 +2094,6 @@ nonisolated extension PipeEnd: SwiftProtobuf.Message, SwiftProtobuf._MessageImpl
     if lhs.capacity != rhs.capacity {return false}
     if lhs.content != rhs.content {return false}
     if lhs.packets != rhs.packets {return false}
-    if lhs.path != rhs.path {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2675,7 +2771,7 @@ nonisolated extension Datagram: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
 
 nonisolated extension Credentials: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Credentials"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}uid\0\u{1}gid\0\u{1}groups\0\u{3}cap_inheritable\0\u{3}cap_permitted\0\u{3}cap_effective\0\u{3}cap_bounding\0\u{3}cap_ambient\0\u{1}securebits\0\u{3}no_new_privs\0\u{3}keep_caps\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}uid\0\u{1}gid\0\u{1}groups\0\u{3}cap_inheritable\0\u{3}cap_permitted\0\u{3}cap_effective\0\u{3}cap_bounding\0\u{3}cap_ambient\0\u{1}securebits\0\u{3}no_new_privs\0\u{c}\u{b}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2693,7 +2789,6 @@ nonisolated extension Credentials: SwiftProtobuf.Message, SwiftProtobuf._Message
       case 8: try { try decoder.decodeSingularUInt64Field(value: &self.capAmbient) }()
       case 9: try { try decoder.decodeSingularUInt32Field(value: &self.securebits) }()
       case 10: try { try decoder.decodeSingularBoolField(value: &self.noNewPrivs) }()
-      case 11: try { try decoder.decodeSingularBoolField(value: &self.keepCaps) }()
       default: break
       }
     }
@@ -2730,9 +2825,6 @@ nonisolated extension Credentials: SwiftProtobuf.Message, SwiftProtobuf._Message
     if self.noNewPrivs != false {
       try visitor.visitSingularBoolField(value: self.noNewPrivs, fieldNumber: 10)
     }
-    if self.keepCaps != false {
-      try visitor.visitSingularBoolField(value: self.keepCaps, fieldNumber: 11)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2747,7 +2839,6 @@ nonisolated extension Credentials: SwiftProtobuf.Message, SwiftProtobuf._Message
     if lhs.capAmbient != rhs.capAmbient {return false}
     if lhs.securebits != rhs.securebits {return false}
     if lhs.noNewPrivs != rhs.noNewPrivs {return false}
-    if lhs.keepCaps != rhs.keepCaps {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2755,7 +2846,7 @@ nonisolated extension Credentials: SwiftProtobuf.Message, SwiftProtobuf._Message
 
 nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ProcessSettings"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}working_directory\0\u{3}root_directory\0\u{1}umask\0\u{1}dumpable\0\u{3}child_subreaper\0\u{1}limits\0\u{3}oom_score_adj\0\u{1}personality\0\u{3}coredump_filter\0\u{1}session\0\u{3}process_group\0\u{3}io_priority\0\u{3}seccomp_mode\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}working_directory\0\u{2}\u{2}umask\0\u{1}dumpable\0\u{3}child_subreaper\0\u{1}limits\0\u{3}oom_score_adj\0\u{1}personality\0\u{3}coredump_filter\0\u{c}\u{2}\u{1}\u{c}\u{a}\u{1}\u{c}\u{b}\u{1}\u{c}\u{c}\u{1}\u{c}\u{d}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2764,7 +2855,6 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularBytesField(value: &self.workingDirectory) }()
-      case 2: try { try decoder.decodeSingularStringField(value: &self.rootDirectory) }()
       case 3: try { try decoder.decodeSingularUInt32Field(value: &self.umask) }()
       case 4: try { try decoder.decodeSingularUInt32Field(value: &self.dumpable) }()
       case 5: try { try decoder.decodeSingularBoolField(value: &self.childSubreaper) }()
@@ -2772,10 +2862,6 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
       case 7: try { try decoder.decodeSingularInt32Field(value: &self.oomScoreAdj) }()
       case 8: try { try decoder.decodeSingularUInt32Field(value: &self.personality) }()
       case 9: try { try decoder.decodeSingularUInt32Field(value: &self.coredumpFilter) }()
-      case 10: try { try decoder.decodeSingularInt32Field(value: &self.session) }()
-      case 11: try { try decoder.decodeSingularInt32Field(value: &self.processGroup) }()
-      case 12: try { try decoder.decodeSingularInt32Field(value: &self.ioPriority) }()
-      case 13: try { try decoder.decodeSingularUInt32Field(value: &self.seccompMode) }()
       default: break
       }
     }
@@ -2784,9 +2870,6 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
     if !self.workingDirectory.isEmpty {
       try visitor.visitSingularBytesField(value: self.workingDirectory, fieldNumber: 1)
-    }
-    if !self.rootDirectory.isEmpty {
-      try visitor.visitSingularStringField(value: self.rootDirectory, fieldNumber: 2)
     }
     if self.umask != 0 {
       try visitor.visitSingularUInt32Field(value: self.umask, fieldNumber: 3)
@@ -2809,24 +2892,11 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if self.coredumpFilter != 0 {
       try visitor.visitSingularUInt32Field(value: self.coredumpFilter, fieldNumber: 9)
     }
-    if self.session != 0 {
-      try visitor.visitSingularInt32Field(value: self.session, fieldNumber: 10)
-    }
-    if self.processGroup != 0 {
-      try visitor.visitSingularInt32Field(value: self.processGroup, fieldNumber: 11)
-    }
-    if self.ioPriority != 0 {
-      try visitor.visitSingularInt32Field(value: self.ioPriority, fieldNumber: 12)
-    }
-    if self.seccompMode != 0 {
-      try visitor.visitSingularUInt32Field(value: self.seccompMode, fieldNumber: 13)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: ProcessSettings, rhs: ProcessSettings) -> Bool {
     if lhs.workingDirectory != rhs.workingDirectory {return false}
-    if lhs.rootDirectory != rhs.rootDirectory {return false}
     if lhs.umask != rhs.umask {return false}
     if lhs.dumpable != rhs.dumpable {return false}
     if lhs.childSubreaper != rhs.childSubreaper {return false}
@@ -2834,10 +2904,6 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if lhs.oomScoreAdj != rhs.oomScoreAdj {return false}
     if lhs.personality != rhs.personality {return false}
     if lhs.coredumpFilter != rhs.coredumpFilter {return false}
-    if lhs.session != rhs.session {return false}
-    if lhs.processGroup != rhs.processGroup {return false}
-    if lhs.ioPriority != rhs.ioPriority {return false}
-    if lhs.seccompMode != rhs.seccompMode {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2920,7 +2986,7 @@ nonisolated extension TimerState: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension PosixTimer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".PosixTimer"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}clock\0\u{1}notify\0\u{1}signal\0\u{1}value\0\u{1}thread\0\u{3}interval_ns\0\u{3}remaining_ns\0\u{1}overrun\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}clock\0\u{1}notify\0\u{1}signal\0\u{1}value\0\u{1}thread\0\u{3}interval_ns\0\u{3}remaining_ns\0\u{c}\u{9}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2936,7 +3002,6 @@ nonisolated extension PosixTimer: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       case 6: try { try decoder.decodeSingularInt32Field(value: &self.thread) }()
       case 7: try { try decoder.decodeSingularInt64Field(value: &self.intervalNs) }()
       case 8: try { try decoder.decodeSingularInt64Field(value: &self.remainingNs) }()
-      case 9: try { try decoder.decodeSingularUInt32Field(value: &self.overrun) }()
       default: break
       }
     }
@@ -2967,9 +3032,6 @@ nonisolated extension PosixTimer: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if self.remainingNs != 0 {
       try visitor.visitSingularInt64Field(value: self.remainingNs, fieldNumber: 8)
     }
-    if self.overrun != 0 {
-      try visitor.visitSingularUInt32Field(value: self.overrun, fieldNumber: 9)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2982,7 +3044,6 @@ nonisolated extension PosixTimer: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     if lhs.thread != rhs.thread {return false}
     if lhs.intervalNs != rhs.intervalNs {return false}
     if lhs.remainingNs != rhs.remainingNs {return false}
-    if lhs.overrun != rhs.overrun {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -55,6 +55,38 @@ final class InjectionArea {
     }
 }
 
+extension InjectionArea {
+    /// A batch in the slot from which a thread runs it.
+    struct Assignment<Thread> {
+        let thread: Thread
+        let batch: CallBatch
+        let slot: Slot
+    }
+
+    /// Runs a batch in each of several threads, as many at the same time as have slots.
+    ///
+    /// - Parameters:
+    ///   - leader: the place in the list of the one thread whose batch may be large; nil: it is not among them.
+    ///   - tid: of a thread, for errors.
+    ///   - wave: has some threads run their batches, and returns when all have.
+    func run<Thread>(
+        _ work: [(thread: Thread, batch: CallBatch)], leader: Int?, tid: (Thread) -> Int32,
+        wave: ([Assignment<Thread>]) throws -> Void
+    ) throws -> [CallResults] {
+        var results: [CallResults] = []
+        results.reserveCapacity(work.count)
+        for first in stride(from: 0, to: work.count, by: Self.threadSlots) {
+            let assignments = (first..<min(work.count, first + Self.threadSlots)).map {
+                Assignment(
+                    thread: work[$0].thread, batch: work[$0].batch, slot: $0 == leader ? process : thread($0 - first))
+            }
+            try wave(assignments)
+            for one in assignments { results.append(try one.batch.results(at: one.slot.local, of: tid(one.thread))) }
+        }
+        return results
+    }
+}
+
 extension InjectionArea.Slot {
     /// Puts a batch here that ends in a trap.
     func load(_ batch: CallBatch) throws(KernelError) {

@@ -15,7 +15,7 @@ struct SystemCall: RawRepresentable, Sendable {
     static let setfsgid = SystemCall(123), capset = SystemCall(126), rtSigqueueinfo = SystemCall(129)
     static let sigaltstack = SystemCall(131), personality = SystemCall(135), mlock = SystemCall(149)
     static let prctl = SystemCall(157), setTidAddress = SystemCall(218), timerCreate = SystemCall(222)
-    static let timerSettime = SystemCall(223), timerGettime = SystemCall(224), timerGetoverrun = SystemCall(225)
+    static let timerSettime = SystemCall(223), timerGettime = SystemCall(224)
     static let epollCtl = SystemCall(233), openat = SystemCall(257), setRobustList = SystemCall(273)
     static let eventfd2 = SystemCall(290), epollCreate1 = SystemCall(291), dup3 = SystemCall(292)
     static let pipe2 = SystemCall(293), rtTgsigqueueinfo = SystemCall(297), prlimit64 = SystemCall(302)

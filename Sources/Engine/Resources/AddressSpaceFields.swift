@@ -12,7 +12,7 @@ struct AddressSpaceFields: ProcessResource {
         hugePages = batch.call(.prctl, .value(42), must: false, doing: "reading PR_GET_THP_DISABLE")
     }
 
-    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
+    func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws {
         let fields = try ProcessFiles.statistics(of: context.pid).map { UInt64($0) ?? 0 }
         func field(_ number: Int) -> UInt64 { fields[number - 3] }
         var space = AddressSpace()
@@ -22,19 +22,19 @@ struct AddressSpaceFields: ProcessResource {
         space.brk = UInt64(bitPattern: answers[brk])
         space.thpDisabled = answers[hugePages] == 1
         space.auxv = Bytes(try SmallFile.read("/proc/\(context.pid)/auxv"))
-        image.addressSpace = space
-        image.executable = try ProcessFiles.link("/proc/\(context.pid)/exe")
+        space.executable = try ProcessFiles.link("/proc/\(context.pid)/exe")
+        parts.space = space
     }
 
-    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) {
-        let space = image.addressSpace
-        let path = batch.string(image.executable)
+    static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) {
+        let space = parts.space
+        let path = batch.string(space.executable)
         let file = batch.call(
-            .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(image.executable)")
+            .open, .address(path), .int(O_RDONLY | O_CLOEXEC), .value(0), doing: "opening \(space.executable)")
         // struct prctl_mm_map: the last two 32-bit fields are auxv_size and exe_fd, which the blob cannot fill in by
         // reference. All of the program's descriptors are at their numbers, so the lowest one besides is what open
         // gives.
-        let taken = Set(image.descriptors.map(\.number))
+        let taken = Set(parts.descriptors.map(\.number))
         let place = (0...).first { !taken.contains($0) } ?? 0
         batch.expect(.result(file), toBe: place)
         let auxv = batch.bytes(space.auxv)
@@ -47,7 +47,7 @@ struct AddressSpaceFields: ProcessResource {
         batch.call(
             .prctl, .value(35), .value(14), .address(map), .value(104), .value(0),
             doing: "setting the bounds of the address space")
-        batch.call(.close, .int(place), doing: "closing \(image.executable)")
+        batch.call(.close, .int(place), doing: "closing \(space.executable)")
         if space.thpDisabled { batch.call(.prctl, .value(41), .value(1), doing: "disabling huge pages") }
     }
 }

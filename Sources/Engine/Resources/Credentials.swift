@@ -110,13 +110,20 @@ enum CredentialsResource {
     /// Adds the question that the status file does not answer.
     static func ask(_ batch: inout CallBatch) -> Int { batch.call(.prctl, .value(27), doing: "reading the securebits") }
 
-    /// Adds the calls that leave a thread of the stub, which has every capability it needs, with exactly these.
-    static func drop(_ c: Credentials, _ batch: inout CallBatch) {
-        for capability in 0..<41 where c.capBounding & 1 << capability == 0 {
+    /// Adds the calls that leave a thread's bounding set with no more than these.
+    static func limitBoundingSet(_ held: UInt64, to kept: UInt64, _ batch: inout CallBatch) {
+        for capability in 0..<41 where held & ~kept & 1 << capability != 0 {
             batch.call(
                 .prctl, .value(24), .int(capability), must: false,
                 doing: "dropping capability \(capability) from the bounding set")
         }
+    }
+
+    /// Adds the calls that leave a thread of the stub, which has every capability it needs, with exactly these.
+    ///
+    /// - Parameter held: the bounding set that the thread has.
+    static func drop(_ c: Credentials, held: UInt64, _ batch: inout CallBatch) {
+        limitBoundingSet(held, to: c.capBounding, &batch)
         let groups = batch.bytes(c.groups.flatMap { group in withUnsafeBytes(of: group) { Array($0) } })
         batch.call(.setgroups, .int(c.groups.count), .address(groups), doing: "setting supplementary groups")
         batch.call(.prctl, .value(8), .value(1), doing: "keeping capabilities over the change of user")

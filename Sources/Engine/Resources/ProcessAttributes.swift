@@ -22,7 +22,7 @@ struct ProcessAttributes: ProcessResource {
         personality = batch.call(.personality, .value(0xffff_ffff), doing: "reading the personality")
     }
 
-    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
+    func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws {
         var settings = ProcessSettings()
         let directory = try Self.workingDirectory(of: context.pid)
         if let reason = directory.reason {
@@ -37,8 +37,7 @@ struct ProcessAttributes: ProcessResource {
         settings.oomScoreAdj = Int32((try? SmallFile.text("/proc/\(context.pid)/oom_score_adj")) ?? "") ?? 0
         settings.coredumpFilter =
             UInt32((try? SmallFile.text("/proc/\(context.pid)/coredump_filter")) ?? "", radix: 16) ?? 0x33
-        settings.seccompMode = UInt32(context.status.numbers("Seccomp").first ?? 0)
-        image.settings = settings
+        parts.process.settings = settings
     }
 
     /// The working directory's path, and why that path does not lead to it.
@@ -56,8 +55,8 @@ struct ProcessAttributes: ProcessResource {
         )
     }
 
-    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws {
-        let settings = image.settings
+    static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws {
+        let settings = parts.process.settings
         let directory = batch.bytes([UInt8](settings.workingDirectory) + [0])
         batch.call(
             .chdir, .address(directory),
@@ -76,16 +75,18 @@ struct ProcessAttributes: ProcessResource {
         }
     }
 
-    /// The calls that set the limits, when nothing is left to be made that could meet them.
-    static func limits(_ image: ProcessImage) -> CallBatch {
-        let limits = image.settings.limits
-        var batch = CallBatch()
+    /// Adds the calls that set what other calls would meet or undo, when nothing is left to be made.
+    static func finish(_ process: ProcessImage, _ batch: inout CallBatch) {
+        // 2 (only root may dump) is the kernel's to set, by giving up privileges as the threads have done.
+        if process.settings.dumpable != 2 {
+            batch.call(.prctl, .value(4), .int(process.settings.dumpable), doing: "setting PR_SET_DUMPABLE")
+        }
+        let limits = process.settings.limits
         for resource in 0..<limitCount where limits.count == 2 * limitCount {
             let limit = batch.words([limits[2 * resource], limits[2 * resource + 1]])
             batch.call(
                 .prlimit64, .value(0), .int(resource), .address(limit), .value(0), doing: "setting limit \(resource)")
         }
-        return batch
     }
 
     static func obstacles(_ context: InspectContext) throws -> [Obstacle] {

@@ -7,10 +7,10 @@ protocol ProcessResource {
     init()
     /// Adds the calls whose answers this kind needs, to run in the leader.
     mutating func ask(_ context: CaptureContext, _ batch: inout CallBatch) throws
-    /// Writes what was found into the image.
-    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws
+    /// Writes what was found into the process's image, or into that of its address space.
+    func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws
     /// Adds the calls that make it again, to run in the leader of the destination.
-    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws
+    static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws
     /// What cannot be carried, found without stopping the process.
     static func obstacles(_ context: InspectContext) throws -> [Obstacle]
 }
@@ -31,6 +31,13 @@ struct CaptureContext {
     var pid: Int32 { process.pid }
     func obstacle(_ subject: String, _ reason: String) -> Obstacle {
         Obstacle(pid: pid, process: processName(pid), subject: subject, reason: reason)
+    }
+
+    /// - Throws: the reasons, if there are any, why the process or another thread of it cannot be carried.
+    func refuse(_ tid: Int32, _ reasons: [String]) throws {
+        if reasons.isEmpty { return }
+        let subject = tid == pid ? "process" : "thread \(tid)"
+        throw EngineError.obstacles(reasons.map { obstacle(subject, $0) })
     }
 }
 

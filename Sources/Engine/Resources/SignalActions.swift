@@ -1,4 +1,4 @@
-// Signal handlers and the signals that wait for the process as a whole.
+// Signal handlers, and whether a signal has stopped the process.
 import Glibc
 import LinuxKernel
 
@@ -18,28 +18,21 @@ struct SignalActions: ProcessResource {
         }
     }
 
-    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
+    func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws {
         var bytes = [UInt8](repeating: 0, count: 64 * Self.size)
         for (signal, action) in zip(Self.signals, actions) {
             bytes.replaceSubrange((signal - 1) * Self.size..<signal * Self.size, with: answers.bytes(action))
         }
-        image.signals.actions = Bytes(bytes)
-        image.signals.pending = try Tracee(tid: context.pid).pendingSignals(ofProcess: true).map { Bytes($0) }
+        parts.process.signals.actions = Bytes(bytes)
     }
 
-    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws {
-        let bytes = [UInt8](image.signals.actions)
+    static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws {
+        let bytes = [UInt8](parts.process.signals.actions)
         for signal in signals {
             let action = batch.bytes(bytes[(signal - 1) * size..<signal * size])
             batch.call(
                 .rtSigaction, .int(signal), .address(action), .value(0), .value(8),
                 doing: "setting the action of signal \(signal)")
-        }
-        for info in image.signals.pending {
-            let record = batch.bytes([UInt8](info))
-            let signal = [UInt8](info).first ?? 0
-            batch.call(
-                .rtSigqueueinfo, .int(image.pid), .int(signal), .address(record), doing: "queueing signal \(signal)")
         }
     }
 }

@@ -69,7 +69,9 @@ struct ThreadCapture {
 /// Makes one thread's state again.
 enum ThreadRestore {
     /// The calls to run in the thread itself, credentials last.
-    static func batch(_ thread: ThreadImage, of image: ProcessImage) -> CallBatch {
+    ///
+    /// - Parameter boundingSet: the capabilities that the stub's threads can have.
+    static func batch(_ thread: ThreadImage, boundingSet: UInt64) -> CallBatch {
         var batch = CallBatch()
         if thread.altstackFlags & 2 == 0 {  // SS_DISABLE
             let stack = batch.words([thread.altstackBase, UInt64(thread.altstackFlags & ~1), thread.altstackSize])
@@ -99,7 +101,7 @@ enum ThreadRestore {
         if thread.ioPriority != 0 {
             batch.call(.ioprioSet, .value(1), .value(0), .int(thread.ioPriority), doing: "setting the I/O priority")
         }
-        CredentialsResource.drop(thread.credentials, &batch)
+        CredentialsResource.drop(thread.credentials, held: boundingSet, &batch)
         if thread.parentDeathSignal != 0 {
             batch.call(.prctl, .value(1), .int(thread.parentDeathSignal), doing: "setting the parent death signal")
         }

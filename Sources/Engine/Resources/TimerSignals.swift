@@ -16,6 +16,8 @@ struct TimerSignals {
 
     /// When the timers were asked, at the earliest.
     private let begun = monotonicNow()
+    /// What a timer told was true at some instant of so many nanoseconds.
+    private var window: Int64 = 0
     /// What waited before the timers were asked, by task; nil: for the process as a whole.
     private var before: [Int32?: [[UInt8]]] = [:]
 
@@ -46,6 +48,9 @@ struct TimerSignals {
             before[tid] = try thread.tracee.pendingSignals(ofProcess: false)
         }
     }
+
+    /// The timers have been asked for their times.
+    mutating func timersHaveTold() { window = monotonicNow() - begun }
 
     private static func code(of record: some Collection<UInt8>) -> Int32 {
         Array(record.prefix(12)).withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 8, as: Int32.self) }
@@ -85,8 +90,7 @@ struct TimerSignals {
 
     /// Leaves out the expiries that came after the timer had told its time: the destination makes them.
     func takeBack(in image: inout ProcessImage, of process: SourceProcess) throws {
-        // What a timer told was true at some instant of the last so many nanoseconds.
-        let window = monotonicNow() - begun, timers = image.timers
+        let timers = image.timers
         func isToCome(_ record: [UInt8]) -> Bool {
             switch Self.code(of: record) {
             case Self.timerCode:

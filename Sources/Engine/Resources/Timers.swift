@@ -3,7 +3,7 @@ import LinuxKernel
 
 struct Timers: ProcessResource {
     private var intervals: [CallBatch.DataReference] = []
-    private var posix: [(timer: PosixTimer, time: CallBatch.DataReference, overrun: Int)] = []
+    private var posix: [(timer: PosixTimer, time: CallBatch.DataReference)] = []
 
     mutating func ask(_ context: CaptureContext, _ batch: inout CallBatch) throws {
         for which in 0..<3 {
@@ -22,29 +22,27 @@ struct Timers: ProcessResource {
             }
             let time = batch.space(32)
             batch.call(.timerGettime, .int(timer.id), .address(time), doing: "reading timer \(timer.id)")
-            let overrun = batch.call(
-                .timerGetoverrun, .int(timer.id), doing: "reading the overrun of timer \(timer.id)")
-            posix.append((timer, time, overrun))
+            posix.append((timer, time))
         }
     }
 
-    func collect(_ context: CaptureContext, _ answers: CallResults, into image: inout ProcessImage) throws {
-        image.timers.intervalTimers = intervals.map { Bytes(answers.bytes($0)) }
-        image.timers.posix = posix.map { timer, time, overrun in
+    func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws {
+        parts.process.timers.intervalTimers = intervals.map { Bytes(answers.bytes($0)) }
+        parts.process.timers.posix = posix.map { timer, time in
             var timer = timer
             timer.intervalNs = Int64(answers.word(time)) * 1_000_000_000 + Int64(answers.word(time, at: 1))
             timer.remainingNs = Int64(answers.word(time, at: 2)) * 1_000_000_000 + Int64(answers.word(time, at: 3))
-            timer.overrun = UInt32(truncatingIfNeeded: answers[overrun])
             return timer
         }
     }
 
-    static func restore(_ image: ProcessImage, _ context: RestoreContext, _ batch: inout CallBatch) throws {
-        if !image.timers.posix.isEmpty {
+    static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws {
+        let timers = parts.process.timers
+        if !timers.posix.isEmpty {
             // PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15): timer_create takes the number that it is given.
             batch.call(.prctl, .value(77), .value(1), doing: "asking for timers of given numbers")
         }
-        for timer in image.timers.posix {
+        for timer in timers.posix {
             // struct sigevent: value, signal, notify, thread id.
             let event = batch.words([
                 timer.value, UInt64(UInt32(bitPattern: timer.signal)) | UInt64(UInt32(bitPattern: timer.notify)) << 32,
@@ -60,10 +58,10 @@ struct Timers: ProcessResource {
             batch.call(
                 .timerSettime, .int(timer.id), .value(0), .address(time), .value(0), doing: "setting timer \(timer.id)")
         }
-        if !image.timers.posix.isEmpty {
+        if !timers.posix.isEmpty {
             batch.call(.prctl, .value(77), .value(0), doing: "leaving numbers to the kernel again")
         }
-        for (which, value) in image.timers.intervalTimers.enumerated() {
+        for (which, value) in timers.intervalTimers.enumerated() {
             guard value.contains(where: { $0 != 0 }) else { continue }
             let time = batch.bytes([UInt8](value))
             batch.call(.setitimer, .int(which), .address(time), .value(0), doing: "setting interval timer \(which)")

@@ -16,7 +16,7 @@ final class Arrival {
     private var journal: Journal { context.journal }
     private var steps: StepClock { context.steps }
     /// What the stub has become; nil: a stub still.
-    private var image: CheckedImage?
+    private var tree: CheckedTree?
     /// The process runs here, or may.
     private(set) var isReleased = false
 
@@ -47,11 +47,8 @@ final class Arrival {
     }
 
     private func stage(_ stage: Checked<WireStage>) throws {
-        let start = monotonicNow()
         try container.stage(stage)
-        var staged = WireStaged()
-        staged.durationNs = monotonicNow() - start
-        try connection.send(.staged, staged)
+        try connection.send(.staged, WireStaged())
         control.update { $0.state = .staged }
         ThreadPriority.preferred.apply()
         FaultPoint.reach(.destinationStaged)
@@ -77,7 +74,8 @@ final class Arrival {
             case .frozen: try holdFrames()
             case .thawed: try takeBack()
             case .stage: try stage(try frame.message())
-            case .handover: try restore(try steps.measure("read image") { try frame.message() })
+            case .handover: try restore(try steps.measure("read image") { try frame.message(WireHandover.self) })
+            case .threads: try restore(try steps.measure("read threads") { try frame.message(WireThreads.self) })
             case .promise: return try complete(try steps.measure("read promise") { try frame.message() })
             case .abort:
                 // Its sender has not promised anything.
@@ -103,9 +101,13 @@ final class Arrival {
     }
 
     private func changeLayout(_ message: Checked<WireLayout>) throws {
-        let layout = try CheckedLayout(message.areas), stub = try stub, old = stub.layout
+        let memory = MemoryIdentity(message.space.memory), pages = try pages
+        guard pages.has(memory) else {
+            throw MigrationError.protocolViolation("a layout of memory \(memory.number), which nothing has")
+        }
+        let layout = try CheckedLayout(message.space.areas), stub = try stub, old = stub.layout
         try steps.measure("change layout") { try stub.change(to: layout) }
-        try pages.layoutChanged(.firstProcess, from: old, to: stub.layout)
+        pages.layoutChanged(memory, from: old, to: stub.layout)
     }
 
     private func acknowledge(_ end: Checked<WirePassEnd>) throws {
@@ -131,8 +133,8 @@ final class Arrival {
         try journal.state(.copying)
         (context.mayBePromised, connection.silenceLimit) = (false, Connection.usualSilence)
         try container.network?.decline()
-        if image != nil {
-            image = nil
+        if tree != nil {
+            tree = nil
             try container.drop()
         }
         try connection.send(.thawed, WireFrozen())
@@ -140,18 +142,24 @@ final class Arrival {
 
     /// Makes of the stub what can be made before the source's last word; a source that thaws takes it back.
     private func restore(_ handover: Checked<WireHandover>) throws {
-        let image = try CheckedImage(handover.image)
-        self.image = image
-        let claims = handover.image.capabilities(beyond: container.config)
-        guard claims.isEmpty else { throw MigrationError.refused(claims) }
+        let tree = try CheckedTree(handover.tree)
+        self.tree = tree
         let stub = try stub
         if let clocks = container.clocks, handover.hasClocks {
             try steps.measure("clocks") { try Self.await(handover.clocks.clocks, showing: clocks) }
         }
         try container.setRunState(handover.runState, stub.pid)
-        try steps.measure("restore process") { try stub.restore(image, container.tools) }
+        try stub.restore(tree, container.tools) { steps.note("restore: \($0)", $1, $2) }
         if container.haveFilesMoved { try steps.measure("check mapped files") { try stub.checkMappedFiles() } }
         try container.write(toLog: handover.log)
+    }
+
+    private func restore(_ threads: Checked<WireThreads>) throws {
+        try tree?.add(threads.processes)
+        guard let tree else { throw MigrationError.protocolViolation("threads before the image") }
+        let claims = tree.tree.capabilities(beyond: container.config)
+        guard claims.isEmpty else { throw MigrationError.refused(claims) }
+        try stub.restoreThreads(tree) { steps.note("restore: \($0)", $1, $2) }
         FaultPoint.reach(.destinationRestored)
     }
 
@@ -174,12 +182,11 @@ final class Arrival {
     private func complete(_ promise: Checked<WirePromise>) throws {
         let stub = try stub, network = container.network
         connection.whileWaiting = {}
-        guard var image else { throw MigrationError.protocolViolation("a promise without an image") }
-        try image.complete(promise.files)
-        let signals = LateSignals(
-            ofProcess: promise.signals, ofThreads: promise.threadSignals.mapValues(\.records))
-        try image.check(signals)
-        try steps.measure("connections and registers") { try stub.finish(image, container.tools, signals) }
+        guard var tree else { throw MigrationError.protocolViolation("a promise without an image") }
+        try tree.complete(promise.files)
+        let signals = promise.signals.mapValues(LateSignals.init)
+        try tree.check(signals)
+        try stub.finish(tree, container.tools, signals) { steps.note("finish: \($0)", $1, $2) }
         FaultPoint.reach(.destinationPrepared)
         try journal.state(.releasing)
         FaultPoint.reach(.destinationReleasing)

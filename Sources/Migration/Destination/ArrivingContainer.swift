@@ -70,15 +70,23 @@ final class ArrivingContainer {
 
     /// Has the runtime make the container, and its stub take on the layout and the threads of the process.
     func stage(_ stage: Checked<WireStage>) throws {
-        let layout = try CheckedLayout(stage.areas)
-        guard stage.threads.contains(offer.pid) else {
-            throw MigrationError.protocolViolation("threads without the container's first one")
+        guard stage.processes.count == 1, stage.spaces.count == 1 else {
+            throw MigrationError.refused([
+                "\(stage.processes.count) processes in \(stage.spaces.count) address spaces: one can be made yet"
+            ])
         }
+        let process = stage.processes[0], memory = MemoryIdentity(process.memory)
+        guard process.pid == offer.pid else {
+            throw MigrationError.protocolViolation("pid \(process.pid), which is not the container's first process")
+        }
+        let layout = try CheckedLayout(stage.spaces[0].areas)
         let stub = try make(stage)
         FaultPoint.reach(.destinationCreated)
         clocks = stage.hasClocks ? stage.clocks.clocks : nil
-        try stub.stage(layout, threads: stage.threads, clocks: try clocks.map { try $0 + Clocks.offsets() })
-        (self.stub, pages) = (stub, PageReceiver([.firstProcess: stub]))
+        try stub.stage(
+            layout, threads: process.threads, capabilities: config.capabilityMask,
+            clocks: try clocks.map { try $0 + Clocks.offsets() })
+        (self.stub, pages) = (stub, PageReceiver([memory: stub]))
     }
 
     /// The handover was put off after the stub had become the process: the source stages again.

@@ -107,12 +107,6 @@ public nonisolated struct WireOffer: @unchecked Sendable {
     set {_uniqueStorage()._mappedFiles = newValue}
   }
 
-  /// Files that containers read only while they are being made (the root file system's own digest follows by itself).
-  public var rootDigest: String {
-    get {_storage._rootDigest}
-    set {_uniqueStorage()._rootDigest = newValue}
-  }
-
   /// PID, TIDs in the container's namespace.
   public var pid: Int32 {
     get {_storage._pid}
@@ -236,11 +230,9 @@ public nonisolated struct WireStage: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var generation: UInt64 = 0
+  public var spaces: [WireSpaceLayout] = []
 
-  public var areas: [Engine.MemoryArea] = []
-
-  public var threads: [Int32] = []
+  public var processes: [WireProcessOutline] = []
 
   /// What the container's neighbours are, JSON of [Neighbour].
   public var neighbours: Data = Data()
@@ -273,25 +265,65 @@ public nonisolated struct WireStaged: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var durationNs: Int64 = 0
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 }
 
-public nonisolated struct WireLayout: Sendable {
+/// What is mapped where in an address space, whose pages travel under the memory's number.
+public nonisolated struct WireSpaceLayout: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var generation: UInt64 = 0
+  public var memory: UInt64 = 0
 
   public var areas: [Engine.MemoryArea] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+}
+
+/// A process as it is made before anything is known of it but its threads.
+public nonisolated struct WireProcessOutline: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// PID, and TIDs, in the container's PID namespace.
+  public var pid: Int32 = 0
+
+  public var threads: [Int32] = []
+
+  /// The memory that is its address space.
+  public var memory: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// The address space whose layout has changed.
+public nonisolated struct WireLayout: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var space: WireSpaceLayout {
+    get {_space ?? WireSpaceLayout()}
+    set {_space = newValue}
+  }
+  /// Returns true if `space` has been explicitly set.
+  public var hasSpace: Bool {self._space != nil}
+  /// Clears the value of `space`. Subsequent reads from it will return its default value.
+  public mutating func clearSpace() {self._space = nil}
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+
+  fileprivate var _space: WireSpaceLayout? = nil
 }
 
 /// A pass is over: everything before it is to be applied before it is answered.
@@ -346,20 +378,20 @@ public nonisolated struct WireMuted: Sendable {
   public init() {}
 }
 
-/// The process as captured, but for its connections, which the network may still move.
+/// The processes as captured, but for their threads, which follow, and for connections, which the network may still move.
 public nonisolated struct WireHandover: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  public var image: Engine.ProcessImage {
-    get {_image ?? Engine.ProcessImage()}
-    set {_image = newValue}
+  public var tree: Engine.TreeImage {
+    get {_tree ?? Engine.TreeImage()}
+    set {_tree = newValue}
   }
-  /// Returns true if `image` has been explicitly set.
-  public var hasImage: Bool {self._image != nil}
-  /// Clears the value of `image`. Subsequent reads from it will return its default value.
-  public mutating func clearImage() {self._image = nil}
+  /// Returns true if `tree` has been explicitly set.
+  public var hasTree: Bool {self._tree != nil}
+  /// Clears the value of `tree`. Subsequent reads from it will return its default value.
+  public mutating func clearTree() {self._tree = nil}
 
   public var log: Data = Data()
 
@@ -380,8 +412,21 @@ public nonisolated struct WireHandover: Sendable {
 
   public init() {}
 
-  fileprivate var _image: Engine.ProcessImage? = nil
+  fileprivate var _tree: Engine.TreeImage? = nil
   fileprivate var _clocks: WireClocks? = nil
+}
+
+/// The threads of the processes of a handover.
+public nonisolated struct WireThreads: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var processes: [Engine.ProcessThreads] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 /// The rest of the state, and the promise: the source does not run again until it is told that the destination never
@@ -391,13 +436,26 @@ public nonisolated struct WirePromise: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  /// State of open files that the network may change until the end, by their index in the image's files.
+  /// State of open files that the network may change until the end, by their index in the tree's files.
   public var files: Dictionary<UInt32,Engine.LateState> = [:]
 
-  /// Signals that were sent to the process since the capture, and to its threads (by TID): siginfo_t records of 128 bytes.
-  public var signals: [Data] = []
+  /// Signals that were sent since the capture, by the PID of their process.
+  public var signals: Dictionary<Int32,WireProcessSignals> = [:]
 
-  public var threadSignals: Dictionary<Int32,WireSignals> = [:]
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// siginfo_t records of 128 bytes: for a process as a whole, and for its threads, by their TIDs.
+public nonisolated struct WireProcessSignals: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var records: [Data] = []
+
+  public var threads: Dictionary<Int32,WireSignals> = [:]
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -543,7 +601,7 @@ fileprivate nonisolated let _protobuf_package = "apus"
 
 nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Offer"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{4}\u{2}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{3}root_digest\0\u{1}pid\0\u{1}kernel\0\u{2}O\u{2}limits\0\u{2}\u{a}secret\0\u{c}\u{a}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}protocol_version\0\u{1}migration\0\u{1}container\0\u{3}source_host\0\u{3}source_address\0\u{1}config\0\u{1}network\0\u{1}runtime\0\u{3}runtime_version\0\u{4}\u{2}resident_bytes\0\u{1}boot\0\u{1}plan\0\u{3}mapped_files\0\u{2}\u{2}pid\0\u{1}kernel\0\u{2}O\u{2}limits\0\u{2}\u{a}secret\0\u{c}\u{a}\u{1}\u{c}\u{f}\u{1}")
 
   fileprivate class _StorageClass {
     var _protocolVersion: UInt32 = 0
@@ -559,7 +617,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     var _boot: String = String()
     var _plan: Data = Data()
     var _mappedFiles: [WireMappedFile] = []
-    var _rootDigest: String = String()
     var _pid: Int32 = 0
     var _kernel: Data = Data()
     var _limits: [UInt64] = []
@@ -587,7 +644,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       _boot = source._boot
       _plan = source._plan
       _mappedFiles = source._mappedFiles
-      _rootDigest = source._rootDigest
       _pid = source._pid
       _kernel = source._kernel
       _limits = source._limits
@@ -623,7 +679,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
         case 12: try { try decoder.decodeSingularStringField(value: &_storage._boot) }()
         case 13: try { try decoder.decodeSingularBytesField(value: &_storage._plan) }()
         case 14: try { try decoder.decodeRepeatedMessageField(value: &_storage._mappedFiles) }()
-        case 15: try { try decoder.decodeSingularStringField(value: &_storage._rootDigest) }()
         case 16: try { try decoder.decodeSingularInt32Field(value: &_storage._pid) }()
         case 17: try { try decoder.decodeSingularBytesField(value: &_storage._kernel) }()
         case 160: try { try decoder.decodeRepeatedUInt64Field(value: &_storage._limits) }()
@@ -675,9 +730,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       if !_storage._mappedFiles.isEmpty {
         try visitor.visitRepeatedMessageField(value: _storage._mappedFiles, fieldNumber: 14)
       }
-      if !_storage._rootDigest.isEmpty {
-        try visitor.visitSingularStringField(value: _storage._rootDigest, fieldNumber: 15)
-      }
       if _storage._pid != 0 {
         try visitor.visitSingularInt32Field(value: _storage._pid, fieldNumber: 16)
       }
@@ -712,7 +764,6 @@ nonisolated extension WireOffer: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
         if _storage._boot != rhs_storage._boot {return false}
         if _storage._plan != rhs_storage._plan {return false}
         if _storage._mappedFiles != rhs_storage._mappedFiles {return false}
-        if _storage._rootDigest != rhs_storage._rootDigest {return false}
         if _storage._pid != rhs_storage._pid {return false}
         if _storage._kernel != rhs_storage._kernel {return false}
         if _storage._limits != rhs_storage._limits {return false}
@@ -928,7 +979,7 @@ nonisolated extension WireClocks: SwiftProtobuf.Message, SwiftProtobuf._MessageI
 
 nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Stage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0\u{1}threads\0\u{1}neighbours\0\u{1}log\0\u{1}clocks\0\u{4}B\u{3}run_state\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{4}neighbours\0\u{1}log\0\u{1}clocks\0\u{1}spaces\0\u{1}processes\0\u{4}@\u{3}run_state\0\u{c}\u{1}\u{1}\u{c}\u{2}\u{1}\u{c}\u{3}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -936,12 +987,11 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
-      case 2: try { try decoder.decodeRepeatedMessageField(value: &self.areas) }()
-      case 3: try { try decoder.decodeRepeatedInt32Field(value: &self.threads) }()
       case 4: try { try decoder.decodeSingularBytesField(value: &self.neighbours) }()
       case 5: try { try decoder.decodeSingularBytesField(value: &self.log) }()
       case 6: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
+      case 7: try { try decoder.decodeRepeatedMessageField(value: &self.spaces) }()
+      case 8: try { try decoder.decodeRepeatedMessageField(value: &self.processes) }()
       case 200: try { try decoder.decodeSingularBytesField(value: &self.runState) }()
       default: break
       }
@@ -953,15 +1003,6 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     // allocates stack space for every if/case branch local when no optimizations
     // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
     // https://github.com/apple/swift-protobuf/issues/1182
-    if self.generation != 0 {
-      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
-    }
-    if !self.areas.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.areas, fieldNumber: 2)
-    }
-    if !self.threads.isEmpty {
-      try visitor.visitPackedInt32Field(value: self.threads, fieldNumber: 3)
-    }
     if !self.neighbours.isEmpty {
       try visitor.visitSingularBytesField(value: self.neighbours, fieldNumber: 4)
     }
@@ -971,6 +1012,12 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
     try { if let v = self._clocks {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
     } }()
+    if !self.spaces.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.spaces, fieldNumber: 7)
+    }
+    if !self.processes.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.processes, fieldNumber: 8)
+    }
     if !self.runState.isEmpty {
       try visitor.visitSingularBytesField(value: self.runState, fieldNumber: 200)
     }
@@ -978,9 +1025,8 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
   }
 
   public static func ==(lhs: WireStage, rhs: WireStage) -> Bool {
-    if lhs.generation != rhs.generation {return false}
-    if lhs.areas != rhs.areas {return false}
-    if lhs.threads != rhs.threads {return false}
+    if lhs.spaces != rhs.spaces {return false}
+    if lhs.processes != rhs.processes {return false}
     if lhs.neighbours != rhs.neighbours {return false}
     if lhs.log != rhs.log {return false}
     if lhs._clocks != rhs._clocks {return false}
@@ -992,37 +1038,26 @@ nonisolated extension WireStage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireStaged: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Staged"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}duration_ns\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{c}\u{1}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularInt64Field(value: &self.durationNs) }()
-      default: break
-      }
-    }
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.durationNs != 0 {
-      try visitor.visitSingularInt64Field(value: self.durationNs, fieldNumber: 1)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireStaged, rhs: WireStaged) -> Bool {
-    if lhs.durationNs != rhs.durationNs {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
 }
 
-nonisolated extension WireLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
-  public static let protoMessageName: String = _protobuf_package + ".Layout"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}generation\0\u{1}areas\0")
+nonisolated extension WireSpaceLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".SpaceLayout"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}memory\0\u{1}areas\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1030,7 +1065,7 @@ nonisolated extension WireLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.generation) }()
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.memory) }()
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.areas) }()
       default: break
       }
@@ -1038,8 +1073,8 @@ nonisolated extension WireLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageI
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if self.generation != 0 {
-      try visitor.visitSingularUInt64Field(value: self.generation, fieldNumber: 1)
+    if self.memory != 0 {
+      try visitor.visitSingularUInt64Field(value: self.memory, fieldNumber: 1)
     }
     if !self.areas.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.areas, fieldNumber: 2)
@@ -1047,9 +1082,83 @@ nonisolated extension WireLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     try unknownFields.traverse(visitor: &visitor)
   }
 
-  public static func ==(lhs: WireLayout, rhs: WireLayout) -> Bool {
-    if lhs.generation != rhs.generation {return false}
+  public static func ==(lhs: WireSpaceLayout, rhs: WireSpaceLayout) -> Bool {
+    if lhs.memory != rhs.memory {return false}
     if lhs.areas != rhs.areas {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireProcessOutline: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessOutline"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pid\0\u{1}threads\0\u{1}memory\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt32Field(value: &self.pid) }()
+      case 2: try { try decoder.decodeRepeatedInt32Field(value: &self.threads) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.memory) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.pid != 0 {
+      try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 1)
+    }
+    if !self.threads.isEmpty {
+      try visitor.visitPackedInt32Field(value: self.threads, fieldNumber: 2)
+    }
+    if self.memory != 0 {
+      try visitor.visitSingularUInt64Field(value: self.memory, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireProcessOutline, rhs: WireProcessOutline) -> Bool {
+    if lhs.pid != rhs.pid {return false}
+    if lhs.threads != rhs.threads {return false}
+    if lhs.memory != rhs.memory {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireLayout: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Layout"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{3}space\0\u{c}\u{1}\u{1}\u{c}\u{2}\u{1}")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 3: try { try decoder.decodeSingularMessageField(value: &self._space) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._space {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireLayout, rhs: WireLayout) -> Bool {
+    if lhs._space != rhs._space {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1165,7 +1274,7 @@ nonisolated extension WireMuted: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Handover"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}image\0\u{1}log\0\u{1}clocks\0\u{4}E\u{3}run_state\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{2}log\0\u{1}clocks\0\u{1}tree\0\u{4}D\u{3}run_state\0\u{c}\u{1}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1173,9 +1282,9 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
       // allocates stack space for every case branch when no optimizations are
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
-      case 1: try { try decoder.decodeSingularMessageField(value: &self._image) }()
       case 2: try { try decoder.decodeSingularBytesField(value: &self.log) }()
       case 3: try { try decoder.decodeSingularMessageField(value: &self._clocks) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._tree) }()
       case 200: try { try decoder.decodeSingularBytesField(value: &self.runState) }()
       default: break
       }
@@ -1187,14 +1296,14 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
     // allocates stack space for every if/case branch local when no optimizations
     // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
     // https://github.com/apple/swift-protobuf/issues/1182
-    try { if let v = self._image {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
-    } }()
     if !self.log.isEmpty {
       try visitor.visitSingularBytesField(value: self.log, fieldNumber: 2)
     }
     try { if let v = self._clocks {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    } }()
+    try { if let v = self._tree {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
     } }()
     if !self.runState.isEmpty {
       try visitor.visitSingularBytesField(value: self.runState, fieldNumber: 200)
@@ -1203,7 +1312,7 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 
   public static func ==(lhs: WireHandover, rhs: WireHandover) -> Bool {
-    if lhs._image != rhs._image {return false}
+    if lhs._tree != rhs._tree {return false}
     if lhs.log != rhs.log {return false}
     if lhs._clocks != rhs._clocks {return false}
     if lhs.runState != rhs.runState {return false}
@@ -1212,9 +1321,39 @@ nonisolated extension WireHandover: SwiftProtobuf.Message, SwiftProtobuf._Messag
   }
 }
 
+nonisolated extension WireThreads: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Threads"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}processes\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.processes) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.processes.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.processes, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireThreads, rhs: WireThreads) -> Bool {
+    if lhs.processes != rhs.processes {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Promise"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{4}files\0\u{2}p\u{2}signals\0\u{3}thread_signals\0\u{c}\u{1}\u{1}\u{c}\u{2}\u{1}\u{c}\u{3}\u{1}")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{4}files\0\u{2}r\u{2}signals\0\u{c}\u{1}\u{1}\u{c}\u{2}\u{1}\u{c}\u{3}\u{1}\u{c}t\u{2}\u{1}\u{c}u\u{2}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1223,8 +1362,7 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 4: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.LateState>.self, value: &self.files) }()
-      case 180: try { try decoder.decodeRepeatedBytesField(value: &self.signals) }()
-      case 181: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: &self.threadSignals) }()
+      case 182: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireProcessSignals>.self, value: &self.signals) }()
       default: break
       }
     }
@@ -1235,10 +1373,7 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
       try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufUInt32,Engine.LateState>.self, value: self.files, fieldNumber: 4)
     }
     if !self.signals.isEmpty {
-      try visitor.visitRepeatedBytesField(value: self.signals, fieldNumber: 180)
-    }
-    if !self.threadSignals.isEmpty {
-      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: self.threadSignals, fieldNumber: 181)
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireProcessSignals>.self, value: self.signals, fieldNumber: 182)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1246,7 +1381,41 @@ nonisolated extension WirePromise: SwiftProtobuf.Message, SwiftProtobuf._Message
   public static func ==(lhs: WirePromise, rhs: WirePromise) -> Bool {
     if lhs.files != rhs.files {return false}
     if lhs.signals != rhs.signals {return false}
-    if lhs.threadSignals != rhs.threadSignals {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireProcessSignals: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ProcessSignals"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}records\0\u{1}threads\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedBytesField(value: &self.records) }()
+      case 2: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: &self.threads) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.records.isEmpty {
+      try visitor.visitRepeatedBytesField(value: self.records, fieldNumber: 1)
+    }
+    if !self.threads.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMessageMap<SwiftProtobuf.ProtobufInt32,WireSignals>.self, value: self.threads, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireProcessSignals, rhs: WireProcessSignals) -> Bool {
+    if lhs.records != rhs.records {return false}
+    if lhs.threads != rhs.threads {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -102,7 +102,7 @@ final class Handover {
         }
         defer { beside.join() }
         while !beside.isOver { if try !strategy.keepUp() { try copier.idle(500) } }
-        let (watch, changes, load) = try beside.join().get()
+        let (watch, changes, load) = try beside.join()!.get()
         runStateWatch = watch
         source.report.loadAtHandover = load
         return changes
@@ -149,7 +149,7 @@ final class Handover {
     /// Captures everything but connections, and sends it with the last pages.
     private func sendState(_ lastPass: LastPass?) throws {
         do {
-            capture = try captureAll { [copier] in copier.beginLastPass(lastPass) }
+            capture = try captureShared { [copier] in copier.beginLastPass(lastPass) }
             FaultPoint.reach(.sourceCaptured)
             try sendCapture(lastPass)
         } catch {
@@ -161,13 +161,14 @@ final class Handover {
         }
     }
 
-    private func captureAll(_ threadsAreStill: () -> Void) throws -> Capture {
+    /// Captures what threads share, after a last look for what cannot be carried.
+    private func captureShared(_ threadsAreStill: () -> Void) throws -> Capture {
         if let change = try step("look for changes around it", { runStateWatch?.change() }) {
             throw Postponed(why: change)
         }
         let fresh = try step("look for children") { try source.search.inFreeze() }
         guard layout.obstacles.isEmpty, fresh.isEmpty else { throw EngineError.obstacles(layout.obstacles + fresh) }
-        return try process.capture(layout, source.search.descriptors, threadsAreStill: threadsAreStill) {
+        return try process.capture(source.search.descriptors, threadsAreStill: threadsAreStill) {
             steps.note("capture: \($0)", $1, $2)
         }
     }
@@ -183,6 +184,10 @@ final class Handover {
         try step("send file changes") { try trees.sendUnsent(over: connection, between: checkFreeze) }
         try step("send layout") { try copier.sendLayoutIfNew() }
         if imageGoesAhead { try sendImage() }
+        // Meanwhile the destination makes what the image says.
+        try checkFreeze()
+        try process.captureThreads(&capture!) { [steps] in steps.note("capture: \($0)", $1, $2) }
+        if imageGoesAhead { try sendThreads() }
         let began = monotonicNow()
         try step("last scan") { try copier.finish(lastPass) }
         try step("send pages") { try copier.sendLast(began: began) { [self] in try checkFreeze() } }
@@ -195,7 +200,7 @@ final class Handover {
         try step("send image") {
             sentImage = true
             var handover = WireHandover()
-            handover.image = capture!.image
+            handover.tree = capture!.tree
             handover.log = staging.log.unsent
             let runState = source.search.runState
             if runState != staging.sentRunState {
@@ -204,6 +209,14 @@ final class Handover {
             }
             if let shown = staging.clocks.shownNow { handover.clocks = WireClocks(shown) }
             try connection.send(.handover, handover)
+        }
+    }
+
+    private func sendThreads() throws {
+        try step("send threads") {
+            var threads = WireThreads()
+            threads.processes = capture!.threads
+            try connection.send(.threads, threads)
         }
     }
 
@@ -231,7 +244,10 @@ final class Handover {
             FaultPoint.reach(.sourceSilenced)
             try step("check connections") { try checkConnections(network) }
         }
-        if !imageGoesAhead { try sendImage() }
+        if !imageGoesAhead {
+            try sendImage()
+            try sendThreads()
+        }
     }
 
     /// A datagram that was sent before and is not in its socket yet would be lost.
@@ -255,15 +271,10 @@ final class Handover {
     /// destination's answer, however long that takes.
     private func promise() throws {
         // What is sent to the process past Apus counts until here.
-        let signals = try step("read signals again") { try process.lateSignals(since: capture!.image) }
+        let signals = try step("read signals again") { try process.lateSignals(since: capture!) }
         try step("promise") {
             var promise = WirePromise()
-            promise.signals = signals.ofProcess
-            promise.threadSignals = signals.ofThreads.mapValues { records in
-                var message = WireSignals()
-                message.records = records
-                return message
-            }
+            promise.signals = signals.mapValues(WireProcessSignals.init)
             promise.files = capture!.lateStates
             try checkFreeze()
             connection.interval = 50

@@ -92,4 +92,4 @@ struct Negotiation {
 }
 
 /// The version of the session's protocol that this code speaks.
-public let sessionProtocolVersion: UInt32 = 6
+public let sessionProtocolVersion: UInt32 = 7

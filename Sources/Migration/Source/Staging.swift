@@ -3,6 +3,7 @@ import Containers
 import Engine
 import Foundation
 import LinuxKernel
+import Memory
 
 /// The container at the destination, but for its memory and its process, as the source has told of it.
 final class Staging {
@@ -49,9 +50,15 @@ final class Staging {
         let layout = source.layout, connection = source.connection
         try layout.refresh()
         var stage = WireStage()
-        stage.generation = layout.generation
-        stage.areas = layout.areas
-        stage.threads = try source.process.learnThreads()
+        stage.spaces = [copier.noteLayoutSent()]
+        let process = source.process
+        stage.processes = [
+            try WireProcessOutline.with {
+                $0.pid = try process.innerTID(of: process.pid)
+                $0.threads = try process.learnThreads()
+                $0.memory = MemoryIdentity.firstProcess.number
+            }
+        ]
         stage.log = try log.whole()
         stage.runState = try JSONEncoder().encode(source.search.runState)
         sentRunState = source.search.runState
@@ -60,7 +67,6 @@ final class Staging {
             stage.neighbours = try JSONEncoder().encode(
                 try ContainerNetwork.neighbours(network.spec, network.attachment))
         }
-        copier.noteLayoutSent()
         try connection.send(.stage, stage)
         try connection.expect(.staged, WireStaged.self)
         // Temporary file systems are mounts of the stub.

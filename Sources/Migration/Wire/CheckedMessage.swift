@@ -129,7 +129,6 @@ extension WireOffer: CheckedMessage {
         try Allowed.word(runtime, "a runtime")
         try Allowed.word(runtimeVersion, "a runtime's version")
         try Allowed.word(boot, "a boot")
-        try Allowed.word(rootDigest, "a digest")
         try Allowed.pid(pid, "a container's first process of PID")
         try Allowed.that(SessionSecret(secret) != nil, "a secret of \(secret.count) bytes")
         try Allowed.that(limits.count <= 16, "\(limits.count) limits")
@@ -185,12 +184,22 @@ extension WireClockProbe: CheckedMessage {
 extension WireTree: CheckedMessage {}
 
 extension WireStage: CheckedMessage {
-    static var shape: MessageShape { MessageShape(messages: [2: .plain, 6: .plain], numbers: [3]) }
+    static var shape: MessageShape {
+        MessageShape(messages: [6: .plain, 7: .spaceLayout, 8: MessageShape(numbers: [2])])
+    }
 
     func check() throws {
-        try Allowed.that(!threads.isEmpty && threads.count <= 1 << 17, "\(threads.count) threads")
+        try Allowed.that(!processes.isEmpty, "no processes")
+        let threads = processes.flatMap(\.threads)
+        try Allowed.that(threads.count <= 1 << 17, "\(threads.count) threads")
         try Allowed.that(Set(threads).count == threads.count, "two threads of one TID")
         for thread in threads { try Allowed.pid(thread, "a thread of TID") }
+        let memories = Set(spaces.map(\.memory))
+        try Allowed.that(memories.count == spaces.count, "two layouts of one memory")
+        for process in processes {
+            try Allowed.that(process.threads.contains(process.pid), "pid \(process.pid) without its first thread")
+            try Allowed.that(memories.contains(process.memory), "pid \(process.pid) without its memory")
+        }
         try Allowed.bytes(neighbours, "neighbours", atMost: 1 << 20)
         if !neighbours.isEmpty { _ = try Allowed.json(neighbours, as: [Neighbour].self, "neighbours") }
         try Allowed.difference(clocks.monotonic, "a difference of clocks")
@@ -201,7 +210,7 @@ extension WireStage: CheckedMessage {
 extension WireStaged: CheckedMessage {}
 
 extension WireLayout: CheckedMessage {
-    static var shape: MessageShape { MessageShape(messages: [2: .plain]) }
+    static var shape: MessageShape { MessageShape(messages: [3: .spaceLayout]) }
 }
 
 extension WirePassEnd: CheckedMessage {
@@ -215,7 +224,7 @@ extension WireFrozen: CheckedMessage {}
 extension WireMuted: CheckedMessage {}
 
 extension WireHandover: CheckedMessage {
-    static var shape: MessageShape { MessageShape(messages: [1: .image, 3: .plain]) }
+    static var shape: MessageShape { MessageShape(messages: [4: .tree, 3: .plain]) }
 
     func check() throws {
         try Allowed.instant(clocks.monotonic, "a clock")
@@ -223,9 +232,15 @@ extension WireHandover: CheckedMessage {
     }
 }
 
+extension WireThreads: CheckedMessage {
+    static var shape: MessageShape { MessageShape(messages: [1: .threads]) }
+}
+
 extension WirePromise: CheckedMessage {
     static var shape: MessageShape {
-        MessageShape(messages: [4: .map(.lateState), 181: .map(.plain)])
+        MessageShape(messages: [
+            4: .map(.lateState), 182: .map(MessageShape(messages: [2: .map(.plain)])),
+        ])
     }
 }
 
@@ -267,6 +282,7 @@ extension WireVerdict: CheckedMessage {
 // ---- What is in an image (Protos/ProcessImage.proto) ---------------------------------------------------------------
 
 extension MessageShape {
+    fileprivate static let spaceLayout = MessageShape(messages: [2: .plain])
     private static let options = MessageShape(messages: [1: .plain])
     private static let connection = MessageShape(messages: [18: options])
     private static let datagrams = MessageShape(messages: [1: .plain])
@@ -277,8 +293,11 @@ extension MessageShape {
         17: MessageShape(messages: [4: options, 5: datagrams]),
     ])
     private static let thread = MessageShape(messages: [23: MessageShape(numbers: [1, 2, 3])])
-    fileprivate static let image = MessageShape(messages: [
-        4: MessageShape(messages: [1: .plain]), 5: thread, 6: .plain, 7: file, 9: MessageShape(numbers: [6]),
-        10: .plain, 11: MessageShape(messages: [2: .plain]),
+    fileprivate static let threads = MessageShape(messages: [2: thread])
+    private static let process = MessageShape(messages: [
+        5: thread, 9: MessageShape(numbers: [6]), 10: .plain, 11: MessageShape(messages: [2: .plain]),
+    ])
+    fileprivate static let tree = MessageShape(messages: [
+        2: process, 3: .plain, 4: MessageShape(messages: [1: .plain]), 5: file,
     ])
 }

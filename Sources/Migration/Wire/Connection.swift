@@ -10,6 +10,7 @@ import SwiftProtobuf
 enum FrameKind: UInt32, Sendable, CaseIterable {
     case offer = 1, accepted, refused, clockProbe, stage, staged, layout, pages, discard, passEnd, passApplied
     case frozen, muted, handover, prepared, promise, released, retired, abort, inquiry, verdict, files, thawed, tree
+    case threads = 190
     /// A sign of life, at any time in either direction: nobody sees it but the receiving connection.
     case heartbeat = 180
 }

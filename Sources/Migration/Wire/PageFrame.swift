@@ -57,6 +57,8 @@ final class PageReceiver {
         try writer(of: frame.memory).discard(frame.ranges)
     }
 
+    func has(_ memory: MemoryIdentity) -> Bool { writers[memory] != nil }
+
     private func writer(of memory: MemoryIdentity) throws -> PageWriter {
         guard let writer = writers[memory] else {
             throw MigrationError.protocolViolation("pages of memory \(memory.number), which there is none of")

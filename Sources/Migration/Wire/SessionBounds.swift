@@ -8,7 +8,7 @@ extension FrameKind {
     var longest: Int {
         switch self {
         // A log and the content of queues travel in these.
-        case .stage, .handover, .promise: 256 << 20
+        case .stage, .handover, .threads, .promise: 256 << 20
         case .layout: 64 << 20
         case .offer: 2 << 20
         case .pages: PageCodec.longestBatch

@@ -166,14 +166,15 @@ final class Copier {
     func sendLayoutIfNew() throws {
         guard layout.generation != sentGeneration else { return }
         var message = WireLayout()
-        message.generation = layout.generation
-        message.areas = layout.areas
-        noteLayoutSent()
+        message.space = noteLayoutSent()
         try connection.send(.layout, message)
     }
 
-    /// The layout as it is now is on its way.
-    func noteLayoutSent() { (sentGeneration, sentAreas) = (layout.generation, layout.areas) }
+    /// The layout as it is now goes on its way.
+    func noteLayoutSent() -> WireSpaceLayout {
+        (sentGeneration, sentAreas) = (layout.generation, layout.areas)
+        return WireSpaceLayout.with { ($0.memory, $0.areas) = (MemoryIdentity.firstProcess.number, sentAreas) }
+    }
 
     // ---- The freeze ----------------------------------------------------------------------------------------
 

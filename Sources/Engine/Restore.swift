@@ -36,7 +36,10 @@ extension StubProcess {
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)
         var shared = try DescriptorTable.make(parts.descriptors, checked, self)
-        for resource in processResources { try resource.restore(parts, context, &shared) }
+        // Timers come with the threads: they may name one, and must not expire before what waits is queued.
+        for resource in processResources where resource != Timers.self {
+            try resource.restore(parts, context, &shared)
+        }
         clock.note("plan", note)
         _ = try run(shared)
         clock.note("files and process", note)
@@ -47,7 +50,7 @@ extension StubProcess {
     /// Makes its threads what they were, but for their registers, and queues the signals that wait.
     public func restoreThreads(_ checked: CheckedTree, note: PartNote = { _, _, _ in }) throws {
         var clock = PartClock()
-        let process = try checked.onlyProcess().process, known = Set(threads.keys)
+        let parts = try checked.onlyProcess(), process = parts.process, known = Set(threads.keys)
         try setThreads(process.threads.map(\.tid))
         for (tid, tracee) in threads where !known.contains(tid) { ThreadPriority.realTime.apply(to: tracee.tid) }
         let order = process.threads.filter { $0.tid == process.pid } + process.threads.filter { $0.tid != process.pid }
@@ -56,6 +59,9 @@ extension StubProcess {
                 ofProcess: process.signals.pending,
                 ofThreads: Dictionary(process.threads.map { ($0.tid, $0.pending) }) { first, _ in first }),
             of: process.pid)
+        var timers = CallBatch()
+        try Timers.restore(parts, RestoreContext(stub: self), &timers)
+        if !timers.isEmpty { _ = try run(timers) }
         _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, boundingSet: boundingSet)) })
         clock.note("threads", note)
     }

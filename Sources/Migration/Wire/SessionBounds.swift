@@ -8,7 +8,9 @@ extension FrameKind {
     var longest: Int {
         switch self {
         // A log and the content of queues travel in these.
-        case .stage, .handover, .threads, .promise: 256 << 20
+        case .stage, .handover, .threads: 256 << 20
+        // Twice this, as it came and as it is read, has room in what a session may take.
+        case .promise: 304 << 20
         case .layout: 64 << 20
         case .offer: 2 << 20
         case .pages: PageCodec.longestBatch

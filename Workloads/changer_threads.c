@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 // -- Thread-local variables
@@ -161,12 +162,21 @@ static void check_gs(void *state) {
 static void spoil_gs(void *state) { syscall(SYS_arch_prctl, SET_GS, *(uint64_t *)state + 8); }
 #endif
 
-// -- Threads that start and end: each gets a value and returns what follows from it
+// -- Threads that start and end: each gets a value and returns what follows from it, and has a timer of its own
 
 static void *be_short(void *argument) {
   uint64_t value = (uint64_t)(uintptr_t)argument;
   local_one = value;
+  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGNAL_FAR};
+  event._sigev_un._tid = gettid();
+  timer_t timer;
+  struct itimerspec set = {.it_value.tv_sec = 1000}, left;
+  if (timer_create(CLOCK_MONOTONIC, &event, &timer)) changed("churn", "making a timer: %s", strerror(errno));
+  timer_settime(timer, 0, &set, NULL);
   sleep_until(now_ns() + value % (4 * MILLISECOND));
+  if (timer_gettime(timer, &left)) changed("churn", "its timer is gone: %s", strerror(errno));
+  if (left.it_value.tv_sec < 900) changed("churn", "its timer has %ld s left", (long)left.it_value.tv_sec);
+  timer_delete(timer);
   return (void *)(uintptr_t)mix(local_one);
 }
 

@@ -117,7 +117,7 @@ enum Decoders {
 
     private static func use(_ checked: CheckedTree) throws {
         let tree = checked.tree
-        for process in tree.processes {
+        for process in checked.threads {
             for thread in process.threads { _ = ThreadRestore.batch(thread, boundingSet: .max).size }
         }
         for index in tree.processes.indices { _ = checked.parts(of: index).descriptors.count }

@@ -61,8 +61,8 @@ enum Handled {
         Connection.witness = { state, kind in counts[state, default: [:]][kind, default: 0] += 1 }
     }
 
-    /// Ends the program as failed if of many sessions none came to a promise: then the inputs do not fit the protocol any
-    /// more, and fuzzing them finds nothing.
+    /// Ends the program as failed if of many sessions none came to a promise: then the inputs do not fit the protocol
+    /// any more, and fuzzing them finds nothing.
     static func requirePromises(of sessions: Int) {
         let promises = counts.values.reduce(0) { $0 + ($1[.promise] ?? 0) + ($1[.released] ?? 0) }
         if sessions < 1000 || promises > 0 { return }

@@ -112,13 +112,13 @@ enum Seeds {
             process.pid = 1
             process.settings.workingDirectory = Data("/".utf8)
             process.signals.actions = Data(count: 2048)
-            process.timers.posix = [PosixTimer.with { ($0.clock, $0.signal, $0.remainingNs) = (1, 14, 5) }]
         }
     }
 
     static func threads() -> ProcessThreads {
         ProcessThreads.with { process in
             process.pid = 1
+            process.timers.posix = [PosixTimer.with { ($0.clock, $0.signal, $0.remainingNs) = (1, 14, 5) }]
             process.threads = [
                 ThreadImage.with {
                     ($0.tid, $0.name, $0.timerSlackNs) = (1, Data("p".utf8), 50_000)

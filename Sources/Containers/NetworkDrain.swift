@@ -38,13 +38,16 @@ public struct TCPDrain: Sendable {
     /// Not counted: TIME_WAIT, and FIN_WAIT2 without anything to say. All of what their process said has arrived; the
     /// peer has nothing to lose.
     public static func pending(_ diagnosis: NetlinkSocket) throws(KernelError) -> TCPDrain {
-        let all = try diagnosis.tcpSockets(states: Set(TCPState.allCases).subtracting([.timeWait]))
-        let orphans = all.filter { $0.inode == 0 }
-        return TCPDrain(
-            handshakes: all.filter { $0.state == .synReceived || $0.state == .newSynReceived },
-            unaccepted: orphans.filter { $0.state == .established || $0.state == .closeWait },
-            closing: orphans.filter { $0.state == .finWait1 || $0.state == .closing || $0.state == .lastAck },
-            signed: all.filter { $0.hasMD5Keys })
+        TCPDrain(try diagnosis.tcpSockets(states: Set(TCPState.allCases).subtracting([.timeWait])))
+    }
+
+    /// - Parameter sockets: all of a namespace.
+    public init(_ sockets: [TCPSocketEntry]) {
+        let orphans = sockets.filter { $0.inode == 0 }
+        handshakes = sockets.filter { $0.state == .synReceived || $0.state == .newSynReceived }
+        unaccepted = orphans.filter { $0.state == .established || $0.state == .closeWait }
+        closing = orphans.filter { $0.state == .finWait1 || $0.state == .closing || $0.state == .lastAck }
+        signed = sockets.filter { $0.hasMD5Keys }
     }
     /// The same, for once.
     public static func pending(namespace: NetworkNamespace) throws(KernelError) -> TCPDrain {

@@ -41,7 +41,7 @@ public final class AddressSpaceReader {
     private var flagsAreOld = false
     /// Which bytes of each shared memory object are mapped, as far as they have been seen.
     private var shared: [UInt64: [AddressRange]] = [:]
-    /// Whether the file at its path is the one that is mapped, as far as it was looked at.
+    /// For each mapped file that was looked at: does its path lead to that file?
     private var verified: [MappedFile: Bool] = [:]
     /// The engine's own mapping in the process, which is none of the program's.
     public var excluded: AddressRange?

@@ -7,7 +7,7 @@ import Memory
 public struct Capture {
     /// The processes without their threads.
     public private(set) var tree: TreeImage
-    /// Their threads, and the signals that wait; empty until `SourceProcess.captureThreads`.
+    /// Their threads, and what acts on them; empty until `SourceProcess.captureThreads`.
     public fileprivate(set) var threads: [ProcessThreads] = []
     /// What the threads have answered already.
     fileprivate var answers: ThreadAnswers?
@@ -62,13 +62,13 @@ public struct Capture {
 /// What is known of a process's threads before they are captured.
 private struct ThreadAnswers {
     let context: CaptureContext
-    let threadCapture: ThreadCapture, uncarried: UncarriedSettings, credentials: CredentialsCheck
-    var expiries: TimerSignals
+    let threadCapture: ThreadCapture, credentials: CredentialsCheck
+    let expiries: TimerSignals
     /// By thread, the leader first.
     let answers: [CallResults]
     let seccompFilters: Int?
-    /// Without its threads.
-    let process: ProcessImage
+    /// What the process itself has answered of them.
+    let process: ProcessThreads
 }
 
 extension SourceProcess {
@@ -115,9 +115,14 @@ extension SourceProcess {
         threadsAreStill()
 
         var parts = ProcessParts()
-        parts.process.pid = inner
+        (parts.process.pid, parts.threads.pid) = (inner, inner)
         for resource in resources { try resource.collect(capture, answers[0], into: &parts) }
         try capture.refuse(pid, Uncarried.reasons(status, context.seccompFilters))
+        // Before anything is sent: once the destination has made what it was sent, it would have to begin anew.
+        for (thread, answers) in zip(threads, answers) {
+            let reasons = Uncarried.reasons(thread.registers) + Uncarried.reasons(thread.tracee)
+            try capture.refuse(thread.tracee.tid, reasons + uncarried.reasons(answers))
+        }
         clock.note("process", note)
         let collected = try DescriptorTable.collect(openFiles, pidfd, flags, context, between: whileWaiting)
         parts.descriptors = collected.descriptors
@@ -125,8 +130,8 @@ extension SourceProcess {
         return Capture(
             TreeImage(parts, files: collected.files),
             ThreadAnswers(
-                context: capture, threadCapture: threadCapture, uncarried: uncarried, credentials: credentialsCheck,
-                expiries: expiries, answers: answers, seccompFilters: context.seccompFilters, process: parts.process),
+                context: capture, threadCapture: threadCapture, credentials: credentialsCheck, expiries: expiries,
+                answers: answers, seccompFilters: context.seccompFilters, process: parts.threads),
             late: collected.late, writtenFiles: collected.written)
     }
 
@@ -142,9 +147,7 @@ extension SourceProcess {
             if index % 64 == 0 { try whileWaiting() }
             let tid = threads[index].tracee.tid
             let answers = known.answers[index], tracee = threads[index].tracee
-            try known.context.refuse(tid, Uncarried.reasons(threads[index].registers) + Uncarried.reasons(tracee))
             var thread = try known.threadCapture.collect(threads[index], innerTID(of: tid), answers)
-            try known.context.refuse(tid, known.uncarried.reasons(answers))
             var credentials = leader.credentials
             if tid != pid, try !known.credentials.isLikeLeader(answers, tracee, knownThread(tid)) {
                 let status = try ProcessStatus(pid: pid, task: tid)
@@ -159,10 +162,10 @@ extension SourceProcess {
             captured.append(thread)
         }
         process.threads = captured
-        process.signals.pending = try Tracee(tid: pid).pendingSignals(ofProcess: true).map { Bytes($0) }
+        process.pending = try Tracee(tid: pid).pendingSignals(ofProcess: true).map { Bytes($0) }
         try known.expiries.takeBack(in: &process, of: self)
         process.enterStop(isStoppedBySignal)
-        (capture.threads, capture.answers) = ([ProcessThreads(of: process)], nil)
+        (capture.threads, capture.answers) = ([process], nil)
         clock.note("threads", note)
     }
 }

@@ -39,6 +39,8 @@ public struct CheckedLayout: Sendable {
 /// A process tree that can be made, as far as an image tells.
 public struct CheckedTree: Sendable {
     public private(set) var tree: TreeImage
+    /// The threads of each process, in the tree's order; empty until they are added.
+    public private(set) var threads: [ProcessThreads] = []
     /// The kind of each of the tree's open files.
     let kinds: [any (DescriptorKind & Sendable).Type]
 
@@ -60,7 +62,6 @@ public struct CheckedTree: Sendable {
         self.kinds = kinds
         try checkReferences()
         for process in tree.processes { try Self.check(process) }
-        try checkThreads()
         for space in tree.spaces { try Self.check(space) }
     }
 
@@ -71,7 +72,8 @@ public struct CheckedTree: Sendable {
         let process = tree.processes[index]
         return ProcessParts(
             process: process, space: tree.spaces[Int(process.space)],
-            descriptors: tree.tables[Int(process.table)].descriptors)
+            descriptors: tree.tables[Int(process.table)].descriptors,
+            threads: hasThreads ? threads[index] : ProcessThreads())
     }
 
     /// - Throws: that there are several.
@@ -81,22 +83,27 @@ public struct CheckedTree: Sendable {
         return parts(of: 0)
     }
 
-    /// Adds the threads, which are captured after the rest.
+    /// Adds the threads, which are captured after the rest. Once.
     public mutating func add(_ threads: [ProcessThreads]) throws(EngineError) {
-        for one in threads {
-            guard let index = tree.processes.firstIndex(where: { $0.pid == one.pid && $0.threads.isEmpty }) else {
-                throw .invalidImage("threads of pid \(one.pid), which lacks none")
+        try ImageCheck.need(!hasThreads, "threads that come a second time")
+        try ImageCheck.need(
+            threads.map(\.pid) == tree.processes.map(\.pid), "threads of other processes than the image has")
+        var tids = Set<Int32>()
+        for process in threads {
+            try ImageCheck.need(
+                process.threads.contains { $0.tid == process.pid }, "pid \(process.pid) without its first thread")
+            for thread in process.threads {
+                try ImageCheck.need(tids.insert(thread.tid).inserted, "two threads of TID \(thread.tid)")
+                try Self.check(thread)
             }
-            tree.processes[index].threads = one.threads
-            tree.processes[index].signals.pending = one.pending
-            tree.processes[index].signals.stopped = one.stopped
+            for record in process.pending { try Self.check(signal: record) }
+            try Self.check(process.timers)
         }
-        guard hasThreads else { throw .invalidImage("a process without threads") }
-        try checkThreads()
+        self.threads = threads
     }
 
-    /// Every process has its threads.
-    public var hasThreads: Bool { tree.processes.allSatisfy { !$0.threads.isEmpty } }
+    /// The threads have been added.
+    public var hasThreads: Bool { !threads.isEmpty }
 
     /// Adds what was captured last, by the index of its file.
     public mutating func complete(_ late: [UInt32: LateState]) throws(EngineError) {
@@ -163,20 +170,6 @@ public struct CheckedTree: Sendable {
         try ImageCheck.need((-1000...1000).contains(settings.oomScoreAdj), "an OOM score of \(settings.oomScoreAdj)")
         let actions = process.signals.actions.count
         try ImageCheck.need(actions == 64 * 32, "signal actions of \(actions) bytes")
-        try check(process.timers)
-    }
-
-    private func checkThreads() throws(EngineError) {
-        var tids = Set<Int32>()
-        for process in tree.processes where !process.threads.isEmpty {
-            try ImageCheck.need(
-                process.threads.contains { $0.tid == process.pid }, "pid \(process.pid) without its first thread")
-            for thread in process.threads {
-                try ImageCheck.need(tids.insert(thread.tid).inserted, "two threads of TID \(thread.tid)")
-                try Self.check(thread)
-            }
-            for record in process.signals.pending { try Self.check(signal: record) }
-        }
     }
 
     private static func check(_ thread: ThreadImage) throws(EngineError) {
@@ -212,7 +205,7 @@ public struct CheckedTree: Sendable {
     /// Signals that came after the rest of the image, by the PID of their process.
     public func check(_ late: [Int32: LateSignals]) throws(EngineError) {
         for (pid, signals) in late {
-            guard let process = tree.processes.first(where: { $0.pid == pid }) else {
+            guard let process = threads.first(where: { $0.pid == pid }) else {
                 throw .invalidImage("signals for pid \(pid), which the image does not have")
             }
             for record in signals.ofProcess { try Self.check(signal: record) }

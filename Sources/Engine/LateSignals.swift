@@ -62,7 +62,7 @@ extension SourceProcess {
 }
 
 extension StubProcess {
-    /// Queues them after those of the image. Only a thread itself may queue a signal that looks as if another process
+    /// Queues them after those that wait already. Only a thread itself may queue a signal that looks as if another process
     /// had sent it.
     func queue(_ late: LateSignals, of pid: Int32) throws {
         if !late.ofProcess.isEmpty {

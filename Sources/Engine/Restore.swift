@@ -36,8 +36,7 @@ extension StubProcess {
         // What is the process's own comes first: it needs the privileges that the threads' batches give up.
         let context = RestoreContext(stub: self)
         var shared = try DescriptorTable.make(parts.descriptors, checked, self)
-        // Timers come with the threads: they may name one, and must not expire before what waits is queued.
-        for resource in processResources where resource != Timers.self {
+        for resource in processResources where !resource.comeWithThreads {
             try resource.restore(parts, context, &shared)
         }
         clock.note("plan", note)
@@ -47,21 +46,23 @@ extension StubProcess {
         clock.note("state of files", note)
     }
 
-    /// Makes its threads what they were, but for their registers, and queues the signals that wait.
+    /// Makes its threads what they were, but for their registers, queues the signals that wait, and sets its timers.
     public func restoreThreads(_ checked: CheckedTree, note: PartNote = { _, _, _ in }) throws {
         var clock = PartClock()
-        let parts = try checked.onlyProcess(), process = parts.process, known = Set(threads.keys)
+        let parts = try checked.onlyProcess(), process = parts.threads, known = Set(threads.keys)
         try setThreads(process.threads.map(\.tid))
         for (tid, tracee) in threads where !known.contains(tid) { ThreadPriority.realTime.apply(to: tracee.tid) }
         let order = process.threads.filter { $0.tid == process.pid } + process.threads.filter { $0.tid != process.pid }
         try queue(
             LateSignals(
-                ofProcess: process.signals.pending,
+                ofProcess: process.pending,
                 ofThreads: Dictionary(process.threads.map { ($0.tid, $0.pending) }) { first, _ in first }),
             of: process.pid)
-        var timers = CallBatch()
-        try Timers.restore(parts, RestoreContext(stub: self), &timers)
-        if !timers.isEmpty { _ = try run(timers) }
+        var shared = CallBatch()
+        for resource in processResources where resource.comeWithThreads {
+            try resource.restore(parts, RestoreContext(stub: self), &shared)
+        }
+        if !shared.isEmpty { _ = try run(shared) }
         _ = try run(order.map { (threads[$0.tid]!, ThreadRestore.batch($0, boundingSet: boundingSet)) })
         clock.note("threads", note)
     }
@@ -93,13 +94,13 @@ extension StubProcess {
         clock.note("connections", note)
         ProcessAttributes.finish(process, &last)
         var signals = late[process.pid] ?? LateSignals()
-        let isStopped = signals.takeStop(process.signals.stopped)
+        let isStopped = signals.takeStop(parts.threads.stopped)
         try queue(signals, of: process.pid)
         try protectShared()
         if !last.isEmpty { _ = try run(last) }
         try closeArea()
         clock.note("last calls", note)
-        for thread in process.threads {
+        for thread in parts.threads.threads {
             guard let tracee = threads[thread.tid] else {
                 throw EngineError.invalidImage("thread \(thread.tid) was not made")
             }

@@ -243,7 +243,7 @@ public final class StubProcess: PageSink {
     /// Runs a batch in the leader.
     func run(_ batch: CallBatch) throws -> CallResults { try run([(leader, batch)])[0] }
 
-    /// Runs batches in several threads at the same time; the leader's, if it is the first, may be large.
+    /// Runs batches in several threads at the same time; the leader's may be large.
     func run(_ batches: [(Tracee, CallBatch)]) throws -> [CallResults] {
         let work = batches.map { (thread: $0, batch: $1) }
         return try area.run(work, leader: batches.firstIndex { $0.0 == leader }, tid: \.tid) { wave in

@@ -15,20 +15,14 @@ extension TreeImage {
     }
 }
 
-extension ProcessThreads {
-    init(of process: ProcessImage) {
-        self.init()
-        (pid, threads) = (process.pid, process.threads)
-        (pending, stopped) = (process.signals.pending, process.signals.stopped)
-    }
-}
-
 /// A process with the objects of its tree that it refers to.
 struct ProcessParts {
     var process = ProcessImage()
     var space = AddressSpace()
     /// Its descriptor table.
     var descriptors: [Descriptor] = []
+    /// Its threads, once they are known, and what acts on them.
+    var threads = ProcessThreads()
 }
 
 // The long lists of an image, changed in place: a generated accessor copies the whole list at each change, so that
@@ -43,7 +37,7 @@ extension TreeImage {
     }
 }
 
-extension ProcessImage {
+extension ProcessThreads {
     mutating func editThreads<T, E: Error>(_ body: (inout [ThreadImage]) throws(E) -> T) throws(E) -> T {
         var list: [ThreadImage] = []
         swap(&list, &threads)

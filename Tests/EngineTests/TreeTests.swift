@@ -35,6 +35,15 @@ import Testing
             ($0.pid, $0.space, $0.table) = (pid, space, table)
             $0.settings.workingDirectory = Data("/".utf8)
             $0.signals.actions = Data(count: 2048)
+        }
+    }
+
+    /// Two threads of each process, the second of a TID 100 higher.
+    private static func threads(of tree: TreeImage) -> [ProcessThreads] { tree.processes.map { threads($0.pid) } }
+
+    private static func threads(_ pid: Int32) -> ProcessThreads {
+        ProcessThreads.with {
+            $0.pid = pid
             $0.threads = [pid, pid + 100].map { tid in
                 ThreadImage.with {
                     $0.tid = tid
@@ -65,13 +74,16 @@ import Testing
     }
 
     private func checkedTree() throws -> CheckedTree {
-        try CheckedTree(TreeImage(serializedBytes: Self.tree().serializedData()))
+        var checked = try CheckedTree(TreeImage(serializedBytes: Self.tree().serializedData()))
+        try checked.add(Self.threads(of: checked.tree).map { try ProcessThreads(serializedBytes: $0.serializedData()) })
+        return checked
     }
 
     @Test func eachProcessHasWhatItRefersTo() throws {
         let checked = try checkedTree(), parts = checked.tree.processes.indices.map { checked.parts(of: $0) }
         #expect(checked.tree == Self.tree())
         #expect(parts.map(\.process.pid) == [1, 5, 6])
+        #expect(parts.map { $0.threads.threads.map(\.tid) } == [[1, 101], [5, 105], [6, 106]])
         #expect(parts.map(\.space.executable) == ["/server", "/worker", "/worker"])
         #expect(parts[0].descriptors.count == 5)
         #expect(parts[1].descriptors == parts[2].descriptors)
@@ -140,6 +152,7 @@ import Testing
         var tree = Self.tree()
         tree.files.append(OpenFile.with { $0.udp.family = AF_INET })
         var checked = try CheckedTree(tree)
+        try checked.add(Self.threads(of: tree))
         let datagram = Datagram.with { ($0.source, $0.content) = (Data([2, 0]) + Data(count: 14), Data("late".utf8)) }
         try checked.complete([4: LateState.with { $0.datagrams.datagrams = [datagram] }])
         #expect(checked.tree.files[4].udp.queue.datagrams == [datagram])

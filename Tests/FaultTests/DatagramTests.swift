@@ -46,8 +46,8 @@ struct DatagramTests {
                 #expect(sent.count > 500)
                 let difference = Self.difference(sent.count, answers)
                 #expect(answers.sorted() == Array(0..<sent.count), "\(technique), port \(client.port): \(difference)")
-                // At a handover frames take another way. On a busy machine one that took the old way may come after
-                // those that took the new one.
+                // At a handover the container's frames go to another host. On a busy machine a frame that still went to
+                // the old host may arrive after frames that went to the new one.
                 let overtaken = zip(answers, answers.dropFirst()).filter { $0 >= $1 }.map { sent[$0.1] }
                 let isOrdered =
                     overtaken.count <= moves.count

@@ -42,9 +42,18 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
 
     // ---- Images ----------------------------------------------------------------------------------------------
 
-    /// A process of one thread, in the first address space and with the first descriptor table of its tree.
+    /// A process in the first address space and with the first descriptor table of its tree.
     static func process(_ pid: Int32 = 1) -> ProcessImage {
-        var process = ProcessImage(), thread = ThreadImage()
+        ProcessImage.with {
+            $0.pid = pid
+            $0.settings.workingDirectory = Data("/".utf8)
+            $0.signals.actions = Data(count: 2048)
+        }
+    }
+
+    /// One thread.
+    static func threads(_ pid: Int32 = 1) -> ProcessThreads {
+        var process = ProcessThreads(), thread = ThreadImage()
         process.pid = pid
         thread.tid = pid
         thread.registers = Data(count: MemoryLayout<user_regs_struct>.size)
@@ -52,8 +61,6 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         thread.credentials.uid = [0, 0, 0, 0]
         thread.credentials.gid = [0, 0, 0, 0]
         process.threads = [thread]
-        process.settings.workingDirectory = Data("/".utf8)
-        process.signals.actions = Data(count: 2048)
         return process
     }
 
@@ -77,17 +84,6 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         func refusedProcess(_ what: String, _ change: (inout ProcessImage) -> Void) {
             refused(what) { change(&$0.processes[0]) }
         }
-        refusedProcess("two threads of one TID") { $0.threads.append($0.threads[0]) }
-        refusedProcess("a negative TID") {
-            $0.threads.append($0.threads[0])
-            $0.threads[1].tid = -1
-        }
-        refusedProcess("short registers") { $0.threads[0].registers = Data(count: 8) }
-        refusedProcess("short register state") { $0.threads[0].xstate = Data(count: 8) }
-        refusedProcess("three user IDs") { $0.threads[0].credentials.uid = [0, 0, 0] }
-        refusedProcess("no group IDs") { $0.threads[0].credentials.gid = [] }
-        refusedProcess("a signal of two bytes") { $0.threads[0].pending = [Data(count: 2)] }
-        refusedProcess("signal 0") { $0.signals.pending = [Data(count: 128)] }
         refusedProcess("short actions") { $0.signals.actions = Data(count: 31) }
         refusedProcess("odd limits") { $0.settings.limits = [1, 2, 3] }
         refused("a descriptor without its file") { $0.tables[0].descriptors[0].file = 7 }
@@ -96,14 +92,6 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         refused("two descriptors of one number") { $0.tables[0].descriptors.append($0.tables[0].descriptors[0]) }
         refused("a file of no kind") { $0.files[0].kind = nil }
         refused("a path with a zero") { $0.files[0].path.path = "/a\0b" }
-        for edge in edges where edge < 0 {
-            refusedProcess("a timer of \(edge) ns") {
-                $0.timers.posix = [PosixTimer.with { timer in timer.remainingNs = edge }]
-            }
-            refusedProcess("a timer every \(edge) ns") {
-                $0.timers.posix = [PosixTimer.with { timer in timer.intervalNs = edge }]
-            }
-        }
         refused("packets longer than the pipe's content") {
             var end = PipeEnd()
             (end.capacity, end.content, end.packets) = (65536, Data(count: 4), [.max, .max])
@@ -126,42 +114,54 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
         refused("an address space of nobody") { $0.spaces.append($0.spaces[0]) }
         refused("a descriptor table of nobody") { $0.tables.append($0.tables[0]) }
         refused("two processes of one PID") { $0.processes[1] = $0.processes[0] }
-        refused("a thread of two processes") { $0.processes[1].threads.append($0.processes[0].threads[0]) }
-        refused("a process without its first thread") { $0.processes[1].pid = 8 }
         refused("an epoll set that watches nothing") { tree in
             tree.files.append(OpenFile.with { $0.epoll.watches = [EpollSet.Watch.with { $0.file = 9 }] })
         }
-        let signals = LateSignals(ofThreads: [7: []])
-        try CheckedTree(tree).check([7: signals])
-        refuses("signals for no process") { try CheckedTree(tree).check([8: LateSignals()]) }
-        refuses("signals for another's thread") { try CheckedTree(tree).check([1: signals]) }
     }
 
     @Test func threadsThatCannotBeAreRefused() throws {
-        var tree = Self.tree(), threads = ProcessThreads()
-        (threads.pid, threads.threads) = (1, tree.processes[0].threads)
-        tree.processes[0].threads = []
-        let checked = try CheckedTree(tree)
+        var tree = Self.tree()
+        tree.processes.append(Self.process(7))
+        let checked = try CheckedTree(tree), threads = [Self.threads(1), Self.threads(7)]
         #expect(!checked.hasThreads)
         var complete = checked
-        try complete.add([threads])
+        try complete.add(threads)
         #expect(complete.hasThreads)
-        refuses("threads that are there") { try complete.add([threads]) }
-        func refused(_ what: String, _ change: (inout ProcessThreads) -> Void) {
+        refuses("threads that come twice") { try complete.add(threads) }
+        func refused(_ what: String, _ change: (inout [ProcessThreads]) -> Void) {
             var changed = threads, tree = checked
             change(&changed)
-            refuses(what) { try tree.add([changed]) }
+            refuses(what) { try tree.add(changed) }
         }
-        refused("threads of another process") { $0.pid = 2 }
-        refused("no threads") { $0.threads = [] }
-        refused("threads without the first") { $0.threads[0].tid = 9 }
-        refused("two threads of one TID") { $0.threads.append($0.threads[0]) }
-        refused("short registers") { $0.threads[0].registers = Data(count: 8) }
-        refused("a signal of two bytes") { $0.pending = [Data(count: 2)] }
-        refuses("no threads at all") {
-            var tree = checked
-            try tree.add([])
+        refused("none at all") { $0 = [] }
+        refused("those of one process of two") { $0.removeLast() }
+        refused("those of another process") { $0[1].pid = 8 }
+        refused("a process without threads") { $0[0].threads = [] }
+        refused("threads without the first") { $0[0].threads[0].tid = 9 }
+        refused("two threads of one TID") { $0[0].threads.append($0[0].threads[0]) }
+        refused("a thread of two processes") { $0[1].threads.append($0[0].threads[0]) }
+        refused("a negative TID") { threads in
+            threads[0].threads.append(threads[0].threads[0])
+            threads[0].threads[1].tid = -1
         }
+        refused("short registers") { $0[0].threads[0].registers = Data(count: 8) }
+        refused("short register state") { $0[0].threads[0].xstate = Data(count: 8) }
+        refused("three user IDs") { $0[0].threads[0].credentials.uid = [0, 0, 0] }
+        refused("no group IDs") { $0[0].threads[0].credentials.gid = [] }
+        refused("a signal of two bytes") { $0[0].threads[0].pending = [Data(count: 2)] }
+        refused("signal 0") { $0[0].pending = [Data(count: 128)] }
+        for edge in edges where edge < 0 {
+            refused("a timer of \(edge) ns") {
+                $0[0].timers.posix = [PosixTimer.with { timer in timer.remainingNs = edge }]
+            }
+            refused("a timer every \(edge) ns") {
+                $0[0].timers.posix = [PosixTimer.with { timer in timer.intervalNs = edge }]
+            }
+        }
+        let late = LateSignals(ofThreads: [7: []])
+        try complete.check([7: late])
+        refuses("signals for no process") { try complete.check([8: LateSignals()]) }
+        refuses("signals for another's thread") { try complete.check([1: late]) }
     }
 
     @Test func connectionsAndDatagramsThatCannotBeAreRefused() throws {
@@ -288,8 +288,8 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
     }
 
     @Test func tinyThreadsOfALongImageAreCountedByWhatTheyTake() throws {
-        // WireHandover.tree (4) with a process (2) with empty threads (5) of two bytes: of a frame's 256 MiB they would
-        // make a hundred GiB.
+        // WireThreads.processes (1) with empty threads (2) of two bytes: of a frame's 256 MiB they would make a hundred
+        // GiB.
         func field(_ number: UInt8, _ content: [UInt8]) -> [UInt8] {
             var bytes = [number << 3 | 2], length = UInt64(content.count)
             while length >= 0x80 {
@@ -298,22 +298,22 @@ private let edges: [Int64] = [.min, .min + 1, -1, .max, .max - 1]
             }
             return bytes + [UInt8(length)] + content
         }
-        let threads = [UInt16](repeating: 0x002a, count: 1_100_000).withUnsafeBytes { Array($0) }
-        let bytes = field(4, field(2, threads))
-        let weight = try bytes.withUnsafeBytes { try WireHandover.shape.weight(of: $0) }
+        let threads = [UInt16](repeating: 0x0012, count: 1_100_000).withUnsafeBytes { Array($0) }
+        let bytes = field(1, threads)
+        let weight = try bytes.withUnsafeBytes { try WireThreads.shape.weight(of: $0) }
         #expect(weight > SessionBounds.ofOneSession)
     }
 
     @Test func aRealImageWeighsLittleMoreThanItTakes() throws {
-        var tree = Self.tree()
-        let first = tree.processes[0].threads[0]
-        tree.processes[0].threads = (1...2000).map { tid in
+        var process = Self.threads()
+        let first = process.threads[0]
+        process.threads = (1...2000).map { tid in
             var thread = first
             thread.tid = Int32(tid)
             return thread
         }
-        let bytes: [UInt8] = try WireHandover.with { $0.tree = tree }.serializedBytes()
-        let weight = try bytes.withUnsafeBytes { try WireHandover.shape.weight(of: $0) }
+        let bytes: [UInt8] = try WireThreads.with { $0.processes = [process] }.serializedBytes()
+        let weight = try bytes.withUnsafeBytes { try WireThreads.shape.weight(of: $0) }
         #expect(weight > bytes.count && weight < 2 * bytes.count)
     }
 

@@ -53,70 +53,48 @@ public nonisolated struct TreeImage: Sendable {
   public init() {}
 }
 
-/// One process: its threads, what they share, and what it refers to.
-public nonisolated struct ProcessImage: @unchecked Sendable {
+/// What the threads of a process share, and what it refers to.
+public nonisolated struct ProcessImage: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// PID in the container's PID namespace.
-  public var pid: Int32 {
-    get {_storage._pid}
-    set {_uniqueStorage()._pid = newValue}
-  }
-
-  public var threads: [ThreadImage] {
-    get {_storage._threads}
-    set {_uniqueStorage()._threads = newValue}
-  }
+  public var pid: Int32 = 0
 
   public var settings: ProcessSettings {
-    get {_storage._settings ?? ProcessSettings()}
-    set {_uniqueStorage()._settings = newValue}
+    get {_settings ?? ProcessSettings()}
+    set {_settings = newValue}
   }
   /// Returns true if `settings` has been explicitly set.
-  public var hasSettings: Bool {_storage._settings != nil}
+  public var hasSettings: Bool {self._settings != nil}
   /// Clears the value of `settings`. Subsequent reads from it will return its default value.
-  public mutating func clearSettings() {_uniqueStorage()._settings = nil}
+  public mutating func clearSettings() {self._settings = nil}
 
   public var signals: SignalState {
-    get {_storage._signals ?? SignalState()}
-    set {_uniqueStorage()._signals = newValue}
+    get {_signals ?? SignalState()}
+    set {_signals = newValue}
   }
   /// Returns true if `signals` has been explicitly set.
-  public var hasSignals: Bool {_storage._signals != nil}
+  public var hasSignals: Bool {self._signals != nil}
   /// Clears the value of `signals`. Subsequent reads from it will return its default value.
-  public mutating func clearSignals() {_uniqueStorage()._signals = nil}
-
-  public var timers: TimerState {
-    get {_storage._timers ?? TimerState()}
-    set {_uniqueStorage()._timers = newValue}
-  }
-  /// Returns true if `timers` has been explicitly set.
-  public var hasTimers: Bool {_storage._timers != nil}
-  /// Clears the value of `timers`. Subsequent reads from it will return its default value.
-  public mutating func clearTimers() {_uniqueStorage()._timers = nil}
+  public mutating func clearSignals() {self._signals = nil}
 
   /// Index into TreeImage.spaces.
-  public var space: UInt32 {
-    get {_storage._space}
-    set {_uniqueStorage()._space = newValue}
-  }
+  public var space: UInt32 = 0
 
   /// Index into TreeImage.tables.
-  public var table: UInt32 {
-    get {_storage._table}
-    set {_uniqueStorage()._table = newValue}
-  }
+  public var table: UInt32 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
 
-  fileprivate var _storage = _StorageClass.defaultInstance
+  fileprivate var _settings: ProcessSettings? = nil
+  fileprivate var _signals: SignalState? = nil
 }
 
-/// What of a process is captured after the rest of it: its threads, and the signals that wait.
+/// What of a process is captured after the rest of it: its threads, and what acts on them.
 public nonisolated struct ProcessThreads: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -127,14 +105,26 @@ public nonisolated struct ProcessThreads: Sendable {
 
   public var threads: [ThreadImage] = []
 
-  /// As in SignalState.
+  /// Pending signals directed at the process: siginfo_t records of 128 bytes.
   public var pending: [Data] = []
 
+  /// A signal (SIGSTOP and its kin) has stopped the process: it runs when SIGCONT comes.
   public var stopped: Bool = false
+
+  public var timers: TimerState {
+    get {_timers ?? TimerState()}
+    set {_timers = newValue}
+  }
+  /// Returns true if `timers` has been explicitly set.
+  public var hasTimers: Bool {self._timers != nil}
+  /// Clears the value of `timers`. Subsequent reads from it will return its default value.
+  public mutating func clearTimers() {self._timers = nil}
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
+
+  fileprivate var _timers: TimerState? = nil
 }
 
 public nonisolated struct AddressSpace: Sendable {
@@ -1051,12 +1041,6 @@ public nonisolated struct SignalState: Sendable {
   /// Kernel sigaction records of 32 bytes, for signals 1 to 64.
   public var actions: Data = Data()
 
-  /// Pending signals directed at the process: siginfo_t records of 128 bytes.
-  public var pending: [Data] = []
-
-  /// A signal (SIGSTOP and its kin) has stopped the process: it runs when SIGCONT comes.
-  public var stopped: Bool = false
-
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1160,111 +1144,53 @@ nonisolated extension TreeImage: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 
 nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ProcessImage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{2}pid\0\u{2}\u{3}threads\0\u{2}\u{4}settings\0\u{1}signals\0\u{1}timers\0\u{1}space\0\u{1}table\0\u{c}\u{1}\u{1}\u{c}\u{3}\u{1}\u{c}\u{4}\u{1}\u{c}\u{6}\u{1}\u{c}\u{7}\u{1}\u{c}\u{8}\u{1}")
-
-  fileprivate class _StorageClass {
-    var _pid: Int32 = 0
-    var _threads: [ThreadImage] = []
-    var _settings: ProcessSettings? = nil
-    var _signals: SignalState? = nil
-    var _timers: TimerState? = nil
-    var _space: UInt32 = 0
-    var _table: UInt32 = 0
-
-      // This property is used as the initial default value for new instances of the type.
-      // The type itself is protecting the reference to its storage via CoW semantics.
-      // This will force a copy to be made of this reference when the first mutation occurs;
-      // hence, it is safe to mark this as `nonisolated(unsafe)`.
-      static nonisolated(unsafe) let defaultInstance = _StorageClass()
-
-    private init() {}
-
-    init(copying source: _StorageClass) {
-      _pid = source._pid
-      _threads = source._threads
-      _settings = source._settings
-      _signals = source._signals
-      _timers = source._timers
-      _space = source._space
-      _table = source._table
-    }
-  }
-
-  fileprivate mutating func _uniqueStorage() -> _StorageClass {
-    if !isKnownUniquelyReferenced(&_storage) {
-      _storage = _StorageClass(copying: _storage)
-    }
-    return _storage
-  }
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\u{2}pid\0\u{2}\u{7}settings\0\u{1}signals\0\u{2}\u{2}space\0\u{1}table\0\u{c}\u{1}\u{1}\u{c}\u{3}\u{1}\u{c}\u{4}\u{1}\u{c}\u{5}\u{1}\u{c}\u{6}\u{1}\u{c}\u{7}\u{1}\u{c}\u{8}\u{1}\u{c}\u{b}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    _ = _uniqueStorage()
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      while let fieldNumber = try decoder.nextFieldNumber() {
-        // The use of inline closures is to circumvent an issue where the compiler
-        // allocates stack space for every case branch when no optimizations are
-        // enabled. https://github.com/apple/swift-protobuf/issues/1034
-        switch fieldNumber {
-        case 2: try { try decoder.decodeSingularInt32Field(value: &_storage._pid) }()
-        case 5: try { try decoder.decodeRepeatedMessageField(value: &_storage._threads) }()
-        case 9: try { try decoder.decodeSingularMessageField(value: &_storage._settings) }()
-        case 10: try { try decoder.decodeSingularMessageField(value: &_storage._signals) }()
-        case 11: try { try decoder.decodeSingularMessageField(value: &_storage._timers) }()
-        case 12: try { try decoder.decodeSingularUInt32Field(value: &_storage._space) }()
-        case 13: try { try decoder.decodeSingularUInt32Field(value: &_storage._table) }()
-        default: break
-        }
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 2: try { try decoder.decodeSingularInt32Field(value: &self.pid) }()
+      case 9: try { try decoder.decodeSingularMessageField(value: &self._settings) }()
+      case 10: try { try decoder.decodeSingularMessageField(value: &self._signals) }()
+      case 12: try { try decoder.decodeSingularUInt32Field(value: &self.space) }()
+      case 13: try { try decoder.decodeSingularUInt32Field(value: &self.table) }()
+      default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every if/case branch local when no optimizations
-      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-      // https://github.com/apple/swift-protobuf/issues/1182
-      if _storage._pid != 0 {
-        try visitor.visitSingularInt32Field(value: _storage._pid, fieldNumber: 2)
-      }
-      if !_storage._threads.isEmpty {
-        try visitor.visitRepeatedMessageField(value: _storage._threads, fieldNumber: 5)
-      }
-      try { if let v = _storage._settings {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
-      } }()
-      try { if let v = _storage._signals {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
-      } }()
-      try { if let v = _storage._timers {
-        try visitor.visitSingularMessageField(value: v, fieldNumber: 11)
-      } }()
-      if _storage._space != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._space, fieldNumber: 12)
-      }
-      if _storage._table != 0 {
-        try visitor.visitSingularUInt32Field(value: _storage._table, fieldNumber: 13)
-      }
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.pid != 0 {
+      try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 2)
+    }
+    try { if let v = self._settings {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    } }()
+    try { if let v = self._signals {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    } }()
+    if self.space != 0 {
+      try visitor.visitSingularUInt32Field(value: self.space, fieldNumber: 12)
+    }
+    if self.table != 0 {
+      try visitor.visitSingularUInt32Field(value: self.table, fieldNumber: 13)
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: ProcessImage, rhs: ProcessImage) -> Bool {
-    if lhs._storage !== rhs._storage {
-      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
-        let _storage = _args.0
-        let rhs_storage = _args.1
-        if _storage._pid != rhs_storage._pid {return false}
-        if _storage._threads != rhs_storage._threads {return false}
-        if _storage._settings != rhs_storage._settings {return false}
-        if _storage._signals != rhs_storage._signals {return false}
-        if _storage._timers != rhs_storage._timers {return false}
-        if _storage._space != rhs_storage._space {return false}
-        if _storage._table != rhs_storage._table {return false}
-        return true
-      }
-      if !storagesAreEqual {return false}
-    }
+    if lhs.pid != rhs.pid {return false}
+    if lhs._settings != rhs._settings {return false}
+    if lhs._signals != rhs._signals {return false}
+    if lhs.space != rhs.space {return false}
+    if lhs.table != rhs.table {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1272,7 +1198,7 @@ nonisolated extension ProcessImage: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension ProcessThreads: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ProcessThreads"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pid\0\u{1}threads\0\u{1}pending\0\u{1}stopped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}pid\0\u{1}threads\0\u{1}pending\0\u{1}stopped\0\u{1}timers\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1284,12 +1210,17 @@ nonisolated extension ProcessThreads: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.threads) }()
       case 3: try { try decoder.decodeRepeatedBytesField(value: &self.pending) }()
       case 4: try { try decoder.decodeSingularBoolField(value: &self.stopped) }()
+      case 5: try { try decoder.decodeSingularMessageField(value: &self._timers) }()
       default: break
       }
     }
   }
 
   public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.pid != 0 {
       try visitor.visitSingularInt32Field(value: self.pid, fieldNumber: 1)
     }
@@ -1302,6 +1233,9 @@ nonisolated extension ProcessThreads: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.stopped != false {
       try visitor.visitSingularBoolField(value: self.stopped, fieldNumber: 4)
     }
+    try { if let v = self._timers {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1310,6 +1244,7 @@ nonisolated extension ProcessThreads: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.threads != rhs.threads {return false}
     if lhs.pending != rhs.pending {return false}
     if lhs.stopped != rhs.stopped {return false}
+    if lhs._timers != rhs._timers {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2911,7 +2846,7 @@ nonisolated extension ProcessSettings: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".SignalState"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}actions\0\u{1}pending\0\u{2}^\u{2}stopped\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}actions\0\u{c}\u{2}\u{1}\u{c}`\u{2}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2920,8 +2855,6 @@ nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._Message
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularBytesField(value: &self.actions) }()
-      case 2: try { try decoder.decodeRepeatedBytesField(value: &self.pending) }()
-      case 160: try { try decoder.decodeSingularBoolField(value: &self.stopped) }()
       default: break
       }
     }
@@ -2931,19 +2864,11 @@ nonisolated extension SignalState: SwiftProtobuf.Message, SwiftProtobuf._Message
     if !self.actions.isEmpty {
       try visitor.visitSingularBytesField(value: self.actions, fieldNumber: 1)
     }
-    if !self.pending.isEmpty {
-      try visitor.visitRepeatedBytesField(value: self.pending, fieldNumber: 2)
-    }
-    if self.stopped != false {
-      try visitor.visitSingularBoolField(value: self.stopped, fieldNumber: 160)
-    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: SignalState, rhs: SignalState) -> Bool {
     if lhs.actions != rhs.actions {return false}
-    if lhs.pending != rhs.pending {return false}
-    if lhs.stopped != rhs.stopped {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

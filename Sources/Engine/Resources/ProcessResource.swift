@@ -7,15 +7,18 @@ protocol ProcessResource {
     init()
     /// Adds the calls whose answers this kind needs, to run in the leader.
     mutating func ask(_ context: CaptureContext, _ batch: inout CallBatch) throws
-    /// Writes what was found into the process's image, or into that of its address space.
+    /// Writes what was found into the image of the process, of its address space or of its threads.
     func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws
     /// Adds the calls that make it again, to run in the leader of the destination.
     static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws
+    /// They are restored when the threads are there and the signals that wait are queued.
+    static var comeWithThreads: Bool { get }
     /// What cannot be carried, found without stopping the process.
     static func obstacles(_ context: InspectContext) throws -> [Obstacle]
 }
 
 extension ProcessResource {
+    static var comeWithThreads: Bool { false }
     static func obstacles(_ context: InspectContext) throws -> [Obstacle] { [] }
 }
 

@@ -37,15 +37,15 @@ struct SignalActions: ProcessResource {
     }
 }
 
-extension ProcessImage {
+extension ProcessThreads {
     /// Enters whether a signal has stopped the process, with what waits to do so: a SIGSTOP that waits stops it before
     /// its next instruction; a SIGCONT that waits has let it go on already, since sending either takes back the other.
     mutating func enterStop(_ isStopped: Bool) {
         func waits(_ signal: Int32) -> Bool {
-            (signals.pending + threads.flatMap(\.pending)).contains { Int32($0.first ?? 0) == signal }
+            (pending + threads.flatMap(\.pending)).contains { Int32($0.first ?? 0) == signal }
         }
-        signals.stopped = waits(SIGSTOP) || isStopped && !waits(SIGCONT)
-        signals.pending.removeAll { Int32($0.first ?? 0) == SIGSTOP }
+        stopped = waits(SIGSTOP) || isStopped && !waits(SIGCONT)
+        pending.removeAll { Int32($0.first ?? 0) == SIGSTOP }
         editThreads { threads in
             for index in threads.indices { threads[index].pending.removeAll { Int32($0.first ?? 0) == SIGSTOP } }
         }

@@ -89,7 +89,7 @@ struct TimerSignals {
     }
 
     /// Leaves out the expiries that came after the timer had told its time: the destination makes them.
-    func takeBack(in image: inout ProcessImage, of process: SourceProcess) throws {
+    func takeBack(in image: inout ProcessThreads, of process: SourceProcess) throws {
         let timers = image.timers
         func isToCome(_ record: [UInt8]) -> Bool {
             switch Self.code(of: record) {
@@ -122,7 +122,7 @@ struct TimerSignals {
                 return !isToCome(record)
             }
         }
-        image.signals.pending = without(image.signals.pending, since: before[nil] ?? [])
+        image.pending = without(image.pending, since: before[nil] ?? [])
         image.editThreads { threads in
             for (index, thread) in process.threads.enumerated() where !threads[index].pending.isEmpty {
                 threads[index].pending = without(threads[index].pending, since: before[thread.tracee.tid] ?? [])

@@ -2,6 +2,9 @@
 import LinuxKernel
 
 struct Timers: ProcessResource {
+    /// They may name a thread, and must not expire before the signals that wait are queued.
+    static let comeWithThreads = true
+
     private var intervals: [CallBatch.DataReference] = []
     private var posix: [(timer: PosixTimer, time: CallBatch.DataReference)] = []
 
@@ -27,8 +30,8 @@ struct Timers: ProcessResource {
     }
 
     func collect(_ context: CaptureContext, _ answers: CallResults, into parts: inout ProcessParts) throws {
-        parts.process.timers.intervalTimers = intervals.map { Bytes(answers.bytes($0)) }
-        parts.process.timers.posix = posix.map { timer, time in
+        parts.threads.timers.intervalTimers = intervals.map { Bytes(answers.bytes($0)) }
+        parts.threads.timers.posix = posix.map { timer, time in
             var timer = timer
             timer.intervalNs = Int64(answers.word(time)) * 1_000_000_000 + Int64(answers.word(time, at: 1))
             timer.remainingNs = Int64(answers.word(time, at: 2)) * 1_000_000_000 + Int64(answers.word(time, at: 3))
@@ -37,7 +40,7 @@ struct Timers: ProcessResource {
     }
 
     static func restore(_ parts: ProcessParts, _ context: RestoreContext, _ batch: inout CallBatch) throws {
-        let timers = parts.process.timers
+        let timers = parts.threads.timers
         if !timers.posix.isEmpty {
             // PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15): timer_create takes the number that it is given.
             batch.call(.prctl, .value(77), .value(1), doing: "asking for timers of given numbers")

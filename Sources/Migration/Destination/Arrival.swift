@@ -142,10 +142,6 @@ final class Arrival {
 
     /// Makes of the stub what can be made before the source's last word; a source that thaws takes it back.
     private func restore(_ handover: Checked<WireHandover>) throws {
-        // They are looked at, and lose their privileges, when they come by themselves.
-        guard handover.tree.processes.allSatisfy(\.threads.isEmpty) else {
-            throw MigrationError.protocolViolation("an image that has its threads already")
-        }
         let tree = try CheckedTree(handover.tree)
         self.tree = tree
         let stub = try stub
@@ -159,10 +155,9 @@ final class Arrival {
     }
 
     private func restore(_ threads: Checked<WireThreads>) throws {
-        guard tree?.hasThreads != true else { throw MigrationError.protocolViolation("threads a second time") }
         try tree?.add(threads.processes)
         guard let tree else { throw MigrationError.protocolViolation("threads before the image") }
-        let claims = tree.tree.capabilities(beyond: container.config)
+        let claims = tree.capabilities(beyond: container.config)
         guard claims.isEmpty else { throw MigrationError.refused(claims) }
         try stub.restoreThreads(tree) { steps.note("restore: \($0)", $1, $2) }
         FaultPoint.reach(.destinationRestored)

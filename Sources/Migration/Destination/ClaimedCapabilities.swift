@@ -2,7 +2,7 @@
 import Containers
 import Engine
 
-extension TreeImage {
+extension CheckedTree {
     /// What threads claim that the configuration does not give, in words; empty: nothing.
     ///
     /// The stub has capabilities that the restore needs, so the kernel would let a thread keep any of them. A program
@@ -10,7 +10,7 @@ extension TreeImage {
     func capabilities(beyond config: ContainerConfig) -> [String] {
         let given = config.capabilityMask
         var claimed: UInt64 = 0
-        for thread in processes.flatMap(\.threads) {
+        for thread in threads.flatMap(\.threads) {
             let own = thread.credentials
             claimed |= own.capInheritable | own.capPermitted | own.capEffective | own.capBounding | own.capAmbient
         }

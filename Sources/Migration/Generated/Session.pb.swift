@@ -378,7 +378,8 @@ public nonisolated struct WireMuted: Sendable {
   public init() {}
 }
 
-/// The processes as captured, but for their threads, which follow, and for connections, which the network may still move.
+/// The processes as captured, but for their threads, which follow, and for their connections, which the network may
+/// still move.
 public nonisolated struct WireHandover: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for

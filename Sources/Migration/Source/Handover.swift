@@ -271,11 +271,15 @@ final class Handover {
     /// destination's answer, however long that takes.
     private func promise() throws {
         // What is sent to the process past Apus counts until here.
+        let late = capture!.lateStates
+        if let reason = QueueLimit.reason(against: late.values.reduce(0) { $0 + $1.queuedBytes }) {
+            throw Postponed(why: reason)
+        }
         let signals = try step("read signals again") { try process.lateSignals(since: capture!) }
         try step("promise") {
             var promise = WirePromise()
             promise.signals = signals.mapValues(WireProcessSignals.init)
-            promise.files = capture!.lateStates
+            promise.files = late
             try checkFreeze()
             connection.interval = 50
             connection.silenceLimit = nil

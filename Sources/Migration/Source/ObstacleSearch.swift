@@ -90,9 +90,12 @@ public final class ObstacleSearch {
         var seen: Set<Obstacle> = []
         found = found.filter { seen.insert($0).inserted }
         if let diagnosis {
-            found += try TCPDrain.pending(diagnosis).signed.map {
-                obstacle("\($0)", "signed (TCP MD5), keys cannot be carried")
+            let sockets = try diagnosis.tcpSockets()
+            found += TCPDrain(sockets).signed.map { obstacle("\($0)", "signed (TCP MD5), keys cannot be carried") }
+            let queued = sockets.filter { $0.state != .listen }.reduce(0) {
+                $0 + UInt64($1.receiveQueue) + UInt64($1.sendQueue)
             }
+            found += QueueLimit.reason(against: queued).map { [obstacle("sockets", $0, mayPass: true)] } ?? []
             found += try socketsShutDownForSending(diagnosis)
         } else if container.network == nil {
             found += try socketsWithoutNetwork()

@@ -293,10 +293,8 @@ extension MessageShape {
         17: MessageShape(messages: [4: options, 5: datagrams]),
     ])
     private static let thread = MessageShape(messages: [23: MessageShape(numbers: [1, 2, 3])])
-    fileprivate static let threads = MessageShape(messages: [2: thread])
-    private static let process = MessageShape(messages: [
-        5: thread, 9: MessageShape(numbers: [6]), 10: .plain, 11: MessageShape(messages: [2: .plain]),
-    ])
+    fileprivate static let threads = MessageShape(messages: [2: thread, 5: MessageShape(messages: [2: .plain])])
+    private static let process = MessageShape(messages: [9: MessageShape(numbers: [6]), 10: .plain])
     fileprivate static let tree = MessageShape(messages: [
         2: process, 3: .plain, 4: MessageShape(messages: [1: .plain]), 5: file,
     ])

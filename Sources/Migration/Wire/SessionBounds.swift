@@ -9,7 +9,7 @@ extension FrameKind {
         switch self {
         // A log and the content of queues travel in these.
         case .stage, .handover, .threads: 256 << 20
-        // Twice this, as it came and as it is read, has room in what a session may take.
+        // As it came and as it is decoded, it has room in what a session may take. `QueueLimit` is what sockets may hold.
         case .promise: 304 << 20
         case .layout: 64 << 20
         case .offer: 2 << 20
